@@ -1,0 +1,31 @@
+# Every target sets up its own environment; nothing needs to be active or installed first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: example test lint bench docs clean
+
+example: $(READY)
+	$(BIN)/python examples/linear_regression.py
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache
+
+# torch goes in first and pinned: resolved together with the rest, pip may take a newer
+# build with gigabytes of CUDA libraries. The build backend is pinned the same way, hence
+# no build isolation.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -c constraints.txt torch
+	$(BIN)/python -m pip install -c constraints.txt hatchling editables
+	$(BIN)/python -m pip install -c constraints.txt --no-build-isolation -e ".[dev]"
+	touch $(READY)

@@ -1,0 +1,1 @@
+"""Calculus for PyTorch training: exact losses, a hand-written SGD, integrals."""
