@@ -1,0 +1,343 @@
+"""What goes wrong in an integral is reported, and bad input is refused by name."""
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import torch_mlcalc.quadrature as q
+
+UNIT = q.Interval(0, 1)
+FUNCTIONS = {
+    "integrate": q.integrate,
+    "integrate_with_error": q.integrate_with_error,
+    "log_integrate": q.log_integrate,
+    "log_integrate_with_error": q.log_integrate_with_error,
+    "adapt": q.adapt,
+}
+functions = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+
+
+def _reciprocal(x: Tensor) -> Tensor:
+    return 1 / x
+
+
+def _jump(x: Tensor) -> Tensor:
+    return (x > 1 / 3).to(x.dtype)
+
+
+def _nan_inside(x: Tensor) -> Tensor:
+    return torch.where((x > 0.4) & (x < 0.6), torch.nan, x)
+
+
+# --- integrals that fail -----------------------------------------------------------
+
+
+def test_failure_warns_by_category_and_says_what_to_try() -> None:
+    with pytest.warns(q.IntegrationWarning, match="1 of 1 integrals did not") as caught:
+        q.integrate(_reciprocal, UNIT)
+    assert "suspected divergent" in str(caught[0].message)
+    assert "check that" in str(caught[0].message)
+    assert caught[0].filename == __file__
+
+
+@functions
+def test_failure_raises_on_request(function: Callable) -> None:
+    integrand = torch.log if "log" in function.__name__ else (lambda x: x)
+    with pytest.raises(q.IntegrationError, match="integrals did not converge"):
+        function(lambda x: torch.nan * integrand(x), UNIT, on_failure="raise")
+
+
+def test_failure_is_silent_on_request() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        q.integrate(_reciprocal, UNIT, on_failure="ignore")
+
+
+@pytest.mark.parametrize("rule", [None, q.GaussKronrod(), q.DoubleExponential()])
+def test_budget_ends_the_search(rule: q.Rule | None) -> None:
+    with pytest.warns(q.IntegrationWarning, match="raise max_evals, or pass breakpoi"):
+        estimate = q.integrate_with_error(_jump, UNIT, rule, rtol=1e-14, max_evals=150)
+    assert estimate.status == q.Status.TOLERANCE_NOT_REACHED
+    assert int(estimate.n_evals) <= 150
+    assert float(estimate.error) >= abs(float(estimate.value) - 2 / 3)
+
+
+@pytest.mark.parametrize("rule", [None, q.GaussKronrod(), q.DoubleExponential()])
+def test_nan_inside_is_reported_with_a_place(rule: q.Rule | None) -> None:
+    with pytest.warns(q.IntegrationWarning, match=r"was not finite at x = 0\.[45]"):
+        estimate = q.integrate_with_error(_nan_inside, UNIT, rule)
+    assert estimate.status == q.Status.NON_FINITE
+
+
+def test_infinity_at_a_point_of_the_mesh_is_survived() -> None:
+    value = q.integrate(lambda x: (x - 0.5).abs().rsqrt(), UNIT, rtol=1e-4)
+    assert float(value) == pytest.approx(2 * math.sqrt(2), rel=1e-3)
+
+
+def test_infinity_at_a_breakpoint_is_never_met() -> None:
+    upper = torch.tensor(1.0, dtype=torch.float64)
+    value = q.integrate(
+        lambda x: (x - 0.5).abs().rsqrt(), q.Interval(0, upper), breakpoints=[0.5]
+    )
+    assert float(value) == pytest.approx(2 * math.sqrt(2), rel=1e-7)
+
+
+def test_nothing_seen_on_the_real_line_is_not_converged() -> None:
+    with pytest.warns(q.IntegrationWarning, match=r"RealLine\(loc, scale\)"):
+        estimate = q.integrate_with_error(
+            lambda x: torch.exp(-((x - 1e6) ** 2)), q.RealLine()
+        )
+    assert estimate.status != q.Status.CONVERGED
+    assert estimate.error == math.inf
+
+
+@pytest.mark.parametrize("through", ["args", "closure"])
+def test_one_bad_element_leaves_the_others_right(through: str) -> None:
+    power = torch.tensor([0.5, -1.0, 2.0, -1.5], dtype=torch.float64)
+    if through == "args":
+        estimate = q.integrate_with_error(
+            torch.pow, UNIT, args=(power,), on_failure="ignore"
+        )
+    else:
+        estimate = q.integrate_with_error(
+            lambda x: x**power, UNIT.__class__(power * 0, 1), on_failure="ignore"
+        )
+    good = torch.tensor([0, 2])
+    torch.testing.assert_close(estimate.value[good], 1 / (power[good] + 1))
+    converged = estimate.status == q.Status.CONVERGED
+    assert converged.tolist() == [True, False, True, False]
+
+
+def test_message_counts_each_kind_of_failure() -> None:
+    power = torch.tensor([0.5, -1.0, math.nan], dtype=torch.float64)
+    with pytest.warns(q.IntegrationWarning) as caught:
+        q.integrate(torch.pow, UNIT, args=(power,))
+    message = str(caught[0].message)
+    assert message.startswith("2 of 3 integrals did not converge: 1 suspected")
+    assert "1 non finite (make the integrand finite" in message
+    assert "of integral 2 was not finite at x = " in message
+
+
+@pytest.mark.parametrize("rule", [None, q.GaussKronrod(), q.DoubleExponential()])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_no_end_is_ever_evaluated(rule: q.Rule | None, dtype: torch.dtype) -> None:
+    seen: list[Tensor] = []
+
+    def root(x: Tensor) -> Tensor:
+        seen.append(x)
+        return x.rsqrt() + (3 - x).rsqrt()
+
+    upper = torch.tensor(3, dtype=dtype)
+    q.integrate(root, q.Interval(0, upper), rule, on_failure="ignore")
+    points = torch.cat(seen)
+    assert ((points > 0) & (points < 3)).all()
+
+
+def test_no_infinite_end_is_ever_evaluated() -> None:
+    for domain in (q.RealLine(), q.HalfLine(1), q.Interval(-math.inf, 2)):
+        seen: list[Tensor] = []
+
+        def tail(x: Tensor, seen: list[Tensor] = seen) -> Tensor:
+            seen.append(x)
+            return 1 / (1 + x.abs()) ** 2
+
+        q.integrate(tail, domain)
+        assert torch.cat(seen).isfinite().all()
+
+
+# --- arguments ---------------------------------------------------------------------
+
+WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "rule": ({"rule": "gauss"}, TypeError, "rule is a str; a rule object is wanted"),
+    "rule_class": ({"rule": q.GaussKronrod}, TypeError, "rule is a type|ABCMeta"),
+    "domain": ({"domain": (0, 1)}, TypeError, "domain is a tuple; a domain is wanted"),
+    "integrand": ({"integrand": 3.0}, TypeError, "integrand is a float; a function"),
+    "on_failure": (
+        {"on_failure": "print"},
+        ValueError,
+        "on_failure is 'print'; 'warn', 'raise' or 'ignore' is wanted",
+    ),
+    "rtol_type": ({"rtol": "1e-3"}, TypeError, "rtol is a str; a number is wanted"),
+    "rtol_negative": ({"rtol": -1.0}, ValueError, "rtol is -1.0; a finite number, 0"),
+    "atol_nan": ({"atol": math.nan}, ValueError, "atol is nan; a finite number"),
+    "atol_bool": ({"atol": True}, TypeError, "atol is a bool; a number is wanted"),
+    "memory_type": ({"memory": 1e6}, TypeError, "memory is a float; an integer is"),
+    "memory_value": ({"memory": 0}, ValueError, "memory is 0; at least 1 is wanted"),
+    "evals_type": ({"max_evals": "9"}, TypeError, "max_evals is a str; an integer"),
+    "evals_value": ({"max_evals": -5}, ValueError, "max_evals is -5; at least 1"),
+    "breakpoints_type": (
+        {"breakpoints": 0.5},
+        TypeError,
+        r"breakpoints is a float; a list of numbers or a tensor \(k,\) or \(k, \*b",
+    ),
+    "breakpoints_empty": (
+        {"breakpoints": []},
+        ValueError,
+        r"breakpoints has shape \(0,\); at least one",
+    ),
+    "breakpoints_scalar": (
+        {"breakpoints": torch.tensor(0.5)},
+        ValueError,
+        r"breakpoints has shape \(\); at least one",
+    ),
+    "args_tensor": (
+        {"args": torch.ones(2)},
+        TypeError,
+        r"args is a Tensor; a tuple is wanted: args=\(theta,\)",
+    ),
+    "args_shapes": (
+        {"args": (torch.ones(2), torch.ones(3))},
+        ValueError,
+        r"which do not broadcast to one batch; declare batch_shape=",
+    ),
+    "args_lead": (
+        {"args": (torch.ones(3, 2),), "batch_shape": (2,)},
+        ValueError,
+        r"args\[0\] has shape \(3, 2\), which does not begin with batch_shape \(2,\)",
+    ),
+    "batch_shape": (
+        {"domain": q.Interval(0, torch.ones(3)), "batch_shape": (2,)},
+        ValueError,
+        r"batch_shape is \(2,\), but the limits have shapes",
+    ),
+    "devices": (
+        {"args": (torch.ones(2), torch.ones(2, device="meta"))},
+        ValueError,
+        "limits and args are on cpu and meta; move them to one device",
+    ),
+}
+
+
+@functions
+@pytest.mark.parametrize(("given", "error", "message"), WRONG.values(), ids=WRONG)
+def test_wrong_argument_is_refused_before_any_work(
+    function: Callable, given: dict, error: type[Exception], message: str
+) -> None:
+    calls = []
+
+    def integrand(x: Tensor, *args: Tensor) -> Tensor:
+        calls.append(x)
+        return x
+
+    given = {"integrand": integrand, "domain": UNIT, "rule": None} | given
+    head = (given.pop("integrand"), given.pop("domain"), given.pop("rule"))
+    with pytest.raises(error, match=message):
+        function(*head, **given)
+    assert not calls
+
+
+WRONG_VALUES = {
+    "float": (lambda x: 1.0, TypeError, "returned float; a tensor is wanted"),
+    "constant": (
+        lambda x: torch.tensor(1.0),
+        ValueError,
+        r"return torch.full_like\(points, c\)",
+    ),
+    "sum": (lambda x: x.sum(0), ValueError, r"points of shape \(\d+, 3\) and returned"),
+    "events_first": (
+        lambda x: torch.stack([x, x]),
+        ValueError,
+        "Event dimensions come last",
+    ),
+}
+
+
+@functions
+@pytest.mark.parametrize(
+    ("integrand", "error", "message"), WRONG_VALUES.values(), ids=WRONG_VALUES
+)
+def test_wrong_result_of_the_integrand_is_refused(
+    function: Callable, integrand: Callable, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        function(integrand, q.Interval(0, torch.ones(3)))
+
+
+def test_log_form_refuses_reversed_numbers() -> None:
+    with pytest.raises(ValueError, match="needs lower <= upper, got lower=1.*swap"):
+        q.log_integrate(torch.log, q.Interval(1, 0))
+
+
+def test_integer_limits_and_args_work_as_numbers() -> None:
+    value = q.integrate(torch.square, q.Interval(torch.tensor(0), torch.tensor(3)))
+    assert value.dtype == torch.get_default_dtype()
+    assert float(value) == pytest.approx(9)
+
+
+def test_either_tolerance_is_enough() -> None:
+    def peak(x: Tensor) -> Tensor:
+        return 1 / (x * x + 1e-4)
+
+    upper = torch.tensor(1.0, dtype=torch.float64)
+    evals = {
+        key: int(q.integrate_with_error(peak, q.Interval(-1, upper), **key_).n_evals)
+        for key, key_ in {
+            "atol": {"atol": 1.0},
+            "rtol": {"rtol": 1e-12},
+            "both": {"atol": 1.0, "rtol": 1e-12},
+        }.items()
+    }
+    assert evals["atol"] == evals["both"] < evals["rtol"]
+
+
+# --- what is the caller's ----------------------------------------------------------
+
+
+def test_progress_shows_a_bar_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    q.integrate(torch.exp, UNIT, progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "points" in err
+    q.integrate(torch.exp, UNIT)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_nothing_of_the_caller_is_touched() -> None:
+    lower = torch.tensor([0.0, 0.1], requires_grad=True)
+    rate = torch.tensor([1.0, 2.0], requires_grad=True)
+    before = lower.detach().clone(), rate.detach().clone()
+    state, dtype = torch.get_rng_state(), torch.get_default_dtype()
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            q.integrate(
+                lambda x, r: torch.exp(-r * x), q.Interval(lower, 1), args=(rate,)
+            )
+            assert torch.is_grad_enabled() == grad
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_default_dtype() == dtype
+    assert lower.grad is None
+    assert rate.grad is None
+    assert torch.equal(lower, before[0])
+    assert torch.equal(rate, before[1])
+
+
+def test_a_failing_integrand_leaves_the_grad_mode_alone() -> None:
+    def broken(x: Tensor) -> Tensor:
+        raise RuntimeError("of the caller")
+
+    with pytest.raises(RuntimeError, match="of the caller"):
+        q.integrate(broken, UNIT)
+    assert torch.is_grad_enabled()
+
+
+def test_the_output_of_the_integrand_is_not_written_to() -> None:
+    kept: list[tuple[Tensor, Tensor]] = []
+
+    def remembered(x: Tensor) -> Tensor:
+        y = x.sqrt()
+        kept.append((y, y.clone()))
+        return y
+
+    q.integrate(remembered, UNIT)
+    assert all(torch.equal(y, copy) for y, copy in kept)
+
+
+def test_the_same_call_gives_the_same_bits() -> None:
+    power = torch.linspace(-0.5, 2, 7)
+    values = [q.integrate(torch.pow, UNIT, args=(power,)) for _ in range(2)]
+    assert torch.equal(*values)

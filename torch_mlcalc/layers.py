@@ -1,0 +1,160 @@
+"""Integrals as layers of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torch_mlcalc.quadrature import (
+    Domain,
+    Plan,
+    Rule,
+    adapt,
+    integrate,
+    log_integrate,
+)
+from torch_mlcalc.quadrature.integrand import Function
+from torch_mlcalc.quadrature.rules import FixedRule
+
+
+class Integral(nn.Module):
+    r"""Layer that integrates a module or function of the points and its inputs.
+
+    .. math:: y = \int f(x, \text{args})\,dx \quad\text{or}\quad \log \int e^{f}\,dx
+
+    In training, an adaptive rule need not look for its nodes in every step: with
+    ``plan_every=k`` it does so in every k-th call, and in between replays the plan,
+    which is saved in the ``state_dict``. In ``eval()`` every call looks anew.
+
+    Args:
+        integrand: Module or function of the points and the args of ``forward``.
+        domain: Where to integrate.
+        rule: How; by default chosen as :func:`integrate` does.
+        log: Whether the integrand returns logs and the layer the log of the integral.
+        plan_every: Number of training calls that share a plan.
+        rtol: Wanted relative error of an adaptive rule.
+        atol: Wanted absolute error of an adaptive rule.
+        max_evals: Points that each integral may use.
+        memory: Bytes that a block may use.
+        on_failure: ``"warn"``, ``"raise"`` or ``"ignore"``.
+
+    Shape:
+        As for :func:`integrate`; ``batch_shape`` is passed to ``forward``.
+
+    Raises:
+        TypeError: If ``plan_every`` is not an integer.
+        ValueError: If ``plan_every`` is less than 1, or greater with a fixed rule.
+
+    Example:
+        >>> import torch, torch_mlcalc as mlc
+        >>> layer = mlc.Integral(lambda x, rate: torch.exp(-rate * x), mlc.HalfLine())
+        >>> layer(torch.tensor([1.0, 2.0]))
+        tensor([1.0000, 0.5000])
+    """
+
+    def __init__(
+        self,
+        integrand: Function,
+        domain: Domain,
+        rule: Rule | None = None,
+        *,
+        log: bool = False,
+        plan_every: int = 1,
+        rtol: float | None = None,
+        atol: float | None = None,
+        max_evals: int | None = None,
+        memory: int | None = None,
+        on_failure: str = "warn",
+    ) -> None:
+        """Keep the settings; nothing is integrated yet."""
+        super().__init__()
+        if isinstance(plan_every, bool) or not isinstance(plan_every, int):
+            raise TypeError(
+                f"plan_every is a {type(plan_every).__name__}; an integer is wanted."
+            )
+        if plan_every < 1:
+            raise ValueError(f"plan_every is {plan_every}; at least 1 is wanted.")
+        if plan_every > 1 and isinstance(rule, (FixedRule, Plan)):
+            raise ValueError(
+                f"plan_every={plan_every} has no effect with {rule}, whose nodes are "
+                "fixed; leave it out."
+            )
+        self.integrand = integrand
+        self.domain = domain
+        self.rule = rule
+        self.log = log
+        self.plan_every = plan_every
+        self.rtol = rtol
+        self.atol = atol
+        self.max_evals = max_evals
+        self.memory = memory
+        self.on_failure = on_failure
+        self.plan: Plan | None = None
+        self._calls_left = 0
+
+    def forward(
+        self,
+        *args: Any,  # noqa: ANN401
+        batch_shape: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Integrate for some args of the integrand.
+
+        Args:
+            *args: Passed to the integrand after the points.
+            batch_shape: Shape of the batch, if args have dimensions behind it.
+
+        Returns:
+            The integral, or its log.
+        """
+        shape: dict[str, Any] = {
+            "args": args,
+            "batch_shape": batch_shape,
+            "memory": self.memory,
+        }
+        search: dict[str, Any] = {
+            "rtol": self.rtol,
+            "atol": self.atol,
+            "max_evals": self.max_evals,
+            "on_failure": self.on_failure,
+        }
+        rule: Rule | None = self.rule
+        if self.training and self.plan_every > 1:
+            if self.plan is None or self._calls_left == 0:
+                self.plan = adapt(
+                    self.integrand, self.domain, rule, log=self.log, **shape, **search
+                )
+                self._calls_left = self.plan_every
+            self._calls_left -= 1
+            rule, search = self.plan, {}
+        solve = log_integrate if self.log else integrate
+        return solve(self.integrand, self.domain, rule, **shape, **search)
+
+    def extra_repr(self) -> str:
+        """The settings that are not modules."""
+        shown = [f"domain={self.domain}", f"rule={self.rule}"]
+        if self.log:
+            shown.append("log=True")
+        if self.plan_every > 1:
+            shown.append(f"plan_every={self.plan_every}")
+        return ", ".join(shown)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The plan, in tensors and plain numbers, and how long it still holds."""
+        plan = None if self.plan is None else self.plan.state()
+        return {"plan": plan, "calls_left": self._calls_left}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take a plan back."""
+        plan = state["plan"]
+        self.plan = None if plan is None else Plan.from_state(plan)
+        self._calls_left = state["calls_left"]
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Integral:  # noqa: ANN401
+        """Move the plan with the module; its float64 nodes keep their dtype."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.plan is not None:
+            self.plan = self.plan.to(fn(torch.empty(0)).device)
+        return self

@@ -1,0 +1,94 @@
+"""Which adaptive rule looks at which piece, and in which order."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from torch_mlcalc.quadrature.double_exponential import (
+    DoubleExponential,
+    Leftover,
+    refine,
+)
+from torch_mlcalc.quadrature.gauss_kronrod import (
+    Cells,
+    GaussKronrod,
+    bisect,
+    divided,
+    new_cells,
+)
+from torch_mlcalc.quadrature.placement import FINITE
+from torch_mlcalc.quadrature.rules import Rule
+from torch_mlcalc.quadrature.search import Search
+from torch_mlcalc.quadrature.variables import Jobs, double_exponential, identity
+
+#: Halvings on which an integrand over an unbounded domain may be 0 at every node: the
+#: last has a step of 1/256 and sees a unit Gaussian up to 2000 away.
+BLIND_LEVELS = 7
+
+
+def run(search: Search, rule: Rule | None) -> None:
+    """Book every piece that is not empty, by one rule or by what suits it."""
+    pieces = search.pieces
+    piece = np.flatnonzero(pieces.sign)
+    finite = pieces.kind[piece] == FINITE
+    if isinstance(rule, DoubleExponential):
+        refine(search, search.whole(piece), rule.max_level, patient=True)
+        return
+    n = rule.n if isinstance(rule, GaussKronrod) else GaussKronrod().n
+    jobs = search.whole(piece[finite])
+    cells = new_cells(np.arange(jobs.piece.size), jobs.low, jobs.high)
+    windows = bisect(search, jobs, cells, identity, n, windows=rule is None)
+    if not finite.all():
+        windows.append(search.whole(piece[~finite]))
+    while windows:
+        search.ledger.expected.clear()
+        windows = _both_ends(search, _joined(windows), n)
+
+
+def _both_ends(search: Search, jobs: Jobs, n: int) -> list[Jobs]:
+    """Double-exponential levels, and bisection of the jobs that they cannot do.
+
+    What stops them is inside of the range. A window is bisected as it is, so that only
+    its outermost cell, if that still converges slowly, comes back as a smaller window;
+    an unbounded range is bisected in the double-exponential variable.
+
+    Returns:
+        The windows that come back.
+    """
+    windows: list[Jobs] = []
+    for left in refine(search, jobs, BLIND_LEVELS, patient=False):
+        finite = left.jobs.kind == FINITE
+        if finite.any():
+            own = search.whole(left.jobs.piece[finite])
+            cells = new_cells(
+                np.arange(own.piece.size), left.jobs.low[finite], left.jobs.high[finite]
+            )
+            cells = divided(cells, 2)
+            windows += bisect(search, own, cells, identity, n, windows=True)
+        if not finite.all():
+            rest = left.take(~finite)
+            bisect(search, rest.jobs, _graded(rest), double_exponential, n)
+    return windows
+
+
+def _graded(left: Leftover) -> Cells:
+    """Cells around the largest term, the only one known to be seen, and beyond."""
+    edges = np.stack(
+        [
+            left.low,
+            left.peak - 4 * left.step,
+            left.peak - left.step,
+            left.peak + left.step,
+            left.peak + 4 * left.step,
+            left.high,
+        ]
+    )
+    edges = np.clip(edges, left.low, left.high)
+    job = np.tile(np.arange(left.low.size), len(edges) - 1)
+    low, high = edges[:-1].ravel(), edges[1:].ravel()
+    some = high > low
+    return new_cells(job[some], low[some], high[some])
+
+
+def _joined(jobs: list[Jobs]) -> Jobs:
+    return Jobs(*(np.concatenate(columns) for columns in zip(*jobs, strict=True)))

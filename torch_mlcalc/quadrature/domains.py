@@ -1,0 +1,277 @@
+"""Where to integrate: intervals of the real line, finite or not."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple, final
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, constraints
+
+Limit = float | Tensor
+
+
+class Extent(NamedTuple):
+    """Limits of a 1-D domain and where nodes go if a limit is infinite."""
+
+    lower: Limit
+    upper: Limit
+    loc: Limit = 0.0
+    scale: Limit = 1.0
+
+
+class Domain(ABC):
+    """A set to integrate over; :class:`Interval` is the one most code needs."""
+
+    @property
+    @abstractmethod
+    def extent(self) -> Extent:
+        """Limits, and placement of the nodes of an unbounded domain."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Interval(Domain):
+    r"""The interval from ``lower`` to ``upper``.
+
+    .. math:: \int_a^b f(x)\,dx = -\int_b^a f(x)\,dx, \qquad \int_a^a f(x)\,dx = 0
+
+    Args:
+        lower: Lower limit :math:`a`: a number, or a tensor with one limit for each
+            integral of a batch. ``-math.inf`` is allowed, also for some elements only.
+        upper: Upper limit :math:`b`, likewise; the two broadcast.
+
+    Shape:
+        ``lower`` and ``upper``: broadcastable to ``(*batch)``.
+
+    Raises:
+        TypeError: If a limit is neither a real number nor a real tensor, or if two
+            tensor limits differ in dtype.
+        ValueError: If a limit is NaN, or two tensor limits differ in device or do
+            not broadcast.
+
+    Example:
+        >>> import torch_mlcalc as mlc
+        >>> mlc.Interval(0, torch.tensor([1.0, 2.0]))
+        Interval(lower=0, upper=tensor([1., 2.]))
+    """
+
+    lower: Limit
+    upper: Limit
+
+    def __post_init__(self) -> None:  # noqa: D105
+        check_limit("lower", self.lower)
+        check_limit("upper", self.upper)
+        if isinstance(self.lower, Tensor) and isinstance(self.upper, Tensor):
+            check_agree("lower", self.lower, "upper", self.upper)
+
+    @property
+    def extent(self) -> Extent:
+        """Limits; nodes of an unbounded interval are placed around 0 with scale 1."""
+        return Extent(self.lower, self.upper)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class RealLine(Domain):
+    r"""The whole real line, with reference nodes ``z`` placed at ``loc + scale * z``.
+
+    Args:
+        loc: Where the integrand has its mass, roughly. Adaptive rules find the mass by
+            themselves and start from here.
+        scale: Over which length it varies; positive.
+
+    Shape:
+        ``loc`` and ``scale``: broadcastable to ``(*batch)``.
+
+    Raises:
+        TypeError: If an argument is neither a real number nor a real tensor.
+        ValueError: If ``loc`` is not finite, or ``scale`` is not finite and positive.
+
+    Example:
+        >>> import torch_mlcalc as mlc
+        >>> mlc.RealLine(loc=3.0)
+        RealLine(loc=3.0, scale=1.0)
+    """
+
+    loc: Limit = 0.0
+    scale: Limit = 1.0
+
+    def __post_init__(self) -> None:  # noqa: D105
+        check_limit("loc", self.loc, finite=True)
+        check_limit("scale", self.scale, finite=True)
+        check_positive("scale", self.scale)
+
+    @property
+    def extent(self) -> Extent:
+        """Infinite limits, and the placement asked for."""
+        return Extent(-math.inf, math.inf, self.loc, self.scale)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class HalfLine(Domain):
+    r"""The half line :math:`[\text{start}, \infty)`, nodes at ``start + scale * z``.
+
+    Args:
+        start: The finite end.
+        scale: Over which length from ``start`` the integrand varies; positive.
+
+    Shape:
+        ``start`` and ``scale``: broadcastable to ``(*batch)``.
+
+    Raises:
+        TypeError: If an argument is neither a real number nor a real tensor.
+        ValueError: If ``start`` is not finite, or ``scale`` is not finite and
+            positive. A half line downwards is ``Interval(-math.inf, end)``.
+
+    Example:
+        >>> import torch_mlcalc as mlc
+        >>> mlc.HalfLine(2.0)
+        HalfLine(start=2.0, scale=1.0)
+    """
+
+    start: Limit = 0.0
+    scale: Limit = 1.0
+
+    def __post_init__(self) -> None:  # noqa: D105
+        check_limit("start", self.start, finite=True)
+        check_limit("scale", self.scale, finite=True)
+        check_positive("scale", self.scale)
+
+    @property
+    def extent(self) -> Extent:
+        """Limits, and the placement asked for."""
+        return Extent(self.start, math.inf, scale=self.scale)
+
+
+def domain_of(source: Distribution | constraints.Constraint) -> Domain:
+    """The domain on which a distribution lives or a constraint holds.
+
+    Args:
+        source: A continuous univariate ``torch.distributions.Distribution``, of which
+            the ``support`` is taken, or a constraint.
+
+    Returns:
+        An :class:`Interval`, :class:`RealLine` or :class:`HalfLine`. For a distribution
+        with finite mean and standard deviation the nodes are placed by them.
+
+    Raises:
+        TypeError: If ``source`` is neither a distribution nor a constraint.
+        ValueError: If the support is discrete, multivariate or not an interval.
+
+    Example:
+        >>> import torch_mlcalc as mlc
+        >>> mlc.domain_of(torch.distributions.Exponential(2.0))
+        HalfLine(start=0.0, scale=tensor(0.5000))
+        >>> mlc.domain_of(torch.distributions.constraints.unit_interval)
+        Interval(lower=0.0, upper=1.0)
+    """
+    if isinstance(source, constraints.Constraint):
+        return _domain_of_constraint(source, 0.0, 1.0)
+    if not isinstance(source, Distribution):
+        raise TypeError(
+            f"domain_of got {type(source).__name__}; pass a torch.distributions "
+            "Distribution or Constraint, or write the domain yourself, "
+            "for example Interval(0, 1)."
+        )
+    try:
+        support = source.support
+    except NotImplementedError:
+        support = None
+    if support is None:
+        raise ValueError(
+            f"{type(source).__name__} states no support; write the domain yourself, "
+            "for example RealLine()."
+        )
+    return _domain_of_constraint(support, *_location_and_scale(source))
+
+
+def _location_and_scale(distribution: Distribution) -> tuple[Limit, Limit]:
+    """Mean and standard deviation where they exist, else 0 and 1; detached."""
+    # They only place nodes: the integral does not depend on them, so no gradient.
+    try:
+        loc = distribution.mean.detach()
+        scale = distribution.stddev.detach()
+    except (NotImplementedError, AttributeError):
+        return 0.0, 1.0
+    usable = torch.isfinite(loc) & torch.isfinite(scale) & (scale > 0)
+    return (
+        torch.where(usable, loc, torch.zeros_like(loc)),
+        torch.where(usable, scale, torch.ones_like(scale)),
+    )
+
+
+def _domain_of_constraint(
+    support: constraints.Constraint, loc: Limit, scale: Limit
+) -> Domain:
+    if support.is_discrete or support.event_dim > 0:
+        kind = "discrete" if support.is_discrete else "multivariate"
+        raise ValueError(
+            f"domain_of needs a continuous univariate support, got {support} "
+            f"({kind}); a sum or a Box is wanted there, not an interval."
+        )
+    if support is constraints.real:
+        return RealLine(loc, scale)
+    lower = getattr(support, "lower_bound", None)
+    upper = getattr(support, "upper_bound", None)
+    if lower is not None and upper is not None:
+        return Interval(lower, upper)
+    if lower is not None:
+        return HalfLine(lower, scale)
+    if upper is not None:
+        return Interval(-math.inf, upper)
+    raise ValueError(
+        f"{support} is not an interval that domain_of knows; write the domain "
+        "yourself, for example Interval(0, 1)."
+    )
+
+
+def check_limit(name: str, limit: object, *, finite: bool = False) -> None:
+    """Refuse what is not a real number or tensor; numbers also for their value."""
+    if isinstance(limit, Tensor):
+        if limit.is_complex() or limit.dtype == torch.bool:
+            raise TypeError(
+                f"{name} has dtype {limit.dtype}; a real tensor is wanted. "
+                "Integrate real and imaginary parts along a path yourself."
+            )
+        return
+    if isinstance(limit, bool) or not isinstance(limit, (int, float)):
+        raise TypeError(
+            f"{name} is a {type(limit).__name__}; a number or a tensor is wanted, "
+            "and math.inf for an infinite limit."
+        )
+    if math.isnan(limit) or (finite and math.isinf(limit)):
+        wanted = "a finite number" if finite else "a number or +-math.inf"
+        raise ValueError(f"{name} is {limit}; {wanted} is wanted.")
+
+
+def check_positive(name: str, value: Limit) -> None:
+    """Refuse numbers that are not positive; tensors are not read on the hot path."""
+    if not isinstance(value, Tensor) and value <= 0:
+        raise ValueError(f"{name} is {value}; it must be positive.")
+
+
+def check_agree(name: str, one: Tensor, other_name: str, other: Tensor) -> None:
+    """Refuse two tensor limits that torch would silently promote or fail on."""
+    if one.device != other.device:
+        raise ValueError(
+            f"{name} is on {one.device}, {other_name} on {other.device}; move one, "
+            f"for example {name}.to({str(other.device)!r})."
+        )
+    floating = one.is_floating_point() and other.is_floating_point()
+    if floating and one.dtype != other.dtype:
+        raise TypeError(
+            f"{name} is {one.dtype}, {other_name} is {other.dtype}; convert one, "
+            f"for example {name}.to({other.dtype})."
+        )
+    try:
+        torch.broadcast_shapes(one.shape, other.shape)  # type: ignore[no-untyped-call]
+    except RuntimeError:
+        raise ValueError(
+            f"{name} has shape {tuple(one.shape)}, {other_name} has "
+            f"{tuple(other.shape)}; they must broadcast to the batch of integrals."
+        ) from None

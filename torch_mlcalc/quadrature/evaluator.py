@@ -1,0 +1,148 @@
+"""Evaluating the integrand at points that an adaptive rule chose on the host."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from torch_mlcalc.quadrature.contract import block_size
+from torch_mlcalc.quadrature.host import frozen, read, transforming, write
+from torch_mlcalc.quadrature.integrand import Integrand
+from torch_mlcalc.quadrature.pieces import Index
+from torch_mlcalc.quadrature.rules import Array
+
+Values = npt.NDArray[Any]
+
+
+class Evaluator:
+    """Calls the integrand at host points for any subset of the integrals.
+
+    With batched args (and outside torch.func) only the rows asked for are evaluated.
+    Without, the integrand may close over batched tensors, so it always gets the whole
+    batch.
+
+    Attributes:
+        elements: Number of integrals, the mapped dimensions of vmap included.
+        event_shape: Trailing dimensions of the values; known after the first call.
+        dtype: Dtype of the values; known after the first call.
+        requires_grad: Whether the values carry a gradient; likewise.
+        single: Whether points are rounded to single precision or less.
+    """
+
+    def __init__(
+        self,
+        integrand: Integrand,
+        lead: tuple[int, ...],
+        mark: Tensor | None,
+        home: Array,
+        memory: int | None,
+    ) -> None:
+        """Take what one search needs; nothing is evaluated yet.
+
+        Args:
+            integrand: The function with its args.
+            lead: Sizes of the mapped dimensions of vmap, outermost first.
+            mark: A tensor mapped over these dimensions, or None without them.
+            home: A point inside each domain, for elements nobody asked for.
+            memory: Bytes that one call may use.
+        """
+        self.integrand = integrand
+        self.lead = lead
+        self.mark = mark
+        self.home = home
+        self.memory = memory
+        self.elements = home.size
+        self.event_shape: tuple[int, ...] = ()
+        self.dtype = integrand.dtype
+        self.requires_grad = False
+        self.single = torch.finfo(integrand.dtype).bits <= 32
+        self._fresh = True
+        self.gathers = bool(
+            self.elements > 1
+            and not transforming()
+            and any(isinstance(a, Tensor) and a.ndim for a in integrand.args)
+        )
+
+    def __call__(self, element: Index, points: Array) -> Values:
+        """Values ``(k, m, events)`` at points ``(k, m)`` of elements ``(m,)``."""
+        k, m = points.shape
+        if self.gathers:
+            blocks = [self._rows(element[i], points[:, i]) for i in self._blocks(m, k)]
+        elif self.elements == 1:
+            blocks = [
+                self._call(points[:, i].reshape(-1, 1)).reshape(k, -1, self._events)
+                for i in self._blocks(m, k)
+            ]
+        else:
+            return self._whole_batch(element, points)
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
+
+    @property
+    def _events(self) -> int:
+        return math.prod(self.event_shape)
+
+    def _blocks(self, count: int, nodes: int) -> list[slice]:
+        size = block_size(count, nodes * self.integrand.dtype.itemsize, self.memory)
+        return [slice(i, i + size) for i in range(0, count, size)]
+
+    def _rows(self, element: Index, points: Array) -> Values:
+        m = element.size
+        # One row more where the rows would pass for the whole batch: a closed-over
+        # batched tensor then fails on its shape instead of meeting the wrong rows.
+        if m == self.elements and not np.array_equal(element, np.arange(m)):
+            element = np.append(element, element[-1:])
+            points = np.append(points, points[:, -1:], axis=1)
+        rows = torch.as_tensor(element, device=self.integrand.device)
+        return self._call(points, rows)[:, :m]
+
+    def _whole_batch(self, element: Index, points: Array) -> Values:
+        k = points.shape[0]
+        slot, cells = slots(element, self.elements)
+        dense = np.empty((k, cells, self.elements))
+        dense[:] = self.home
+        dense[:, :, element] = points[:, None, :]
+        dense[:, slot, element] = points
+        values = [
+            self._call(dense[:, i].reshape(-1, self.elements)).reshape(
+                k, -1, self.elements, self._events
+            )
+            for i in self._blocks(cells, k * self.elements)
+        ]
+        return np.concatenate(values, axis=1)[:, slot, element]
+
+    def _call(self, points: Array, rows: Tensor | None = None) -> Values:
+        """Host points ``(n, columns)`` to host values ``(n, columns, events)``."""
+        integrand, n = self.integrand, points.shape[0]
+        if rows is None:
+            points = points.reshape(n, *self.lead, *integrand.batch_shape)
+            points = np.moveaxis(points, 0, len(self.lead))
+        # The first call is made in the caller's grad mode: it tells whether a gradient
+        # will be wanted at all, also of closed-over tensors.
+        grad = torch.is_grad_enabled() and self._fresh
+        with frozen(), torch.set_grad_enabled(grad):
+            tensor = write(points.copy(), self.mark, integrand.device)
+            values = integrand(tensor.to(integrand.dtype), rows)
+        if self._fresh:
+            self.event_shape = tuple(values.shape[tensor.ndim :])
+            self.dtype, self.requires_grad = values.dtype, values.requires_grad
+            self._fresh = False
+        array = read(values, self.mark)
+        array = np.moveaxis(array, len(self.lead), 0)
+        return array.reshape(n, points.size // n, self._events)
+
+
+def slots(element: Index, elements: int) -> tuple[Index, int]:
+    """The how-many-th cell of its element each cell is, and the largest number."""
+    counts = np.bincount(element, minlength=elements)
+    if counts.max() == 1:
+        return np.zeros_like(element), 1
+    order = np.argsort(element, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    slot = np.empty_like(element)
+    slot[order] = np.arange(element.size) - starts[element[order]]
+    return slot, int(counts.max())

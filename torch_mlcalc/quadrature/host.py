@@ -1,0 +1,134 @@
+"""Reading tensors on the host and writing them back, also from inside vmap.
+
+Adaptive rules decide on the host, in float64, from a few numbers per integral. Inside
+``torch.func.vmap`` such a number is not readable: each mapped element has its own. An
+``autograd.Function`` with a ``vmap`` rule sees the tensor behind it, with the mapped
+dimensions in front; that is all that this file uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+
+@contextmanager
+def frozen() -> Iterator[None]:
+    """Neither reverse nor forward mode records what happens inside."""
+    with torch.no_grad(), forward_ad._set_fwd_grad_enabled(False):
+        yield
+
+
+def transforming() -> bool:
+    """Whether a torch.func transform is active."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def readable(tensor: Tensor) -> bool:
+    """Whether reading a value is free: not on a GPU, while compiling, or mapped."""
+    return (
+        tensor.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not transforming()
+    )
+
+
+class _Box:
+    """Carries an array past the wrappers; a list would be copied on the way."""
+
+    array: npt.NDArray[Any]
+
+
+def _values(tensor: Tensor) -> npt.NDArray[Any]:
+    dtype = torch.complex128 if tensor.is_complex() else torch.float64
+    array: npt.NDArray[Any] = tensor.detach().to("cpu", dtype).numpy()
+    return array
+
+
+def _call(function: type[torch.autograd.Function], tensor: Tensor, box: _Box) -> Tensor:
+    result: Tensor = function.apply(tensor, box)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Read(torch.autograd.Function):
+    @staticmethod
+    def forward(tensor: Tensor, box: _Box) -> Tensor:
+        box.array = _values(tensor)
+        return tensor.new_empty(())
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ANN401
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None]:  # noqa: ANN401
+        return None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, tensor: Tensor, box: _Box) -> Any:  # noqa: ANN401
+        return _call(_Read, tensor.movedim(in_dims[0], 0), box), None
+
+
+class _Write(torch.autograd.Function):
+    @staticmethod
+    def forward(token: Tensor, box: _Box) -> Tensor:
+        return torch.as_tensor(box.array, device=token.device)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ANN401
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None]:  # noqa: ANN401
+        return None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, token: Tensor, box: _Box) -> Any:  # noqa: ANN401
+        return _call(_Write, token.movedim(in_dims[0], 0), box), 0
+
+
+def read(tensor: Tensor, mark: Tensor | None = None) -> npt.NDArray[Any]:
+    """The values in double precision, mapped dimensions (outermost first) in front.
+
+    With a ``mark``, a tensor that is mapped over some dimensions, those are in front
+    even where the tensor itself is not mapped.
+
+    Returns:
+        A float64 or complex128 array.
+    """
+    if not transforming():
+        return _values(tensor)
+    box = _Box()
+    _call(_Read, tensor if mark is None else tensor + mark.to(tensor.dtype), box)
+    return box.array
+
+
+def write(array: npt.NDArray[Any], mark: Tensor | None, device: torch.device) -> Tensor:
+    """An array as a tensor; the mark is mapped over its leading dimensions."""
+    if mark is None:
+        return torch.as_tensor(array, device=device)
+    box = _Box()
+    box.array = array
+    return _call(_Write, mark, box)
+
+
+def mapped_mark(*tensors: Tensor) -> Tensor | None:
+    """A zero that is mapped by vmap over every dimension any of the tensors is."""
+    if not transforming():
+        return None
+    mark = torch.zeros((), dtype=torch.float64)
+    for tensor in tensors:
+        # zeros_like keeps the mapping and drops the values, which may be nan.
+        mark = mark + torch.zeros_like(tensor, dtype=torch.float64).sum()
+    return mark
+
+
+def dual_level() -> bool:
+    """Whether forward-mode differentiation is active."""
+    return forward_ad._current_level >= 0

@@ -1,0 +1,202 @@
+"""The caller's function with its arguments, called and checked in one place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torch_mlcalc.quadrature.domains import Extent
+
+Function = Callable[..., Tensor]
+
+# torch.dtype.to_real, which the compiler cannot trace.
+_REAL = {
+    torch.complex32: torch.float16,
+    torch.complex64: torch.float32,
+    torch.complex128: torch.float64,
+}
+
+#: Dtypes whose sums lose all but three digits; they are summed in float32.
+HALF = (torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Integrand:
+    """A function of points and args, and what is known of one batch of integrals.
+
+    ``batch_shape`` is that of the integrals; inside ``vmap`` the mapped dimensions are
+    not in it. ``dtype`` and ``device`` are those of the points.
+    """
+
+    function: Function
+    args: tuple[Any, ...]
+    batch_shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    def __call__(self, points: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Values at points ``(n, *batch)``, or ``(n, m)`` for ``m`` rows of args."""
+        args = (
+            self.args if rows is None else tuple(self._take(a, rows) for a in self.args)
+        )
+        values = self.function(points, *args)
+        if not isinstance(values, Tensor):
+            raise TypeError(
+                f"the integrand returned {type(values).__name__}; a tensor is wanted, "
+                f"of shape {_shape(points.shape)} or with event dimensions behind."
+            )
+        if values.shape[: points.ndim] != points.shape:
+            raise ValueError(_wrong_shape(points.shape, values.shape))
+        if not (values.is_floating_point() or values.is_complex()):
+            return values.to(points.dtype)
+        return values
+
+    def _take(self, arg: object, rows: Tensor) -> object:
+        if not isinstance(arg, Tensor) or arg.ndim == 0:
+            return arg
+        trailing = arg.shape[self._leading(arg) :]
+        full = arg.expand(*self.batch_shape, *trailing)
+        return full.reshape(-1, *trailing).index_select(0, rows)
+
+    def _leading(self, arg: Tensor) -> int:
+        # Without declared batch dimensions an arg has no trailing ones of its own.
+        return min(arg.ndim, len(self.batch_shape))
+
+
+def bind(
+    function: Function,
+    extent: Extent,
+    args: Sequence[Any] = (),
+    batch_shape: Sequence[int] | None = None,
+    breakpoints: Tensor | None = None,
+) -> Integrand:
+    """Check what the caller passed; settle batch shape, dtype and device."""
+    if not callable(function):
+        raise TypeError(
+            f"integrand is a {type(function).__name__}; a function of the points is "
+            "wanted, for example lambda x: torch.exp(-x * x)."
+        )
+    if not isinstance(args, tuple):
+        args = _as_tuple(args)
+    limits = [t for t in extent if isinstance(t, Tensor)]
+    if not limits and not args and batch_shape is None and breakpoints is None:
+        return Integrand(function, (), (), torch.get_default_dtype(), _default_device())
+    if breakpoints is not None:
+        limits.append(breakpoints)
+    tensors = [a for a in args if isinstance(a, Tensor)]
+    dtype, device = _dtype_and_device(limits, tensors)
+    shapes = [t.shape for t in limits if t is not breakpoints]
+    if breakpoints is not None:
+        shapes.append(breakpoints.shape[1:])
+    batch = _batch(shapes, tensors, batch_shape)
+    return Integrand(function, args, batch, dtype, device)
+
+
+def _default_device() -> torch.device:
+    return torch.get_default_device()
+
+
+# The compiler cannot trace the query; this makes it ask once. See also fixed.py.
+_default_device._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _as_tuple(args: object) -> tuple[Any, ...]:
+    if isinstance(args, list):
+        return tuple(args)
+    raise TypeError(
+        f"args is a {type(args).__name__}; a tuple is wanted: "
+        "args=(theta,) for one argument."
+    )
+
+
+def _dtype_and_device(
+    limits: list[Tensor], args: list[Tensor]
+) -> tuple[torch.dtype, torch.device]:
+    """Those of the limits, else of the args, else torch's defaults."""
+    every = limits + args
+    device = every[0].device if every else _default_device()
+    for tensor in every:
+        if tensor.device != device and tensor.ndim > 0:
+            raise ValueError(
+                f"limits and args are on {device} and {tensor.device}; "
+                "move them to one device."
+            )
+    for group in (limits, args):
+        dtype = None
+        for tensor in group:
+            if tensor.is_floating_point() or tensor.is_complex():
+                own = _REAL.get(tensor.dtype, tensor.dtype)
+                dtype = own if dtype is None else torch.promote_types(dtype, own)
+        if dtype is not None:
+            return dtype, device
+    return torch.get_default_dtype(), device
+
+
+def _batch(
+    limits: list[torch.Size], args: list[Tensor], declared: Sequence[int] | None
+) -> tuple[int, ...]:
+    shapes = [tuple(s) for s in limits]
+    if declared is None:
+        shapes += [tuple(a.shape) for a in args]
+        try:
+            return tuple(torch.broadcast_shapes(*shapes))  # type: ignore[no-untyped-call]
+        except RuntimeError:
+            raise ValueError(
+                f"limits, breakpoints and args have shapes {shapes}, which do not "
+                "broadcast to one batch; declare batch_shape= if an argument has "
+                "dimensions of its own behind those of the batch."
+            ) from None
+    batch = tuple(declared)
+    try:
+        joint = torch.broadcast_shapes(batch, *shapes)  # type: ignore[no-untyped-call]
+        fits = tuple(joint) == batch
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"batch_shape is {batch}, but the limits have shapes {shapes}; "
+            "they must broadcast to it."
+        )
+    for i, arg in enumerate(args):
+        lead = tuple(arg.shape[: len(batch)])
+        if arg.ndim and lead != batch:
+            raise ValueError(
+                f"args[{i}] has shape {_shape(arg.shape)}, which does not begin with "
+                f"batch_shape {batch}; expand it, or close over it if all integrals "
+                "share it."
+            )
+    return batch
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return str(tuple(shape))
+
+
+def _wrong_shape(points: Sequence[int], values: Sequence[int]) -> str:
+    if math.prod(values) == 1:
+        remedy = (
+            "It must be vectorised: one value for each point. For a constant c, "
+            "return torch.full_like(points, c)."
+        )
+    else:
+        remedy = (
+            "The batch is that of limits and args; if the function closes over "
+            "batched tensors, declare batch_shape=. Event dimensions come last."
+        )
+    return (
+        f"the integrand got points of shape {_shape(points)} and returned shape "
+        f"{_shape(values)}; {_shape(points)} is wanted, or that with event dimensions "
+        f"behind. {remedy}"
+    )
+
+
+def as_result(total: Tensor, integrand: Integrand) -> Tensor:
+    """Half-precision inputs give a half-precision result, summed in float32."""
+    if integrand.dtype in HALF and total.dtype == torch.float32:
+        return total.to(integrand.dtype)
+    return total

@@ -1,0 +1,97 @@
+"""Pieces of integrals on the host: what adaptive rules divide and measure.
+
+A *piece* is the part of one integral between two neighbouring limits or breakpoints.
+Adaptive rules look at float64 numbers and decide in numpy; only the integrand runs on
+the device, once per level for all pieces that still need it.
+
+A position ``p`` of a piece is canonical, so that limits may move afterwards: it stands
+for ``lower + unit * p`` where ``p >= 0`` and for ``upper + unit * p`` where ``p < 0``.
+The unit is the length of a finite piece, else the scale of the domain; on the whole
+line both anchors are its location. Positions near either end keep all their digits.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from torch_mlcalc.quadrature.placement import ABOVE, BELOW, FINITE, WHOLE
+from torch_mlcalc.quadrature.rules import Array
+
+Index = npt.NDArray[Any]
+
+
+class Pieces(NamedTuple):
+    """The pieces of a batch of integrals, all of one breakpoint after another.
+
+    Attributes:
+        anchors: What non-negative and negative positions count from, ``(2, pieces)``.
+        unit: Length of a finite piece, scale of an infinite one, ``(pieces,)``.
+        sign: -1 where the limits were reversed, 0 where the piece is empty.
+        kind: ``FINITE``, ``BELOW``, ``ABOVE`` or ``WHOLE``.
+        elements: Number of integrals; piece ``i`` belongs to ``i % elements``.
+    """
+
+    anchors: Array
+    unit: Array
+    sign: Array
+    kind: npt.NDArray[Any]
+    elements: int
+
+    def points(self, piece: Index, positions: Array) -> Array:
+        """Points ``(k, m)`` of canonical positions ``(k, m)`` in pieces ``(m,)``."""
+        anchor = np.where(
+            positions >= 0, self.anchors[0, piece], self.anchors[1, piece]
+        )
+        return anchor + self.unit[piece] * positions
+
+
+def make_pieces(edges: Array, loc: Array, scale: Array) -> Pieces:
+    """Pieces between the limits ``edges[0]`` and ``edges[-1]`` of each element.
+
+    Args:
+        edges: Lower limit, breakpoints, upper limit, ``(k + 1, elements)``.
+        loc: Location of each element's nodes on the whole line, ``(elements,)``.
+        scale: Scale of its nodes on an infinite piece, ``(elements,)``.
+
+    Returns:
+        The pieces, ``(k + 1) * elements`` of them.
+    """
+    count, elements = edges.shape[0] - 1, edges.shape[1]
+    low, high = np.minimum(edges[0], edges[-1]), np.maximum(edges[0], edges[-1])
+    inner = np.sort(np.clip(edges[1:-1], low, high), axis=0)
+    ordered = np.concatenate([low[None], inner, high[None]])
+    lower, upper = ordered[:-1].ravel(), ordered[1:].ravel()
+    loc, scale = np.tile(loc, count), np.tile(scale, count)
+    kind = np.where(lower == -np.inf, BELOW, 0) | np.where(upper == np.inf, ABOVE, 0)
+    empty = lower == upper
+    kind[empty] = FINITE
+    sign = np.tile(np.where(edges[0] <= edges[-1], 1.0, -1.0), count) * ~empty
+    with np.errstate(invalid="ignore"):
+        unit = np.where(kind == FINITE, np.where(empty, 0.0, upper - lower), scale)
+    whole = kind == WHOLE
+    positive = np.where(whole, loc, np.where(kind == BELOW, upper, lower))
+    negative = np.where(whole, loc, np.where(kind == ABOVE, lower, upper))
+    return Pieces(np.stack([positive, negative]), unit, sign, kind, elements)
+
+
+class Part(NamedTuple):
+    """Nodes of a plan: some cells with the same number ``k`` of nodes each.
+
+    Attributes:
+        piece: The piece of each cell, ``(m,)``.
+        positions: Canonical positions, ``(k, m)``.
+        weights: Weights in the unit of the piece, ``(k, m)``.
+        low: Where each cell begins, as a fraction of its piece, ``(m,)``. A cell that
+            begins at 0 or ends at 1 stretches with the limits of its piece; all others
+            stand still, so that kinks and jumps inside do not enter the derivative.
+        high: Where it ends, ``(m,)``.
+    """
+
+    piece: Index
+    positions: Array
+    weights: Array
+    low: Array
+    high: Array

@@ -1,0 +1,358 @@
+"""Plans: what an adaptive rule found, frozen into a fixed rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any, NamedTuple, final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from torch_mlcalc.quadrature.contract import (
+    LinearSum,
+    LogSum,
+    Sum,
+    accumulator,
+    block_size,
+    sum_blocks,
+)
+from torch_mlcalc.quadrature.domains import Extent, Limit
+from torch_mlcalc.quadrature.evaluator import slots
+from torch_mlcalc.quadrature.host import dual_level, transforming
+from torch_mlcalc.quadrature.integrand import Integrand, as_result
+from torch_mlcalc.quadrature.pieces import Part
+from torch_mlcalc.quadrature.placement import ABOVE, BELOW, FINITE, WHOLE
+from torch_mlcalc.quadrature.rules import Rule
+
+
+class Cells(NamedTuple):
+    """Nodes of a plan, ``(k, *cells)``, and what places them, ``(*cells)``.
+
+    ``cells`` is ``(m,)``, each of one integral, or ``(count, elements)``
+    with as many for every integral, padded by weights of 0.
+    """
+
+    positions: Tensor
+    weights: Tensor
+    piece: Tensor
+    low: Tensor
+    high: Tensor
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Plan(Rule):
+    """A fixed rule with nodes of its own for every integral of a batch.
+
+    It is what :func:`adapt` returns, and ``Estimate.plan``. Pass it as the rule to
+    integrate the same or another integrand over the same or moved limits, without any
+    search: the nodes keep their places relative to the limits and breakpoints.
+
+    Attributes:
+        batch_shape: Shape of the batch that it was made for.
+        breakpoints: Number of breakpoints that it was made with.
+        error: Error found by the search, ``(*batch, *event)``.
+        status: :class:`Status` found by the search, ``(*batch)``.
+        n_evals: Points evaluated by the search for each integral, ``(*batch)``.
+    """
+
+    batch_shape: tuple[int, ...]
+    breakpoints: int
+    kinds: Tensor
+    cells: tuple[Cells, ...]
+    gathers: bool
+    error: Tensor
+    status: Tensor
+    n_evals: Tensor
+
+    @property
+    def n(self) -> int:
+        """Largest number of nodes of an integral."""
+        if not self.gathers:
+            return sum(c.positions[..., 0].numel() for c in self.cells)
+        elements = self.kinds.shape[-1]
+        counts = torch.zeros(elements, dtype=torch.int64)
+        for c in self.cells:
+            counts += (
+                torch.bincount(c.piece % elements, minlength=elements)
+                * c.positions.shape[0]
+            )
+        return int(counts.max()) if elements else 0
+
+    def __repr__(self) -> str:
+        """Size and outcome; the nodes themselves can be many."""
+        return (
+            f"Plan(n={self.n}, batch_shape={self.batch_shape}, "
+            f"breakpoints={self.breakpoints})"
+        )
+
+    def to(self, device: torch.device | str) -> Plan:
+        """The same plan on another device.
+
+        Args:
+            device: Where to.
+
+        Returns:
+            A plan with all its tensors there.
+        """
+        return replace(
+            self,
+            kinds=self.kinds.to(device),
+            cells=tuple(Cells(*(t.to(device) for t in c)) for c in self.cells),
+            error=self.error.to(device),
+            status=self.status.to(device),
+            n_evals=self.n_evals.to(device),
+        )
+
+    def state(self) -> dict[str, Any]:
+        """All there is to the plan, in tensors and plain values, for saving."""
+        return {
+            **{field.name: getattr(self, field.name) for field in fields(self)},
+            "cells": [tuple(c) for c in self.cells],
+        }
+
+    @staticmethod
+    def from_state(state: dict[str, Any]) -> Plan:
+        """The plan that :meth:`state` took apart.
+
+        Args:
+            state: What it returned.
+
+        Returns:
+            An equal plan.
+        """
+        cells = tuple(Cells(*c) for c in state["cells"])
+        return Plan(
+            **{**state, "batch_shape": tuple(state["batch_shape"]), "cells": cells}
+        )
+
+    def apply(
+        self,
+        extent: Extent,
+        integrand: Integrand,
+        breakpoints: Tensor | None = None,
+        *,
+        log: bool = False,
+        memory: int | None = None,
+    ) -> Tensor:
+        """The integral of a function over the domain with limits ``extent``."""
+        self._refuse_other_batch(integrand, breakpoints)
+        pieces = _place(self.kinds, extent, integrand, breakpoints)
+        add: Sum = LogSum() if log else LinearSum()
+        total = None
+        for cells in self.cells:
+            part = partial(_part, cells, pieces, integrand, add, self.gathers)
+            count = cells.positions.shape[1]
+            width = cells.positions[:, 0].numel() * integrand.dtype.itemsize
+            whole = torch.compiler.is_compiling()
+            size = block_size(count, width, memory, whole=whole)
+            value = sum_blocks(part, count, size, add)
+            total = value if total is None else add.join(total, value)
+        if total is None:
+            total = _nothing(integrand, log=log)
+        return as_result(_signed(total, pieces.sign, log=log), integrand)
+
+    def _refuse_other_batch(
+        self, integrand: Integrand, breakpoints: Tensor | None
+    ) -> None:
+        if integrand.batch_shape != self.batch_shape:
+            raise ValueError(
+                f"the plan was made for integrals of shape {self.batch_shape}, the "
+                f"limits and args now have shape {integrand.batch_shape}; make a new "
+                "one with adapt, or pass limits and args of the old shape."
+            )
+        count = 0 if breakpoints is None else breakpoints.shape[0]
+        if count != self.breakpoints:
+            raise ValueError(
+                f"the plan was made with {self.breakpoints} breakpoints, got {count}; "
+                "pass breakpoints= as it was passed to adapt."
+            )
+
+
+class Placed(NamedTuple):
+    """The pieces of a domain on the device, ``(pieces,)``, and the sign ``(*batch)``.
+
+    ``lower`` and ``upper`` carry gradients and are 0 where infinite; they are None if
+    no limit can carry one.
+    """
+
+    positive: Tensor
+    negative: Tensor
+    unit: Tensor
+    kind: Tensor
+    lower: Tensor | None
+    upper: Tensor | None
+    sign: Tensor
+
+
+def _place(
+    kinds: Tensor, extent: Extent, integrand: Integrand, breakpoints: Tensor | None
+) -> Placed:
+    batch, wide = integrand.batch_shape, accumulator(integrand.dtype)
+
+    def full(limit: Limit) -> Tensor:
+        tensor = torch.as_tensor(limit, dtype=wide, device=integrand.device)
+        return tensor.expand(batch).reshape(1, -1)
+
+    lower, upper, loc, scale = (full(limit) for limit in extent)
+    ordered = lower <= upper
+    # Chosen by comparison: at equal limits minimum and maximum would give each of the
+    # two half of the gradient.
+    low, high = torch.where(ordered, lower, upper), torch.where(ordered, upper, lower)
+    edges = [low, high]
+    if breakpoints is not None:
+        inner = breakpoints.to(wide).expand(-1, *batch).reshape(len(breakpoints), -1)
+        inner = torch.minimum(torch.maximum(inner, low), high).sort(0).values
+        edges = [low, inner, high]
+    ladder = torch.cat(edges)
+    ladder = torch.where(ladder.isfinite(), ladder, 0)
+    begin, end = ladder[:-1].reshape(-1), ladder[1:].reshape(-1)
+    count = ladder.shape[0] - 1
+    loc, scale = loc.expand(count, -1).reshape(-1), scale.expand(count, -1).reshape(-1)
+    a, b, loc, scale = begin.detach(), end.detach(), loc.detach(), scale.detach()
+    whole = kinds == WHOLE
+    sign = torch.where(ordered, 1, -1) * (lower != upper)
+    live = _moves(extent, breakpoints)
+    return Placed(
+        torch.where(whole, loc, torch.where(kinds == BELOW, b, a)),
+        torch.where(whole, loc, torch.where(kinds == ABOVE, a, b)),
+        torch.where(kinds == FINITE, b - a, scale),
+        kinds,
+        begin if live else None,
+        end if live else None,
+        sign.reshape(batch),
+    )
+
+
+def _moves(extent: Extent, breakpoints: Tensor | None) -> bool:
+    """Whether a derivative by a limit or breakpoint may be asked for."""
+    tensors = [
+        t for t in (extent.lower, extent.upper, breakpoints) if isinstance(t, Tensor)
+    ]
+    if transforming() or dual_level():
+        return bool(tensors)
+    return any(t.requires_grad for t in tensors)
+
+
+def _nodes(cells: Cells, pieces: Placed) -> tuple[Tensor, Tensor]:
+    """Points and weights of some cells; gradients of the limits flow through both."""
+    p = cells.positions.to(pieces.unit.dtype)
+    w = cells.weights.to(pieces.unit.dtype)
+    piece = cells.piece
+    unit = pieces.unit[piece]
+    points = torch.where(p >= 0, pieces.positive[piece], pieces.negative[piece])
+    points, weights = points + unit * p, unit * w
+    if pieces.lower is None or pieces.upper is None:
+        return points, weights
+    # Zeros that carry the derivative of the limits.
+    lower, upper = pieces.lower[piece], pieces.upper[piece]
+    lower, upper = lower - lower.detach(), upper - upper.detach()
+    kind = pieces.kind[piece]
+    low, high = cells.low.to(p.dtype), cells.high.to(p.dtype)
+    # Only cells at the ends of a finite piece stretch; see Part.
+    at_low = (kind == FINITE) & (low == 0)
+    at_high = (kind == FINITE) & (high == 1)
+    fraction = torch.where(p >= 0, p, 1 + p)
+    rise = (fraction - low) / (high - low)
+    pull_low = torch.where(at_low, 1 - rise, (kind == ABOVE).to(p.dtype))
+    pull_high = torch.where(at_high, rise, (kind == BELOW).to(p.dtype))
+    points = points + pull_low * lower + pull_high * upper
+    stretch = torch.where(at_high, upper, 0) - torch.where(at_low, lower, 0)
+    return points, weights + w / (high - low) * stretch
+
+
+def _part(
+    cells: Cells,
+    pieces: Placed,
+    integrand: Integrand,
+    add: Sum,
+    gathers: bool,
+    start: int,
+    stop: int,
+) -> Tensor:
+    """Contribution of the cells ``start`` to ``stop``."""
+    some = Cells(
+        cells.positions[:, start:stop],
+        cells.weights[:, start:stop],
+        *(column[start:stop] for column in cells[2:]),
+    )
+    points, weights = _nodes(some, pieces)
+    points = points.to(integrand.dtype)
+    if not gathers:
+        shape = (-1, *integrand.batch_shape)
+        points, weights = points.reshape(shape), weights.reshape(shape)
+        return add(weights, add.weigh(weights), integrand(points))
+    elements = pieces.sign.numel()
+    rows = some.piece % elements
+    # As in the search: rows must never pass for the whole batch.
+    if rows.numel() == elements:
+        points = torch.cat([points, points[:, -1:]], 1)
+        values = integrand(points, torch.cat([rows, rows[-1:]]))[:, :-1]
+    else:
+        values = integrand(points, rows)
+    total = add.spread(add(weights, add.weigh(weights), values), rows, elements)
+    return total.reshape(*integrand.batch_shape, *total.shape[1:])
+
+
+def _signed(total: Tensor, sign: Tensor, *, log: bool) -> Tensor:
+    sign = sign.reshape(sign.shape + (1,) * (total.ndim - sign.ndim))
+    if log:
+        return torch.where(sign == 0, -torch.inf, total)
+    return torch.where(sign == 0, 0, total * sign.to(total.dtype))
+
+
+def _nothing(integrand: Integrand, *, log: bool) -> Tensor:
+    """All limits are equal: nothing was ever evaluated, so there is no event shape."""
+    value = -torch.inf if log else 0.0
+    return torch.full(
+        integrand.batch_shape, value, dtype=integrand.dtype, device=integrand.device
+    )
+
+
+def make_cells(
+    parts: list[Part], elements: int, *, gathers: bool
+) -> list[tuple[npt.NDArray[Any], ...]]:
+    """Nodes on the host: cells with equally many nodes together, ragged or padded."""
+    by_length: dict[int, list[Part]] = {}
+    for part in parts:
+        by_length.setdefault(part.positions.shape[0], []).append(part)
+    groups = [
+        Part(*(np.concatenate(c, axis=-1) for c in zip(*group, strict=True)))
+        for group in by_length.values()
+    ]
+    if gathers:
+        return [(g.positions, g.weights, g.piece, g.low, g.high) for g in groups]
+    spare = _spares(groups, elements)
+    return [_padded(group, elements, spare) for group in groups]
+
+
+def _spares(
+    groups: list[Part], elements: int
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+    """A piece of each element, and the position of one of its nodes."""
+    piece, position = np.arange(elements), np.full(elements, 0.5)
+    for group in groups:
+        element = group.piece % elements
+        piece[element] = group.piece
+        position[element] = group.positions[group.positions.shape[0] // 2]
+    return piece, position, np.ones(elements)
+
+
+def _padded(
+    group: Part, elements: int, spare: tuple[npt.NDArray[Any], ...]
+) -> tuple[npt.NDArray[Any], ...]:
+    element = group.piece % elements
+    slot, count = slots(element, elements)
+    k = group.positions.shape[0]
+    piece = np.tile(spare[0], (count, 1))
+    positions = np.tile(spare[1], (k, count, 1))
+    weights = np.zeros((k, count, elements))
+    low, high = np.zeros((count, elements)), np.ones((count, elements))
+    piece[slot, element] = group.piece
+    positions[:, slot, element] = group.positions
+    weights[:, slot, element] = group.weights
+    low[slot, element], high[slot, element] = group.low, group.high
+    return positions, weights, piece, low, high

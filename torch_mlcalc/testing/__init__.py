@@ -1,0 +1,7 @@
+"""Checks for losses and layers, this package's own and those of its users."""
+
+from torch_mlcalc.testing.comparison import GradientCheckError
+from torch_mlcalc.testing.gradients import check_gradients
+from torch_mlcalc.testing.rules import check_rule
+
+__all__ = ["GradientCheckError", "check_gradients", "check_rule"]
