@@ -1,4 +1,4 @@
-"""Adaptive integration: right over the table of problems, in batches, and in gradients."""
+"""Adaptive integration: right on a table of problems, in batches and in gradients."""
 
 import math
 import warnings

@@ -279,3 +279,10 @@ class _Circle(constraints.Constraint):
 def test_domain_of_refuses_an_unknown_constraint() -> None:
     with pytest.raises(ValueError, match="is not an interval that domain_of knows"):
         q.domain_of(_Circle())
+
+
+def test_the_density_of_von_mises_integrates_to_one_over_a_period() -> None:
+    loc = torch.tensor([0.5, 3.0], dtype=torch.float64)
+    density = torch.distributions.VonMises(loc, torch.full_like(loc, 4.0))
+    total = q.integrate(lambda x: density.log_prob(x).exp(), q.domain_of(density))
+    torch.testing.assert_close(total, torch.ones_like(loc), rtol=1e-6, atol=0)

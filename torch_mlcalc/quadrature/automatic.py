@@ -16,10 +16,15 @@ from torch_mlcalc.quadrature.gauss_kronrod import (
     divided,
     new_cells,
 )
+from torch_mlcalc.quadrature.kronrod import kronrod_table
+from torch_mlcalc.quadrature.pieces import Part
 from torch_mlcalc.quadrature.placement import FINITE
 from torch_mlcalc.quadrature.rules import Rule
 from torch_mlcalc.quadrature.search import Search
 from torch_mlcalc.quadrature.variables import Jobs, double_exponential, identity
+
+# Nodes of a piece without length, on which the integrand is a constant.
+_FEW = 5
 
 #: Halvings on which an integrand over an unbounded domain may be 0 at every node: the
 #: last has a step of 1/256 and sees a unit Gaussian up to 2000 away.
@@ -30,6 +35,7 @@ def run(search: Search, rule: Rule | None) -> None:
     """Book every piece that is not empty, by one rule or by what suits it."""
     pieces = search.pieces
     piece = np.flatnonzero(pieces.sign)
+    _keep_empty(search)
     finite = pieces.kind[piece] == FINITE
     if isinstance(rule, DoubleExponential):
         refine(search, search.whole(piece), rule.max_level, patient=True)
@@ -43,6 +49,22 @@ def run(search: Search, rule: Rule | None) -> None:
     while windows:
         search.ledger.expected.clear()
         windows = _both_ends(search, _joined(windows), n)
+
+
+def _keep_empty(search: Search) -> None:
+    """Give pieces of no length a few nodes, for the derivatives by their limits."""
+    pieces = search.pieces
+    place = np.isfinite(pieces.anchors[0])
+    piece = np.flatnonzero((pieces.sign == 0) & (pieces.kind == FINITE) & place)
+    if piece.size:
+        nodes, weights, _ = kronrod_table(_FEW)
+        width = (1, piece.size)
+        t = np.tile((1 + nodes[:, None]) / 2, width)
+        positions, _ = identity(search.whole(piece), t)
+        ends = np.zeros(piece.size), np.ones(piece.size)
+        search.ledger.parts.append(
+            Part(piece, positions, np.tile(weights[:, None] / 2, width), *ends)
+        )
 
 
 def _both_ends(search: Search, jobs: Jobs, n: int) -> list[Jobs]:

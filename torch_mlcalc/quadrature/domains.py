@@ -9,7 +9,7 @@ from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution, VonMises, constraints
 
 Limit = float | Tensor
 
@@ -172,6 +172,9 @@ def domain_of(source: Distribution | constraints.Constraint) -> Domain:
     """
     if isinstance(source, constraints.Constraint):
         return _domain_of_constraint(source, 0.0, 1.0)
+    if isinstance(source, VonMises):
+        # torch says that it lives on the real line, where its density is periodic.
+        return Interval(source.loc - math.pi, source.loc + math.pi)
     if not isinstance(source, Distribution):
         raise TypeError(
             f"domain_of got {type(source).__name__}; pass a torch.distributions "

@@ -151,12 +151,12 @@ def apply_fixed(
     """The integral, or its log, by a fixed rule."""
     kind = placement.kind
     if isinstance(kind, Tensor) and readable(kind):
-        for each in kind.unique().tolist():
+        for each in set(kind.flatten().tolist()):
             placed_table(rule, each)  # says so if the rule does not fit
     part = partial(_part, rule, placement, integrand, add)
     bytes_each = integrand.dtype.itemsize
-    for length in integrand.batch_shape:
-        bytes_each *= length
+    for count in integrand.batch_shape:
+        bytes_each *= count
     whole = torch.compiler.is_compiling()
     size = block_size(rule.n, bytes_each, memory, whole=whole)
     if size >= rule.n:

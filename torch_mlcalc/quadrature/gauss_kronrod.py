@@ -12,6 +12,7 @@ from torch_mlcalc.quadrature.estimate import Status
 from torch_mlcalc.quadrature.kronrod import kronrod_table
 from torch_mlcalc.quadrature.ledger import Amount, Ledger, unlogged
 from torch_mlcalc.quadrature.pieces import Index, Part
+from torch_mlcalc.quadrature.placement import BELOW
 from torch_mlcalc.quadrature.rules import Array, Rule, check_count
 from torch_mlcalc.quadrature.search import Search, Variable
 from torch_mlcalc.quadrature.variables import Jobs, identity
@@ -146,7 +147,6 @@ def bisect(
         hopeless = verdict & narrow
         stuck = hopeless & (error > POLE * cells.previous)
         ledger.blame(owner[stuck], Status.SUSPECTED_DIVERGENT)
-        ledger.blame(owner[hopeless & broken], Status.NON_FINITE)
         split = verdict & ~narrow & _affordable(ledger, owner, verdict, n)
         hand = split & (slow >= 2) if windows else np.zeros_like(split)
         split &= ~hand
@@ -154,8 +154,10 @@ def bisect(
             handed.append(_windows(jobs, cells.take(hand)))
             ledger.expected.append((owner[hand], _without_error(amount.take(hand))))
         keep = ~split & ~hand
+        # However it came to be kept, too narrow or too expensive to split.
+        ledger.blame(owner[keep & broken], Status.NON_FINITE)
         ledger.add(owner[keep], amount.take(keep))
-        _book(ledger, jobs, cells.take(keep), variable, n)
+        _book(search, jobs, cells.take(keep), variable, n)
         cells = _halves(cells.take(split), error[split], slow[split])
     return handed
 
@@ -250,7 +252,7 @@ def _halves(cells: Cells, error: Array, slow: Index) -> Cells:
     )
 
 
-def _book(ledger: Ledger, jobs: Jobs, cells: Cells, variable: Variable, n: int) -> None:
+def _book(search: Search, jobs: Jobs, cells: Cells, variable: Variable, n: int) -> None:
     """Write the nodes of settled cells down for the plan."""
     if not cells.job.size:
         return
@@ -259,5 +261,10 @@ def _book(ledger: Ledger, jobs: Jobs, cells: Cells, variable: Variable, n: int) 
     own = jobs.take(cells.job)
     positions, slope = variable(own, (cells.low + half) + half * nodes[:, None])
     weights = kronrod[:, None] * half * slope
+    # As the search did not evaluate on an end, the plan must not.
+    inside = search.inside(own, positions)
+    spare = np.where(own.kind == BELOW, -1.0, 0.5)
+    positions = np.where(inside, positions, spare)
+    weights = np.where(inside, weights, 0.0)
     low, high = (cells.low, cells.high) if variable is identity else (own.low, own.high)
-    ledger.parts.append(Part(own.piece, positions, weights, low, high))
+    search.ledger.parts.append(Part(own.piece, positions, weights, low, high))

@@ -23,6 +23,7 @@ from torch_mlcalc.quadrature.host import (
     frozen,
     mapped_mark,
     read,
+    readable,
     transforming,
     write,
 )
@@ -459,12 +460,15 @@ def _refuse_fixed(rule: Rule | None) -> None:
 
 def _refuse_reversed(extent: Extent) -> None:
     lower, upper = extent.lower, extent.upper
-    if not isinstance(lower, Tensor) and not isinstance(upper, Tensor):
-        if lower > upper:
-            raise ValueError(
-                f"the log of an integral needs lower <= upper, got lower={lower}, "
-                f"upper={upper}; swap them."
-            )
+    reversed_ = lower > upper
+    if isinstance(reversed_, Tensor):
+        # On a GPU and in vmap reading this would stall or fail; the result is nan.
+        reversed_ = readable(reversed_) and bool(reversed_.any())
+    if reversed_:
+        raise ValueError(
+            f"the log of an integral needs lower <= upper, got lower={lower}, "
+            f"upper={upper}; swap them."
+        )
 
 
 def _apply(
@@ -552,7 +556,8 @@ def _solve(
     status = status_of(ledger)
     report(status, _detail(ledger), on_failure, stacklevel=4)
     plan = _freeze(problem, pieces, evaluate, ledger, status)
-    if _wants_gradient(problem, evaluate):
+    # Without any length nothing was evaluated, and the event shape is not known.
+    if ledger.total is None or _wants_gradient(problem, evaluate):
         value = plan.apply(extent, integrand, breakpoints, log=log, memory=memory)
     else:
         value = _total(evaluate, ledger)
@@ -666,10 +671,11 @@ def _freeze(
     error = np.zeros((pieces.elements, int(np.prod(events, dtype=int))))
     if ledger.total is not None:
         error = _reported_error(ledger)
-    kinds = pieces.kind.reshape(-1, pieces.elements)
+    count = 0 if problem.breakpoints is None else len(problem.breakpoints)
+    kinds = pieces.kind.reshape(count + 1, pieces.elements)
     return Plan(
         batch,
-        0 if problem.breakpoints is None else len(problem.breakpoints),
+        count,
         tensor(kinds, (inner,)).reshape(-1),
         tuple(cells),
         evaluate.gathers,

@@ -153,6 +153,8 @@ class Plan(Rule):
             total = value if total is None else add.join(total, value)
         if total is None:
             total = _nothing(integrand, log=log)
+        elif not log:
+            total = _blank(total, pieces)
         return as_result(_signed(total, pieces.sign, log=log), integrand)
 
     def _refuse_other_batch(
@@ -204,7 +206,9 @@ def _place(
     low, high = torch.where(ordered, lower, upper), torch.where(ordered, upper, lower)
     edges = [low, high]
     if breakpoints is not None:
-        inner = breakpoints.to(wide).expand(-1, *batch).reshape(len(breakpoints), -1)
+        own = breakpoints.shape[1:]
+        inner = breakpoints.to(wide).reshape(-1, *(1,) * (len(batch) - len(own)), *own)
+        inner = inner.expand(-1, *batch).reshape(len(breakpoints), -1)
         inner = torch.minimum(torch.maximum(inner, low), high).sort(0).values
         edges = [low, inner, high]
     ladder = torch.cat(edges)
@@ -214,7 +218,8 @@ def _place(
     loc, scale = loc.expand(count, -1).reshape(-1), scale.expand(count, -1).reshape(-1)
     a, b, loc, scale = begin.detach(), end.detach(), loc.detach(), scale.detach()
     whole = kinds == WHOLE
-    sign = torch.where(ordered, 1, -1) * (lower != upper)
+    # Between equal limits there is nothing, but a derivative by either of them.
+    sign = torch.where(ordered, 1, -1) * (~lower.isinf() | (lower != upper))
     live = _moves(extent, breakpoints)
     return Placed(
         torch.where(whole, loc, torch.where(kinds == BELOW, b, a)),
@@ -302,6 +307,13 @@ def _signed(total: Tensor, sign: Tensor, *, log: bool) -> Tensor:
     if log:
         return torch.where(sign == 0, -torch.inf, total)
     return torch.where(sign == 0, 0, total * sign.to(total.dtype))
+
+
+def _blank(total: Tensor, pieces: Placed) -> Tensor:
+    """Remove what 0 times an infinite integrand left behind between equal limits."""
+    empty = pieces.unit.reshape(-1, pieces.sign.numel()).sum(0) == 0
+    empty = empty.reshape(pieces.sign.shape + (1,) * (total.ndim - pieces.sign.ndim))
+    return torch.where(empty & ~total.isfinite(), 0, total)
 
 
 def _nothing(integrand: Integrand, *, log: bool) -> Tensor:

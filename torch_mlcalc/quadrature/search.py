@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from torch_mlcalc.quadrature.evaluator import Evaluator, Values
 from torch_mlcalc.quadrature.ledger import Ledger
@@ -87,13 +88,23 @@ class Search:
         np.add.at(self.ledger.n_evals, element, t.shape[0])
         return Sample(values, inside, finite | ~inside)
 
+    def inside(self, jobs: Jobs, positions: Array) -> npt.NDArray[np.bool_]:
+        """Which positions ``(k, m)`` rounding does not put on an end of the piece."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            points = self._rounded(self.pieces.points(jobs.piece, positions))
+        return self._inside(jobs, points)
+
     def _rounded(self, points: Array) -> Array:
         """Points as the integrand's dtype can represent them."""
         if self.evaluate.single:
-            return points.astype(np.float32).astype(float)
+            tensor = torch.as_tensor(points).to(self.evaluate.integrand.dtype)
+            rounded: Array = tensor.to(torch.float64).numpy()
+            return rounded
         return points
 
-    def _inside(self, jobs: Jobs, points: Array, guard: float) -> npt.NDArray[Any]:
+    def _inside(
+        self, jobs: Jobs, points: Array, guard: float = 0.0
+    ) -> npt.NDArray[Any]:
         low = self._rounded(self.pieces.anchors[0, jobs.piece])
         high = self._rounded(self.pieces.anchors[1, jobs.piece])
         gap = guard * self.ledger.epsilon

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 # What every module has: hooks and flags of torch's own, none of them the user's state.
 _MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
 # Code run by exec() without a module name says that it is from "builtins".
-_FOREIGN = sys.stdlib_module_names - {"builtins"}
+_FOREIGN = (sys.stdlib_module_names | {"torch"}) - {"builtins"}
 
 # What a function holds in these it holds itself; anything else has attributes.
 _HOLDERS = (

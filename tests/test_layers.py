@@ -1,0 +1,182 @@
+"""Integrals as layers: settings, plans shared between steps, state."""
+
+import copy
+import math
+import pickle
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import torch_mlcalc as mlc
+from torch_mlcalc.testing import check_gradients
+
+
+class Gaussian(nn.Module):
+    """exp(-rate x^2), with a parameter of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rate = nn.Parameter(torch.tensor(1.3, dtype=torch.float64))
+        self.calls = 0
+
+    def forward(self, x: Tensor, shift: Tensor) -> Tensor:
+        self.calls += 1
+        return torch.exp(-self.rate * (x - shift) ** 2)
+
+
+SHIFT = torch.tensor([0.0, 0.5], dtype=torch.float64)
+
+
+def exact(rate: Tensor) -> Tensor:
+    return torch.sqrt(math.pi / rate)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [None, mlc.GaussKronrod(), mlc.DoubleExponential(), mlc.GaussHermite(64)],
+    ids=["automatic", "kronrod", "double exponential", "hermite"],
+)
+def test_value_and_gradient_of_a_module(rule: mlc.Rule | None) -> None:
+    layer = mlc.Integral(Gaussian(), mlc.RealLine(), rule)
+    value = layer(SHIFT)
+    torch.testing.assert_close(value, exact(layer.integrand.rate).expand(2))
+    value.sum().backward()
+    wanted = -math.sqrt(math.pi) * 1.3**-1.5
+    assert layer.integrand.rate.grad.item() == pytest.approx(wanted, rel=1e-6)
+
+
+def test_log_form() -> None:
+    layer = mlc.Integral(lambda x: 1000 - x * x / 2, mlc.RealLine(), log=True)
+    assert layer().item() == pytest.approx(1000 + math.log(2 * math.pi) / 2)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+def test_gradients_in_every_mode() -> None:
+    layer = mlc.Integral(Gaussian(), mlc.Interval(-1, 2), mlc.GaussLegendre(24))
+    check_gradients(layer, SHIFT.clone().requires_grad_())
+
+
+def test_a_plan_serves_several_training_calls() -> None:
+    layer = mlc.Integral(Gaussian(), mlc.RealLine(), plan_every=3)
+    plans = []
+    for _ in range(7):
+        layer(SHIFT)
+        plans.append(layer.plan)
+    assert plans[0] is plans[1] is plans[2]
+    assert plans[3] is plans[4] is plans[5] is not plans[2]
+    assert plans[6] is not plans[5]
+
+
+def test_a_replayed_plan_costs_one_call_and_keeps_the_gradient() -> None:
+    layer = mlc.Integral(Gaussian(), mlc.RealLine(), plan_every=100)
+    layer(SHIFT)
+    before = layer.integrand.calls
+    with torch.no_grad():
+        layer.integrand.rate.mul_(1.05)
+    value = layer(SHIFT)
+    assert layer.integrand.calls - before == len(layer.plan.cells)
+    torch.testing.assert_close(value, exact(layer.integrand.rate).expand(2))
+    (slope,) = torch.autograd.grad(value.sum(), layer.integrand.rate)
+    rate = layer.integrand.rate.item()
+    assert slope.item() == pytest.approx(-math.sqrt(math.pi) * rate**-1.5, rel=1e-5)
+
+
+def test_evaluation_looks_anew() -> None:
+    layer = mlc.Integral(Gaussian(), mlc.RealLine(), plan_every=100)
+    layer(SHIFT)
+    with torch.no_grad():
+        layer.integrand.rate.fill_(1e6)
+    layer.eval()
+    torch.testing.assert_close(layer(SHIFT), exact(layer.integrand.rate).expand(2))
+
+
+def test_state_dict_carries_the_plan() -> None:
+    layer = mlc.Integral(Gaussian(), mlc.RealLine(), plan_every=5)
+    layer(SHIFT)
+    other = mlc.Integral(Gaussian(), mlc.RealLine(), plan_every=5)
+    other.load_state_dict(layer.state_dict())
+    calls = other.integrand.calls
+    assert torch.equal(other(SHIFT), layer(SHIFT))
+    assert other.integrand.calls - calls == len(layer.plan.cells)
+    fresh = mlc.Integral(Gaussian(), mlc.RealLine(), plan_every=5)
+    layer.load_state_dict(fresh.state_dict())
+    assert layer.plan is None
+
+
+@pytest.mark.parametrize(
+    "duplicate",
+    [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))],
+    ids=["deepcopy", "pickle"],
+)
+def test_copies_are_equal_and_independent(duplicate: object) -> None:
+    layer = mlc.Integral(Gaussian(), mlc.Interval(0, 1), plan_every=5)
+    layer(SHIFT)
+    other = duplicate(layer)
+    assert torch.equal(other(SHIFT), layer(SHIFT))
+    with torch.no_grad():
+        other.integrand.rate.mul_(2)
+    assert not torch.equal(other(SHIFT), layer(SHIFT))
+
+
+def test_moving_the_module_keeps_the_nodes_in_double_precision() -> None:
+    layer = mlc.Integral(Gaussian(), mlc.RealLine(), plan_every=5)
+    layer(SHIFT)
+    layer.float()
+    assert layer.plan.cells[0].positions.dtype == torch.float64
+    assert layer(SHIFT.float()).dtype == torch.float32
+    assert layer.to("meta").plan.cells[0].positions.device.type == "meta"
+
+
+def test_features_with_a_dimension_of_their_own() -> None:
+    features = torch.rand(4, 3, dtype=torch.float64)
+    layer = mlc.Integral(
+        lambda x, f: torch.exp(-x * f.sum(-1)), mlc.HalfLine(), plan_every=2
+    )
+    for _ in range(2):
+        value = layer(features, batch_shape=(4,))
+        torch.testing.assert_close(value, 1 / features.sum(-1))
+
+
+def test_settings_reach_the_search() -> None:
+    def steps(x: Tensor) -> Tensor:
+        return torch.floor(7 * x)
+
+    layer = mlc.Integral(
+        steps, mlc.Interval(0, 0.93), rtol=1e-6, max_evals=100, on_failure="raise"
+    )
+    with pytest.raises(mlc.IntegrationError, match="tolerance not reached"):
+        layer()
+    loose = mlc.Integral(steps, mlc.Interval(0, 1), atol=10.0, rtol=0.0)
+    assert loose().item() == pytest.approx(3.0, abs=0.5)
+    small = mlc.Integral(torch.exp, mlc.Interval(0, 1), mlc.Trapezoid(1001), memory=64)
+    assert small().item() == pytest.approx(math.e - 1, rel=1e-5)
+
+
+def test_repr_shows_the_settings() -> None:
+    layer = mlc.Integral(nn.Tanh(), mlc.Interval(0, 1), log=True, plan_every=4)
+    text = repr(layer)
+    assert "Interval(lower=0, upper=1)" in text
+    assert "log=True" in text
+    assert "plan_every=4" in text
+    assert "Tanh()" in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"plan_every": 0}, ValueError, "plan_every is 0; at least 1"),
+        ({"plan_every": 1.5}, TypeError, "plan_every is a float"),
+        (
+            {"plan_every": 2, "rule": mlc.Simpson(3)},
+            ValueError,
+            r"plan_every=2 has no effect with Simpson\(n=3\)",
+        ),
+    ],
+    ids=["zero", "float", "fixed rule"],
+)
+def test_refusals(
+    settings: dict[str, object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        mlc.Integral(torch.exp, mlc.Interval(0, 1), **settings)
