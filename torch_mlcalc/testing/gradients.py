@@ -75,14 +75,15 @@ def check_gradients(
             (of tensors or of name and tensor) or a dict. By default all leaves that
             require grad and are found from the function and from non-tensor arguments:
             parameters of modules, closure variables, globals, defaults, attributes.
-            ``()`` means inputs only.
+            ``()`` means inputs only. They must be leaves that own their memory.
         gradcheck: Whether to check the first derivative.
         gradgradcheck: Whether to check the second derivative.
         forward_mode: Whether to check forward mode.
         forward_over_reverse: Whether to check forward mode over reverse mode.
         vmap: Whether to check vmap; without tensors in ``inputs`` there is nothing to
             map over.
-        compile: Whether to check compilation.
+        compile: Whether to check compilation. Torch 2.13 does not compile an
+            :class:`torch.autograd.Function` that has a ``jvp``.
         float32: Whether to check single precision.
         eps: Step of the differences, multiplied by the magnitude of elements above 1.
         atol: Absolute tolerance against differences.
@@ -103,7 +104,8 @@ def check_gradients(
         TypeError: If ``function`` cannot be called or has no floating-point output, or
             ``inputs`` or ``params`` are of the wrong type.
         ValueError: If there is nothing to differentiate or nothing to check, if the
-            function is not deterministic, or a tolerance is out of range.
+            function is not deterministic, if ``params`` cannot be varied, or if a
+            tolerance is out of range.
 
     Example:
         >>> import torch
