@@ -1036,3 +1036,9 @@ def test_an_integrand_that_writes_to_its_points_does_not_spoil_the_table() -> No
 def test_the_same_call_gives_the_same_bits() -> None:
     values = {energy(t(0.7), t(1.3)).item() for _ in range(3)}
     assert len(values) == 1
+
+
+def test_negative_weights_are_refused_in_the_log_form() -> None:
+    rule = q.TabulatedRule([-1.0, 0.0, 1.0], [1.5, -1.0, 1.5], degree=1)
+    with pytest.raises(ValueError, match="has negative weights, of which there is no"):
+        q.log_integrate(lambda x: -x, q.Interval(0, 1), rule)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from torch_mlcalc.quadrature.contract import (
     BLOCK_BYTES,
+    LogSum,
     Sum,
     accumulator,
     block_size,
@@ -82,7 +83,12 @@ def _cast(arrays: tuple[Array, ...], dtype: torch.dtype, device: torch.device) -
 
 
 def _block_table(
-    rule: FixedRule, placement: Placement, integrand: Integrand, start: int, stop: int
+    rule: FixedRule,
+    placement: Placement,
+    integrand: Integrand,
+    add: Sum,
+    start: int,
+    stop: int,
 ) -> Table:
     kind = placement.kind
     dtype, device = integrand.dtype, integrand.device
@@ -105,7 +111,9 @@ def _block_table(
         arrays = tuple(a[start:stop] for a in placed_table(rule, kind))
         return _cast(arrays, dtype, device)
     positions, weights = unfold(*rule.slice(start, stop), kind, rule)
-    return _cast((positions, weights, np.log(weights)), dtype, device)
+    # Each block of a long rule makes its table anew, so only what the sum will use.
+    logs = np.log(weights) if isinstance(add, LogSum) else weights
+    return _cast((positions, weights, logs), dtype, device)
 
 
 def _part(
@@ -117,7 +125,7 @@ def _part(
     stop: int,
 ) -> Tensor:
     positions, weights, log_weights = _block_table(
-        rule, placement, integrand, start, stop
+        rule, placement, integrand, add, start, stop
     )
     points = place_points(positions, placement, integrand)
     return add(weights, log_weights, integrand(points))

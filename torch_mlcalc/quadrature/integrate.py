@@ -32,7 +32,7 @@ from torch_mlcalc.quadrature.ledger import Ledger, status_of
 from torch_mlcalc.quadrature.pieces import Pieces, make_pieces
 from torch_mlcalc.quadrature.placement import ABOVE, BELOW, FINITE, place
 from torch_mlcalc.quadrature.plan import Cells, Plan, make_cells
-from torch_mlcalc.quadrature.rules import Array, FixedRule, Rule
+from torch_mlcalc.quadrature.rules import Array, FixedRule, Rule, TabulatedRule
 from torch_mlcalc.quadrature.search import Search
 
 Breakpoints = Tensor | Sequence[float]
@@ -119,9 +119,9 @@ def integrate(
     if isinstance(rule, (FixedRule, Plan)):
         _refuse_tolerance(rule, rtol, atol)
         return _apply(problem, rule, max_evals, memory, log=False)
-    return _solve(
-        problem, rule, rtol, atol, max_evals, memory, on_failure, log=False
-    ).value
+    return _value(
+        _search(problem, rule, rtol, atol, max_evals, memory, on_failure, log=False)
+    )
 
 
 def integrate_with_error(
@@ -173,7 +173,9 @@ def integrate_with_error(
     call = _check(integrand, domain, rule, on_failure, max_evals, memory, progress)
     _refuse_fixed(rule)
     problem = _bind(call, domain, args, batch_shape, breakpoints)
-    return _solve(problem, rule, rtol, atol, max_evals, memory, on_failure, log=False)
+    return _estimate(
+        _search(problem, rule, rtol, atol, max_evals, memory, on_failure, log=False)
+    )
 
 
 def log_integrate(
@@ -232,9 +234,9 @@ def log_integrate(
     if isinstance(rule, (FixedRule, Plan)):
         _refuse_tolerance(rule, rtol, atol)
         return _apply(problem, rule, max_evals, memory, log=True)
-    return _solve(
-        problem, rule, rtol, atol, max_evals, memory, on_failure, log=True
-    ).value
+    return _value(
+        _search(problem, rule, rtol, atol, max_evals, memory, on_failure, log=True)
+    )
 
 
 def log_integrate_with_error(
@@ -289,7 +291,9 @@ def log_integrate_with_error(
     _refuse_fixed(rule)
     problem = _bind(call, domain, args, batch_shape, breakpoints)
     _refuse_reversed(problem.extent)
-    return _solve(problem, rule, rtol, atol, max_evals, memory, on_failure, log=True)
+    return _estimate(
+        _search(problem, rule, rtol, atol, max_evals, memory, on_failure, log=True)
+    )
 
 
 def adapt(
@@ -345,12 +349,9 @@ def adapt(
     problem = _bind(call, domain, args, batch_shape, breakpoints)
     if log:
         _refuse_reversed(problem.extent)
-    with torch.no_grad():
-        found = _solve(
-            problem, rule, rtol, atol, max_evals, memory, on_failure, log=log
-        )
-    plan: Plan = found.plan  # type: ignore[assignment]
-    return plan
+    return _freeze(
+        _search(problem, rule, rtol, atol, max_evals, memory, on_failure, log=log)
+    )
 
 
 class Problem(NamedTuple):
@@ -359,6 +360,17 @@ class Problem(NamedTuple):
     integrand: Integrand
     extent: Extent
     breakpoints: Tensor | None
+
+
+class Found(NamedTuple):
+    """What a search was for, and what it found."""
+
+    problem: Problem
+    pieces: Pieces
+    evaluate: Evaluator
+    ledger: Ledger
+    status: Array
+    memory: int | None
 
 
 def _bind(
@@ -490,6 +502,11 @@ def _apply(
             f"{rule} needs {rule.n * pieces} evaluations, max_evals is {max_evals}; "
             "raise it, or use fewer nodes."
         )
+    if log and isinstance(rule, TabulatedRule) and min(rule.weights) < 0:
+        raise ValueError(
+            f"{rule} has negative weights, of which there is no log; use integrate, "
+            "or a rule with positive weights such as GaussLegendre."
+        )
     add = LogSum() if log else LinearSum()
     if breakpoints is None:
         return apply_fixed(rule, place(extent), integrand, add, memory)
@@ -530,7 +547,7 @@ def _full(limit: Limit, integrand: Integrand) -> Tensor:
     return tensor.to(integrand.dtype).expand(integrand.batch_shape)
 
 
-def _solve(
+def _search(
     problem: Problem,
     rule: Rule | None,
     rtol: float | None,
@@ -540,9 +557,9 @@ def _solve(
     on_failure: str,
     *,
     log: bool,
-) -> Estimate:
-    """Search for a plan, report on it, and apply it where a gradient is wanted."""
-    integrand, extent, breakpoints = problem
+) -> Found:
+    """Search for the nodes that the integrals need, and report on it."""
+    integrand = problem.integrand
     if rule is not None and not isinstance(rule, (GaussKronrod, DoubleExponential)):
         raise TypeError(f"{rule} is not a rule for one dimension.")
     tolerance = Tolerance.of(rtol, atol, integrand.dtype)
@@ -555,12 +572,29 @@ def _solve(
     automatic.run(Search(pieces, evaluate, ledger), rule)
     status = status_of(ledger)
     report(status, _detail(ledger), on_failure, stacklevel=4)
-    plan = _freeze(problem, pieces, evaluate, ledger, status)
+    return Found(problem, pieces, evaluate, ledger, status, memory)
+
+
+def _value(found: Found, plan: Plan | None = None) -> Tensor:
+    """The integrals: by a plan if a gradient is wanted, else as they were added up."""
+    problem, log = found.problem, found.ledger.log
     # Without any length nothing was evaluated, and the event shape is not known.
-    if ledger.total is None or _wants_gradient(problem, evaluate):
-        value = plan.apply(extent, integrand, breakpoints, log=log, memory=memory)
-    else:
-        value = _total(evaluate, ledger)
+    known = found.ledger.total is not None
+    if known and not _wants_gradient(problem, found.evaluate):
+        return _total(found.evaluate, found.ledger)
+    plan = plan or _freeze(found)
+    return plan.apply(
+        problem.extent,
+        problem.integrand,
+        problem.breakpoints,
+        log=log,
+        memory=found.memory,
+    )
+
+
+def _estimate(found: Found) -> Estimate:
+    plan = _freeze(found)
+    value = _value(found, plan)
     return Estimate(value, plan.error, plan.status, plan.n_evals, plan)
 
 
@@ -631,14 +665,9 @@ def _total(evaluate: Evaluator, ledger: Ledger) -> Tensor:
     return as_result(tensor, integrand)
 
 
-def _freeze(
-    problem: Problem,
-    pieces: Pieces,
-    evaluate: Evaluator,
-    ledger: Ledger,
-    status: npt.NDArray[Any],
-) -> Plan:
+def _freeze(found: Found) -> Plan:
     """The nodes of the ledger as tensors, mapped as the search was."""
+    problem, pieces, evaluate, ledger, status, _ = found
     integrand, mark, lead = problem.integrand, evaluate.mark, evaluate.lead
     device, batch = integrand.device, integrand.batch_shape
     inner = int(np.prod(batch, dtype=int))
