@@ -1,7 +1,7 @@
 """Calculus for PyTorch training: exact losses, a hand-written SGD, integrals."""
 
 from torch_mlcalc import testing
-from torch_mlcalc.layers import Integral
+from torch_mlcalc.layers import Antiderivative, Integral
 from torch_mlcalc.losses import (
     HuberLoss,
     L1Loss,
@@ -40,15 +40,19 @@ from torch_mlcalc.quadrature import (
     TabulatedRule,
     Trapezoid,
     adapt,
+    cumulative_integrate,
+    cumulative_simpson,
     domain_of,
     integrate,
     integrate_with_error,
     log_integrate,
     log_integrate_with_error,
+    simpson,
 )
 
 __all__ = [
     "SGD",
+    "Antiderivative",
     "ClenshawCurtis",
     "Domain",
     "DoubleExponential",
@@ -78,6 +82,8 @@ __all__ = [
     "TabulatedRule",
     "Trapezoid",
     "adapt",
+    "cumulative_integrate",
+    "cumulative_simpson",
     "domain_of",
     "huber_loss",
     "integrate",
@@ -88,6 +94,7 @@ __all__ = [
     "log_integrate_with_error",
     "mse_loss",
     "quantile_loss",
+    "simpson",
     "smooth_l1_loss",
     "testing",
 ]

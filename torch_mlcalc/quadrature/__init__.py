@@ -1,5 +1,6 @@
 """Integrals: domains, rules, and the functions that join them."""
 
+from torch_mlcalc.quadrature.cumulative import cumulative_integrate
 from torch_mlcalc.quadrature.domains import (
     Domain,
     HalfLine,
@@ -35,6 +36,7 @@ from torch_mlcalc.quadrature.rules import (
     TabulatedRule,
     Trapezoid,
 )
+from torch_mlcalc.quadrature.sampled import cumulative_simpson, simpson
 
 __all__ = [
     "ClenshawCurtis",
@@ -59,9 +61,12 @@ __all__ = [
     "TabulatedRule",
     "Trapezoid",
     "adapt",
+    "cumulative_integrate",
+    "cumulative_simpson",
     "domain_of",
     "integrate",
     "integrate_with_error",
     "log_integrate",
     "log_integrate_with_error",
+    "simpson",
 ]

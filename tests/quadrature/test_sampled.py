@@ -1,0 +1,97 @@
+"""Simpson's rule on samples, against scipy and polynomials."""
+
+import numpy as np
+import pytest
+import scipy.integrate
+import torch
+from torch import Tensor
+
+import torch_mlcalc as mlc
+from torch_mlcalc.testing import check_gradients
+
+COUNTS = [1, 2, 3, 4, 5, 8, 11]
+
+
+def samples(n: int) -> tuple[Tensor, Tensor]:
+    x = torch.linspace(0, 1, n, dtype=torch.float64)
+    return torch.randn(2, n, 3, dtype=torch.float64), x + x**2
+
+
+@pytest.mark.parametrize("n", COUNTS)
+@pytest.mark.parametrize("spaced", ["equal", "x", "x like y", "decreasing"])
+def test_same_numbers_as_scipy(n: int, spaced: str) -> None:
+    y, x = samples(n)
+    if spaced == "equal":
+        ours = mlc.simpson(y, dx=0.3, dim=1)
+        theirs = scipy.integrate.simpson(y.numpy(), dx=0.3, axis=1)
+    else:
+        x = -x if spaced == "decreasing" else x
+        x = x[None, :, None].expand_as(y) if spaced == "x like y" else x
+        ours = mlc.simpson(y, x, dim=1)
+        theirs = scipy.integrate.simpson(y.numpy(), x=x.numpy(), axis=1)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("n", COUNTS[1:])
+def test_running_integral_as_scipy(n: int) -> None:
+    y, x = samples(n)
+    ours = mlc.cumulative_simpson(y, x, dim=1)
+    theirs = scipy.integrate.cumulative_simpson(y.numpy(), x=x.numpy(), axis=1)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(ours[:, -1], mlc.simpson(y, x, dim=1))
+
+
+@pytest.mark.parametrize("n", [5, 8])
+def test_exact_for_parabolas_and_not_beyond(n: int) -> None:
+    x = samples(n)[1]
+    for degree in range(3):
+        error = mlc.cumulative_simpson(x**degree, x) - x[1:] ** (degree + 1) / (
+            degree + 1
+        )
+        assert error.abs().max() < 1e-14
+    error = mlc.simpson(x**4, x) - x[-1] ** 5 / 5
+    assert error.abs() > 1e-5
+
+
+def test_default_spacing_is_one() -> None:
+    y = torch.tensor([0.0, 1.0, 4.0])
+    assert mlc.simpson(y).item() == pytest.approx(8 / 3)
+
+
+def test_complex_values() -> None:
+    x = torch.linspace(0, 1, 101, dtype=torch.float64)
+    value = mlc.simpson(torch.exp(1j * x), x)
+    assert value.item() == pytest.approx((np.exp(1j) - 1) / 1j)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("function", [mlc.simpson, mlc.cumulative_simpson])
+def test_gradients_in_values_and_positions(function: object) -> None:
+    x = torch.tensor([0.0, 0.5, 0.7, 1.5], dtype=torch.float64, requires_grad=True)
+    y = torch.rand(2, 4, dtype=torch.float64, requires_grad=True)
+    check_gradients(lambda y: function(y, x), y)
+    torch.autograd.gradcheck(function, (y, x))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "error", "message"),
+    [
+        (([1.0],), {}, TypeError, "y is a list"),
+        ((torch.arange(3),), {}, TypeError, "y has dtype torch.int64"),
+        ((torch.rand(3), torch.arange(3)), {}, TypeError, "x has dtype"),
+        ((torch.tensor(1.0),), {}, ValueError, r"y has shape \(\)"),
+        ((torch.rand(2, 0),), {}, ValueError, "at least one sample along dim=-1"),
+        ((torch.rand(3), torch.rand(3)), {"dx": 1.0}, ValueError, "both x and dx"),
+        ((torch.rand(3), torch.rand(4)), {}, ValueError, "as many along dim"),
+        ((torch.rand(2, 3), torch.rand(5, 3)), {}, ValueError, "as many along dim"),
+        ((torch.rand(2, 2, 3), torch.rand(2, 3)), {}, ValueError, "one dimension"),
+    ],
+)
+def test_refusals(
+    arguments: tuple[object, ...],
+    settings: dict[str, object],
+    error: type[Exception],
+    message: str,
+) -> None:
+    with pytest.raises(error, match=message):
+        mlc.simpson(*arguments, **settings)
