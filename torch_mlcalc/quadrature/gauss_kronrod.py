@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, final
+from functools import partial
+from typing import NamedTuple, final
 
 import numpy as np
-import numpy.typing as npt
 
 from torch_mlcalc.quadrature.estimate import Status
 from torch_mlcalc.quadrature.kronrod import kronrod_table
-from torch_mlcalc.quadrature.ledger import Amount, Ledger, unlogged
+from torch_mlcalc.quadrature.ledger import (
+    Amount,
+    Ledger,
+    factor_between,
+    sum_by,
+    unlogged,
+)
 from torch_mlcalc.quadrature.pieces import Index, Part
 from torch_mlcalc.quadrature.placement import BELOW
 from torch_mlcalc.quadrature.rules import Array, Rule, check_count
-from torch_mlcalc.quadrature.search import Search, Variable
+from torch_mlcalc.quadrature.search import Mask, Search, Variable
 from torch_mlcalc.quadrature.variables import Jobs, identity
-
-Mask = npt.NDArray[Any]
 
 #: A cell at an end of its piece converges slowly if halving it leaves more than this of
 #: its error, twice in a row. A square root leaves 0.35, a logarithm 0.5, x^-0.9 0.93;
@@ -75,8 +79,7 @@ class GaussKronrod(Rule):
             )
 
 
-@dataclass
-class Cells:
+class Cells(NamedTuple):
     """Ranges of the variable of a job each, with their history."""
 
     job: Index
@@ -87,13 +90,7 @@ class Cells:
 
     def take(self, index: Mask) -> Cells:
         """Some of the cells."""
-        return Cells(
-            self.job[index],
-            self.low[index],
-            self.high[index],
-            self.previous[index],
-            self.slow[index],
-        )
+        return Cells(*[column[index] for column in self])
 
 
 def new_cells(job: Index, low: Array, high: Array) -> Cells:
@@ -133,61 +130,65 @@ def bisect(
     ledger, handed = search.ledger, []
     looks = list(LOOKS) if variable is identity else []
     while cells.job.size:
-        owner = search.elements(jobs.take(cells.job))
-        amount, broken, narrow = _measure(search, jobs, cells, variable, n)
+        own = jobs.take(cells.job)
+        owner = search.elements(own)
+        amount, broken = _measure(search, own, cells, variable, n)
         total = ledger.with_expected(owner, amount)
-        blind = (total.absolute == 0).all(1)[owner] & ~broken
+        blind = (total.absolute == 0).all(1)[owner] & ~broken if looks else broken
         if looks and blind.any():
             cells = _join(divided(cells.take(blind), looks.pop(0)), cells.take(~blind))
             continue
         looks = []
         verdict = judge(ledger, owner, amount, total, broken)
-        error = amount.error.max(1)
-        slow = _count_slow(cells, error, variable)
-        hopeless = verdict & narrow
-        stuck = hopeless & (error > POLE * cells.previous)
-        ledger.blame(owner[stuck], Status.SUSPECTED_DIVERGENT)
-        split = verdict & ~narrow & _affordable(ledger, owner, verdict, n)
-        hand = split & (slow >= 2) if windows else np.zeros_like(split)
-        split &= ~hand
-        if hand.any():
-            handed.append(_windows(jobs, cells.take(hand)))
+        if not verdict.any():
+            _settle(search, own, owner, cells, amount, variable, n)
+            break
+        split, hand, slow = _decide(ledger, own, owner, cells, amount, verdict, n)
+        keep = ~split
+        if windows and hand.any():
+            handed.append(Jobs(own.piece, own.kind, cells.low, cells.high).take(hand))
             ledger.expected.append((owner[hand], _without_error(amount.take(hand))))
-        keep = ~split & ~hand
+            split &= ~hand
         # However it came to be kept, too narrow or too expensive to split.
         ledger.blame(owner[keep & broken], Status.NON_FINITE)
-        ledger.add(owner[keep], amount.take(keep))
-        _book(search, jobs, cells.take(keep), variable, n)
-        cells = _halves(cells.take(split), error[split], slow[split])
+        if keep.any():
+            kept = (own.take(keep), owner[keep], cells.take(keep), amount.take(keep))
+            _settle(search, *kept, variable, n)
+        cells = _halves(cells.take(split), amount.error[split].max(1), slow[split])
     return handed
 
 
 def _measure(
-    search: Search, jobs: Jobs, cells: Cells, variable: Variable, n: int
-) -> tuple[Amount, Mask, Mask]:
-    """Integral and error of each cell; whether it is broken, or too narrow to split."""
-    nodes, kronrod, gauss = kronrod_table(n)
+    search: Search, own: Jobs, cells: Cells, variable: Variable, n: int
+) -> tuple[Amount, Mask]:
+    """Integral and error of each cell, and whether it is broken: not finite."""
+    nodes, both = kronrod_table(n)
     half = (cells.high - cells.low) / 2
-    t = (cells.low + half) + half * nodes[:, None]
-    sample = search.sample(jobs.take(cells.job), t, variable)
+    sample = search.sample(own, (cells.low + half) + half * nodes[:, None], variable)
     values, log_unit = unlogged(sample.values, log=search.ledger.log)
-    both = np.tensordot(np.stack([kronrod, kronrod - gauss]), values, 1)
-    both = both * half[:, None]
-    mean = both[0] / np.where(half == 0, 1, 2 * half)[:, None]
-    absolute = np.tensordot(kronrod, np.abs(values), 1) * half[:, None]
-    spread = np.tensordot(kronrod, np.abs(values - mean), 1) * half[:, None]
-    error = np.abs(both[1])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        sharp = spread * np.minimum(1, (200 * error / spread) ** 1.5)
+    shape = values.shape[1:]
+    values = values.reshape(n, -1)
+    value, error = both @ values
+    # Of the real numbers that follow, |f| and |f - mean f|, in one array each.
+    absolute = both[0] @ np.abs(values)
+    spread = both[0] @ np.abs(values - value / 2)
+    error = np.abs(error)
+    sharp = spread * np.minimum(1, (200 * error / spread) ** 1.5)
     error = np.where(spread > 0, sharp, error)
-    amount = Amount(both[0], error, absolute, log_unit)
-    amount.error = np.maximum(error, search.ledger.rounding(amount))
-    broken: Mask = ~np.all(sample.finite, axis=0)
+    scale = half[:, None]
+    amount = Amount(
+        value.reshape(shape) * scale,
+        error.reshape(shape) * scale,
+        absolute.reshape(shape) * scale,
+        log_unit,
+    )
+    error = np.maximum(amount.error, search.ledger.rounding(amount))
+    if sample.finite is None:
+        return amount._replace(error=error), np.zeros(half.size, bool)
+    broken: Mask = ~np.logical_and.reduce(sample.finite)
     # A broken cell claims nothing: its error is all that it could hold.
-    amount.error[broken] = np.maximum(amount.error, absolute)[broken]
-    middle = np.maximum(np.abs(cells.low), np.abs(cells.high))
-    narrow = half <= 32 * search.ledger.epsilon * middle
-    return amount, broken, narrow
+    error[broken] = np.maximum(error, amount.absolute)[broken]
+    return amount._replace(error=error), broken
 
 
 def judge(
@@ -195,53 +196,50 @@ def judge(
 ) -> Mask:
     """Which cells must be split: those above their share of what is still allowed."""
     allowed = ledger.allowed(total)
-    with np.errstate(invalid="ignore"):
-        factor = np.exp(amount.log_unit - total.log_unit[owner])
-    error = np.where(np.isneginf(amount.log_unit), 0, amount.error * factor)
-    count = np.bincount(owner, minlength=ledger.elements)
-    open_error = np.zeros_like(total.error)
-    np.add.at(open_error, owner, error)
-    settled = total.error - open_error
-    share = np.maximum(allowed - settled, 0)[owner] / (2 * count[owner, None])
+    converged: Mask = np.logical_and.reduce(total.error <= allowed, 1)[owner]
+    if converged.all():
+        return broken
+    unit = None if total.log_unit is None else total.log_unit[owner]
+    error = amount.error * factor_between(amount.log_unit, unit)
+    settled = total.error - sum_by(owner, error, ledger.elements)
+    count = np.bincount(owner, minlength=ledger.elements)[:, None]
+    share = np.maximum(allowed - settled, 0) / np.maximum(2 * count, 1)
     limited = amount.error <= ledger.rounding(amount)
-    converged: Mask = np.all(total.error <= allowed, axis=1)[owner]
-    above: Mask = np.any((error > share) & ~limited, axis=1)
+    above: Mask = np.logical_or.reduce((error > share[owner]) & ~limited, 1)
     return (~converged & above) | broken
 
 
-def _count_slow(cells: Cells, error: Array, variable: Variable) -> Index:
+def _decide(
+    ledger: Ledger,
+    own: Jobs,
+    owner: Index,
+    cells: Cells,
+    amount: Amount,
+    verdict: Mask,
+    n: int,
+) -> tuple[Mask, Mask, Index]:
+    """Which of the failing cells to split, which to hand back, and their history."""
+    error = amount.error.max(1)
+    half = (cells.high - cells.low) / 2
+    middle = np.maximum(np.abs(cells.low), np.abs(cells.high))
+    narrow = half <= 32 * ledger.epsilon * middle
+    stuck = verdict & narrow & (error > POLE * cells.previous)
+    ledger.blame(owner[stuck], Status.SUSPECTED_DIVERGENT)
     at_end = (cells.low == 0) | (cells.high == 1)
-    slow = at_end & (error > SLOW * cells.previous) & (cells.previous < np.inf)
-    return np.where(slow, cells.slow + 1, 0)
-
-
-def _affordable(ledger: Ledger, owner: Index, verdict: Mask, n: int) -> Mask:
-    """Whether an integral can pay for all of its splits."""
-    cost = 2 * n * np.bincount(owner[verdict], minlength=ledger.elements)
-    short = ledger.n_evals + cost > ledger.max_evals
-    ledger.blame(np.unique(owner[verdict & short[owner]]), Status.TOLERANCE_NOT_REACHED)
-    return ~short[owner]
-
-
-def _windows(jobs: Jobs, cells: Cells) -> Jobs:
-    piece = jobs.piece[cells.job]
-    return Jobs(piece, jobs.kind[cells.job], cells.low, cells.high)
+    late = at_end & (error > SLOW * cells.previous) & (cells.previous < np.inf)
+    slow = np.where(late, cells.slow + 1, 0)
+    affordable = ledger.affordable(owner[verdict], 2 * n)[owner]
+    ledger.blame(owner[verdict & ~affordable], Status.TOLERANCE_NOT_REACHED)
+    split = verdict & ~narrow & affordable
+    return split, split & (slow >= 2), slow
 
 
 def _without_error(amount: Amount) -> Amount:
-    return Amount(
-        amount.value, np.zeros_like(amount.error), amount.absolute, amount.log_unit
-    )
+    return amount._replace(error=np.zeros_like(amount.error))
 
 
 def _join(one: Cells, other: Cells) -> Cells:
-    return Cells(
-        np.concatenate([one.job, other.job]),
-        np.concatenate([one.low, other.low]),
-        np.concatenate([one.high, other.high]),
-        np.concatenate([one.previous, other.previous]),
-        np.concatenate([one.slow, other.slow]),
-    )
+    return Cells(*[np.concatenate(pair) for pair in zip(one, other, strict=True)])
 
 
 def _halves(cells: Cells, error: Array, slow: Index) -> Cells:
@@ -252,19 +250,31 @@ def _halves(cells: Cells, error: Array, slow: Index) -> Cells:
     )
 
 
-def _book(search: Search, jobs: Jobs, cells: Cells, variable: Variable, n: int) -> None:
-    """Write the nodes of settled cells down for the plan."""
-    if not cells.job.size:
-        return
-    nodes, kronrod, _ = kronrod_table(n)
+def _settle(
+    search: Search,
+    own: Jobs,
+    owner: Index,
+    cells: Cells,
+    amount: Amount,
+    variable: Variable,
+    n: int,
+) -> None:
+    """Add cells to the totals for good."""
+    search.ledger.add(owner, amount)
+    search.ledger.nodes.append(partial(_nodes, search, own, cells, variable, n))
+
+
+def _nodes(search: Search, own: Jobs, cells: Cells, variable: Variable, n: int) -> Part:
+    """Nodes of settled cells, for the plan."""
+    nodes, both = kronrod_table(n)
     half = (cells.high - cells.low) / 2
-    own = jobs.take(cells.job)
     positions, slope = variable(own, (cells.low + half) + half * nodes[:, None])
-    weights = kronrod[:, None] * half * slope
+    weights = both[0][:, None] * half * slope
     # As the search did not evaluate on an end, the plan must not.
     inside = search.inside(own, positions)
-    spare = np.where(own.kind == BELOW, -1.0, 0.5)
-    positions = np.where(inside, positions, spare)
-    weights = np.where(inside, weights, 0.0)
+    if inside is not None:
+        spare = np.where(own.kind == BELOW, -1.0, 0.5)
+        positions = np.where(inside, positions, spare)
+        weights = np.where(inside, weights, 0.0)
     low, high = (cells.low, cells.high) if variable is identity else (own.low, own.high)
-    search.ledger.parts.append(Part(own.piece, positions, weights, low, high))
+    return Part(own.piece, positions, weights, low, high)

@@ -564,12 +564,15 @@ def _search(
         raise TypeError(f"{rule} is not a rule for one dimension.")
     tolerance = Tolerance.of(rtol, atol, integrand.dtype)
     pieces, mark, lead = _host_pieces(problem)
-    evaluate = Evaluator(integrand, lead, mark, _home(pieces), memory)
+    grad = torch.is_grad_enabled()
+    evaluate = Evaluator(integrand, lead, mark, _home(pieces), memory, grad=grad)
     epsilon = torch.finfo(integrand.dtype).eps
     ledger = Ledger(
         pieces.elements, tolerance, epsilon, max_evals or MAX_EVALS, log=log
     )
-    automatic.run(Search(pieces, evaluate, ledger), rule)
+    # What overflows or has no value is looked at, level by level, where it matters.
+    with frozen(), np.errstate(all="ignore"):
+        automatic.run(Search(pieces, evaluate, ledger), rule)
     status = status_of(ledger)
     report(status, _detail(ledger), on_failure, stacklevel=4)
     return Found(problem, pieces, evaluate, ledger, status, memory)
@@ -658,7 +661,7 @@ def _total(evaluate: Evaluator, ledger: Ledger) -> Tensor:
         value: Values = np.full(shape, -np.inf if ledger.log else 0.0)
     else:
         value = total.value.reshape(shape)
-        if ledger.log:
+        if total.log_unit is not None:
             with np.errstate(divide="ignore"):
                 value = np.log(value) + total.log_unit.reshape(shape)
     tensor = torch.as_tensor(value, device=integrand.device).to(evaluate.dtype)
@@ -681,8 +684,10 @@ def _freeze(found: Found) -> Plan:
             return write(array.copy(), mark, device)
 
     cells = []
+    with np.errstate(all="ignore"):
+        parts = [make() for make in ledger.nodes]
     for positions, weights, piece, low, high in make_cells(
-        ledger.parts, pieces.elements, gathers=evaluate.gathers
+        parts, pieces.elements, gathers=evaluate.gathers
     ):
         columns = (piece.shape[-1],) if evaluate.gathers else (inner,)
         # Mapped elements are integrals of their own here, but not inside vmap.

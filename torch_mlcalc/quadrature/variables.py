@@ -36,9 +36,12 @@ class Jobs(NamedTuple):
         return Jobs(*(column[index] for column in self))
 
 
+_ONE = np.ones(())
+
+
 def identity(jobs: Jobs, t: Array) -> tuple[Array, Array]:
     """The fraction of a finite piece itself, counted from the nearer end."""
-    return np.where(t <= 0.5, t, t - 1), np.ones_like(t)
+    return np.where(t <= 0.5, t, t - 1), _ONE
 
 
 def double_exponential(jobs: Jobs, t: Array) -> tuple[Array, Array]:
