@@ -153,7 +153,7 @@ def refine(
         step = FIRST_STEP / 2**level
         levels = _add_level(search, levels, step)
         owner = search.elements(levels.jobs)
-        levels, amount, ends = _measure(ledger, levels, step)
+        levels, amount, ends = _measure(search, levels, step)
         total = ledger.with_open(owner, amount)
         # A range on which nothing is seen may be empty; a whole line hardly is.
         unseen = (amount.absolute == 0).all(1) & (levels.jobs.kind != FINITE)
@@ -267,7 +267,7 @@ class Ends(NamedTuple):
         used: Which nodes are in the sum, ``(n, jobs)``.
         outermost: The first and last of them, ``(2, jobs)``.
         rest: Weight of what they also stand for, in steps, ``(2, jobs)``.
-        doubt: Error from there, ``(jobs, events)``.
+        doubt: Error from there, ``(jobs, events)``, in the unit of the amounts.
         endless: Whether the terms show no sign of ending, ``(jobs,)``.
     """
 
@@ -289,20 +289,17 @@ class Ends(NamedTuple):
 
 
 def _measure(
-    ledger: Ledger, levels: Levels, step: float
+    search: Search, levels: Levels, step: float
 ) -> tuple[Levels, Amount, Ends]:
     """Sum of each job with its error, noted in the levels, and how it ends."""
+    ledger = search.ledger
     nothing = -np.inf if ledger.log else 0.0
     used = levels.usable & _between(levels.t, levels.low, levels.high)
     values = np.where(used[..., None], levels.values, nothing)
     values, log_unit = unlogged(values, log=ledger.log)
     size = np.abs(values)
     ends = _ends(levels.t, used, size, step)
-    column = np.arange(used.shape[1])
-    last = ends.rest[..., None] * values[ends.outermost, column]
-    value = step * (values.sum(0) + last.sum(0))
-    last = ends.rest[..., None] * size[ends.outermost, column]
-    absolute = step * (size.sum(0) + last.sum(0))
+    value, absolute = (_sum(terms, ends, step) for terms in (values, size))
     factor = factor_between(levels.log_unit, log_unit)
     change = np.abs(value - levels.value * factor)
     before = np.where(np.isinf(levels.change), np.inf, levels.change * factor)
@@ -317,10 +314,23 @@ def _measure(
     # Nor after a level that gained nothing: a kink can pass one by chance.
     plain = slow | levels.slow | (step > FIRST_STEP / 8)
     error = np.where(plain, change, np.minimum(gained, change))
-    amount = Amount(value, error + ends.doubt, absolute, log_unit)
-    error = np.maximum(amount.error, ledger.rounding(amount))
     levels = levels._replace(value=value, change=change, log_unit=log_unit, slow=slow)
-    return levels, amount._replace(error=error), ends
+    columns = np.stack([value, error + ends.doubt, absolute])
+    unit = search.unit(levels.jobs)[:, None]
+    if log_unit is None:
+        columns *= unit
+        columns[1:] = np.abs(columns[1:])
+        ends = ends._replace(doubt=ends.doubt * np.abs(unit))
+    else:
+        log_unit = log_unit + unit
+    amount = Amount(columns, log_unit)
+    np.maximum(amount.error, ledger.rounding(amount), out=amount.error)
+    return levels, amount, ends
+
+
+def _sum(terms: npt.NDArray[Any], ends: Ends, step: float) -> npt.NDArray[Any]:
+    outermost = terms[ends.outermost, np.arange(terms.shape[1])]
+    return step * (terms.sum(0) + (ends.rest[..., None] * outermost).sum(0))
 
 
 def _ends(t: Array, used: Mask, size: Array, step: float) -> Ends:

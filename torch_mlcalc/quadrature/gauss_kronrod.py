@@ -23,10 +23,18 @@ from torch_mlcalc.quadrature.rules import Array, Rule, check_count
 from torch_mlcalc.quadrature.search import Mask, Search, Variable
 from torch_mlcalc.quadrature.variables import Jobs, identity
 
-#: A cell at an end of its piece converges slowly if halving it leaves more than this of
-#: its error, twice in a row. A square root leaves 0.35, a logarithm 0.5, x^-0.9 0.93;
-#: an analytic integrand, once resolved, less than 2^-20.
+#: A cell converges slowly if halving it leaves more than this of its error. A square
+#: root at an end leaves 0.35, a logarithm 0.5, x^-0.9 0.93; an analytic integrand, once
+#: resolved, less than 2^-20.
 SLOW = 0.05
+
+#: Times in a row that a cell may converge slowly: it holds a singularity then, or a peak
+#: far narrower than it is.
+PATIENCE = 2
+
+#: Parts that such a cell is cut into. To close in on a point, cutting into 4 costs as
+#: many evaluations as cutting into 2 twice, in half as many levels.
+STUBBORN = 4
 
 #: Halving a cell around a pole leaves all of its error; x^-0.95 leaves 0.966.
 POLE = 0.98
@@ -80,28 +88,46 @@ class GaussKronrod(Rule):
 
 
 class Cells(NamedTuple):
-    """Ranges of the variable of a job each, with their history."""
+    """Ranges of the variable of a job each, with their history.
+
+    Attributes:
+        job: Which job, ``(m,)``.
+        columns: Lower and upper end, the error of the cell that this is a part of, and
+            how many times in a row dividing helped too little; ``(4, m)``.
+    """
 
     job: Index
-    low: Array
-    high: Array
-    previous: Array  # error of the cell this is half of
-    slow: Index  # how many times in a row halving helped too little, at an end
+    columns: Array
 
     def take(self, index: Mask) -> Cells:
         """Some of the cells."""
-        return Cells(*[column[index] for column in self])
+        return Cells(self.job[index], self.columns[:, index])
 
 
 def new_cells(job: Index, low: Array, high: Array) -> Cells:
     """Cells without a history."""
-    return Cells(job, low, high, np.full(job.size, np.inf), np.zeros_like(job))
+    return _cells(job, low, high, np.inf, 0.0)
+
+
+def _cells(
+    job: Index, low: Array, high: Array, error: Array | float, slow: Array | float
+) -> Cells:
+    columns = np.empty((4, job.size))
+    columns[0], columns[1], columns[2], columns[3] = low, high, error, slow
+    return Cells(job, columns)
 
 
 def divided(cells: Cells, parts: int) -> Cells:
-    """Every cell cut into equal parts, without a history."""
-    edges = cells.low + np.linspace(0, 1, parts + 1)[:, None] * (cells.high - cells.low)
-    return new_cells(np.tile(cells.job, parts), edges[:-1].ravel(), edges[1:].ravel())
+    """Every cell cut into equal parts, which inherit its history."""
+    low, high, error, slow = cells.columns
+    edges = low + np.arange(parts + 1)[:, None] / parts * (high - low)
+    return _cells(
+        np.tile(cells.job, parts),
+        edges[:-1].ravel(),
+        edges[1:].ravel(),
+        np.tile(error, parts),
+        np.tile(slow, parts),
+    )
 
 
 def bisect(
@@ -134,27 +160,34 @@ def bisect(
         owner = search.elements(own)
         amount, broken = _measure(search, own, cells, variable, n)
         total = ledger.with_expected(owner, amount)
-        blind = (total.absolute == 0).all(1)[owner] & ~broken if looks else broken
-        if looks and blind.any():
-            cells = _join(divided(cells.take(blind), looks.pop(0)), cells.take(~blind))
-            continue
+        if looks and not total.absolute.all():
+            blind = ~np.logical_or.reduce(total.absolute, 1)[owner] & ~broken
+            if blind.any():
+                again = divided(cells.take(blind), looks.pop(0))
+                cells = _join(again, cells.take(~blind))
+                continue
         looks = []
         verdict = judge(ledger, owner, amount, total, broken)
         if not verdict.any():
             _settle(search, own, owner, cells, amount, variable, n)
             break
-        split, hand, slow = _decide(ledger, own, owner, cells, amount, verdict, n)
+        split, slow = _decide(ledger, owner, cells, amount, verdict, n)
         keep = ~split
-        if windows and hand.any():
-            handed.append(Jobs(own.piece, own.kind, cells.low, cells.high).take(hand))
-            ledger.expected.append((owner[hand], _without_error(amount.take(hand))))
-            split &= ~hand
-        # However it came to be kept, too narrow or too expensive to split.
-        ledger.blame(owner[keep & broken], Status.NON_FINITE)
+        if windows:
+            hand = split & (slow >= PATIENCE) & _at_end(cells)
+            if hand.any():
+                low, high, _, _ = cells.columns
+                handed.append(Jobs(own.piece, own.kind, low, high).take(hand))
+                ledger.expected.append((owner[hand], _without_error(amount.take(hand))))
+                split &= ~hand
         if keep.any():
+            # However it came to be kept, too narrow or too expensive to split.
+            ledger.blame(owner[keep & broken], Status.NON_FINITE)
             kept = (own.take(keep), owner[keep], cells.take(keep), amount.take(keep))
             _settle(search, *kept, variable, n)
-        cells = _halves(cells.take(split), amount.error[split].max(1), slow[split])
+        low, high, _, _ = cells.columns
+        cells = _cells(cells.job, low, high, np.max(amount.error, 1), slow).take(split)
+        cells = _parts(cells)
     return handed
 
 
@@ -163,32 +196,36 @@ def _measure(
 ) -> tuple[Amount, Mask]:
     """Integral and error of each cell, and whether it is broken: not finite."""
     nodes, both = kronrod_table(n)
-    half = (cells.high - cells.low) / 2
-    sample = search.sample(own, (cells.low + half) + half * nodes[:, None], variable)
+    low, high, _, _ = cells.columns
+    half = (high - low) / 2
+    sample = search.sample(own, (low + half) + half * nodes[:, None], variable)
     values, log_unit = unlogged(sample.values, log=search.ledger.log)
     shape = values.shape[1:]
     values = values.reshape(n, -1)
-    value, error = both @ values
-    # Of the real numbers that follow, |f| and |f - mean f|, in one array each.
-    absolute = both[0] @ np.abs(values)
+    columns = np.empty((3, values.shape[1]), values.dtype)
+    columns[:2] = both @ values
+    value, error = columns[0], np.abs(columns[1])
+    columns[2] = both[0] @ np.abs(values)
     spread = both[0] @ np.abs(values - value / 2)
-    error = np.abs(error)
-    sharp = spread * np.minimum(1, (200 * error / spread) ** 1.5)
-    error = np.where(spread > 0, sharp, error)
-    scale = half[:, None]
-    amount = Amount(
-        value.reshape(shape) * scale,
-        error.reshape(shape) * scale,
-        absolute.reshape(shape) * scale,
-        log_unit,
-    )
-    error = np.maximum(amount.error, search.ledger.rounding(amount))
+    ratio = 200 * error / spread
+    sharp = spread * np.minimum(1, ratio * np.sqrt(ratio))
+    columns[1] = np.where(spread > 0, sharp, error)
+    columns = columns.reshape(3, *shape)
+    unit = search.unit(own)
+    if log_unit is None:
+        columns *= (half * unit)[:, None]
+        columns[1:] = np.abs(columns[1:])
+    else:
+        columns *= half[:, None]
+        log_unit = log_unit + unit[:, None]
+    amount = Amount(columns, log_unit)
+    np.maximum(amount.error, search.ledger.rounding(amount), out=amount.error)
     if sample.finite is None:
-        return amount._replace(error=error), np.zeros(half.size, bool)
+        return amount, np.zeros(half.size, bool)
     broken: Mask = ~np.logical_and.reduce(sample.finite)
     # A broken cell claims nothing: its error is all that it could hold.
-    error[broken] = np.maximum(error, amount.absolute)[broken]
-    return amount._replace(error=error), broken
+    amount.error[broken] = np.maximum(amount.error, amount.absolute)[broken]
+    return amount, broken
 
 
 def judge(
@@ -196,9 +233,10 @@ def judge(
 ) -> Mask:
     """Which cells must be split: those above their share of what is still allowed."""
     allowed = ledger.allowed(total)
-    converged: Mask = np.logical_and.reduce(total.error <= allowed, 1)[owner]
-    if converged.all():
+    fine = total.error <= allowed
+    if fine.all():
         return broken
+    converged = np.logical_and.reduce(fine, 1)[owner]
     unit = None if total.log_unit is None else total.log_unit[owner]
     error = amount.error * factor_between(amount.log_unit, unit)
     settled = total.error - sum_by(owner, error, ledger.elements)
@@ -210,44 +248,52 @@ def judge(
 
 
 def _decide(
-    ledger: Ledger,
-    own: Jobs,
-    owner: Index,
-    cells: Cells,
-    amount: Amount,
-    verdict: Mask,
-    n: int,
-) -> tuple[Mask, Mask, Index]:
-    """Which of the failing cells to split, which to hand back, and their history."""
-    error = amount.error.max(1)
-    half = (cells.high - cells.low) / 2
-    middle = np.maximum(np.abs(cells.low), np.abs(cells.high))
-    narrow = half <= 32 * ledger.epsilon * middle
-    stuck = verdict & narrow & (error > POLE * cells.previous)
-    ledger.blame(owner[stuck], Status.SUSPECTED_DIVERGENT)
-    at_end = (cells.low == 0) | (cells.high == 1)
-    late = at_end & (error > SLOW * cells.previous) & (cells.previous < np.inf)
-    slow = np.where(late, cells.slow + 1, 0)
-    affordable = ledger.affordable(owner[verdict], 2 * n)[owner]
-    ledger.blame(owner[verdict & ~affordable], Status.TOLERANCE_NOT_REACHED)
-    split = verdict & ~narrow & affordable
-    return split, split & (slow >= 2), slow
+    ledger: Ledger, owner: Index, cells: Cells, amount: Amount, verdict: Mask, n: int
+) -> tuple[Mask, Array]:
+    """Which of the failing cells to split, and their history."""
+    low, high, previous, slow = cells.columns
+    error = np.max(amount.error, 1)
+    narrow = high - low <= 64 * ledger.epsilon * np.maximum(np.abs(low), np.abs(high))
+    late = (error > SLOW * previous) & (previous < np.inf)
+    slow = (slow + 1) * late
+    split = verdict & ~narrow
+    if narrow.any():
+        stuck = verdict & narrow & (error > POLE * previous)
+        ledger.blame(owner[stuck], Status.SUSPECTED_DIVERGENT)
+    parts = np.where(slow >= PATIENCE, STUBBORN, 2)
+    affordable = ledger.affordable(owner, n * parts * split)
+    if not affordable.all():
+        lacking = ~affordable[owner]
+        ledger.blame(owner[verdict & lacking], Status.TOLERANCE_NOT_REACHED)
+        split &= ~lacking
+    return split, slow
+
+
+def _at_end(cells: Cells) -> Mask:
+    low, high, _, _ = cells.columns
+    return (low == 0) | (high == 1)
 
 
 def _without_error(amount: Amount) -> Amount:
-    return amount._replace(error=np.zeros_like(amount.error))
+    columns = amount.columns.copy()
+    columns[1] = 0
+    return amount._replace(columns=columns)
 
 
 def _join(one: Cells, other: Cells) -> Cells:
-    return Cells(*[np.concatenate(pair) for pair in zip(one, other, strict=True)])
-
-
-def _halves(cells: Cells, error: Array, slow: Index) -> Cells:
-    middle = (cells.low + cells.high) / 2
-    return _join(
-        Cells(cells.job, cells.low, middle, error, slow),
-        Cells(cells.job, middle, cells.high, error, slow),
+    return Cells(
+        np.concatenate([one.job, other.job]),
+        np.concatenate([one.columns, other.columns], 1),
     )
+
+
+def _parts(cells: Cells) -> Cells:
+    """Halves of the cells, and more parts of those that converge slowly."""
+    stubborn = cells.columns[3] >= PATIENCE
+    if not stubborn.any():
+        return divided(cells, 2)
+    more = divided(cells.take(stubborn), STUBBORN)
+    return _join(divided(cells.take(~stubborn), 2), more)
 
 
 def _settle(
@@ -267,14 +313,18 @@ def _settle(
 def _nodes(search: Search, own: Jobs, cells: Cells, variable: Variable, n: int) -> Part:
     """Nodes of settled cells, for the plan."""
     nodes, both = kronrod_table(n)
-    half = (cells.high - cells.low) / 2
-    positions, slope = variable(own, (cells.low + half) + half * nodes[:, None])
-    weights = both[0][:, None] * half * slope
+    low, high, _, _ = cells.columns
+    half = (high - low) / 2
+    positions, slope = variable(own, (low + half) + half * nodes[:, None])
+    weights = both[0][:, None] * half
+    if slope is not None:
+        weights = weights * slope
     # As the search did not evaluate on an end, the plan must not.
     inside = search.inside(own, positions)
     if inside is not None:
         spare = np.where(own.kind == BELOW, -1.0, 0.5)
         positions = np.where(inside, positions, spare)
         weights = np.where(inside, weights, 0.0)
-    low, high = (cells.low, cells.high) if variable is identity else (own.low, own.high)
+    if variable is not identity:
+        low, high = own.low, own.high
     return Part(own.piece, positions, weights, low, high)

@@ -18,20 +18,36 @@ ROUNDING = 50.0
 
 
 class Amount(NamedTuple):
-    """Contributions to integrals: ``exp(log_unit) * value``, and likewise the others.
+    """Contributions to integrals: ``exp(log_unit)`` times the three columns.
 
-    All are ``(m, events)``. ``log_unit`` is None except in the log form, where values
-    are the exponentials of what the integrand returned, less their largest.
+    Attributes:
+        columns: Value, error, and integral of the absolute value, ``(3, m, events)``.
+        log_unit: ``(m, events)``, None except in the log form. There values are the
+            exponentials of what the integrand returned, less their largest.
     """
 
-    value: Values
-    error: Array
-    absolute: Array
+    columns: Values
     log_unit: Array | None
 
-    def take(self, index: Index | npt.NDArray[Any]) -> Amount:
+    @property
+    def value(self) -> Values:
+        """Contribution to each integral."""
+        return self.columns[0]
+
+    @property
+    def error(self) -> Array:
+        """Estimate of its error."""
+        return self.columns[1].real
+
+    @property
+    def absolute(self) -> Array:
+        """Integral of the absolute value."""
+        return self.columns[2].real
+
+    def take(self, index: npt.NDArray[Any]) -> Amount:
         """Some of the contributions."""
-        return Amount(*(None if c is None else c[index] for c in self))  # type: ignore[arg-type]
+        unit = self.log_unit
+        return Amount(self.columns[:, index], None if unit is None else unit[index])
 
 
 def unlogged(values: npt.NDArray[Any], *, log: bool) -> tuple[Array, Array | None]:
@@ -39,8 +55,7 @@ def unlogged(values: npt.NDArray[Any], *, log: bool) -> tuple[Array, Array | Non
     if not log:
         return values, None
     log_unit = values.max(0)
-    relative = np.exp(values - log_unit)
-    return np.where(np.isneginf(log_unit), 0, relative), log_unit
+    return np.exp(values - np.where(np.isneginf(log_unit), 0, log_unit)), log_unit
 
 
 def factor_between(unit: Array | None, other: Array | None) -> Array | float:
@@ -52,26 +67,28 @@ def factor_between(unit: Array | None, other: Array | None) -> Array | float:
 
 def join(amounts: list[Amount]) -> Amount:
     """Contributions one after another."""
+    units = [a.log_unit for a in amounts if a.log_unit is not None]
     return Amount(
-        *(
-            None if columns[0] is None else np.concatenate(columns)
-            for columns in zip(*amounts, strict=True)
-        )  # type: ignore[arg-type]
+        np.concatenate([a.columns for a in amounts], 1),
+        np.concatenate(units) if units else None,
     )
 
 
-def sum_by(element: Index, column: npt.NDArray[Any], elements: int) -> Values:
-    """Sums ``(elements, events)`` of the rows ``(m, events)`` of each element."""
+def sum_by(element: Index, columns: npt.NDArray[Any], elements: int) -> Values:
+    """Sums ``(*, elements, events)`` over the rows ``(*, m, events)`` of each."""
     if elements == 1:
-        return column.sum(0, keepdims=True)
-    if column.dtype.kind == "c":
-        real = sum_by(element, column.real, elements)
-        return real + 1j * sum_by(element, column.imag, elements)
-    events = column.shape[1]
+        return np.add.reduce(columns, -2, keepdims=True)
+    if columns.dtype.kind == "c":
+        real = sum_by(element, columns.real, elements)
+        return real + 1j * sum_by(element, columns.imag, elements)
+    *front, m, events = columns.shape
     if events != 1:
         element = (element[:, None] * events + np.arange(events)).ravel()
-    sums = np.bincount(element, column.ravel(), elements * events)
-    return sums.reshape(elements, events)
+    sums = [
+        np.bincount(element, column, elements * events)
+        for column in columns.reshape(-1, m * events)
+    ]
+    return np.stack(sums).reshape(*front, elements, events)
 
 
 class Ledger:
@@ -126,9 +143,9 @@ class Ledger:
         else:
             self.n_evals += points * np.bincount(element, minlength=self.elements)
 
-    def affordable(self, element: Index, points: int) -> npt.NDArray[np.bool_]:
+    def affordable(self, element: Index, points: Index) -> npt.NDArray[Any]:
         """Which integrals can pay for so many points for each entry of ``element``."""
-        cost = points * np.bincount(element, minlength=self.elements)
+        cost = np.bincount(element, points, self.elements)
         return self.n_evals + cost <= self.max_evals
 
     def add(self, element: Index, amount: Amount) -> None:
@@ -152,27 +169,22 @@ class Ledger:
         return self._sum_by(element, join([a for _, a in entries]))
 
     def _sum_by(self, element: Index, amount: Amount) -> Amount:
-        if amount.log_unit is None:
-            value, error, absolute = (
-                sum_by(element, c, self.elements) for c in amount[:3]
-            )
-            return Amount(value, error, absolute, None)
-        log_unit = np.full((self.elements, amount.value.shape[1]), -np.inf)
-        np.maximum.at(log_unit, element, amount.log_unit)
-        factor = factor_between(amount.log_unit, log_unit[element])
-        value, error, absolute = (
-            sum_by(element, c * factor, self.elements) for c in amount[:3]
-        )
-        return Amount(value, error, absolute, log_unit)
+        columns, unit = amount
+        if unit is None:
+            return Amount(sum_by(element, columns, self.elements), None)
+        log_unit = np.full((self.elements, unit.shape[1]), -np.inf)
+        np.maximum.at(log_unit, element, unit)
+        columns = columns * factor_between(unit, log_unit[element])
+        return Amount(sum_by(element, columns, self.elements), log_unit)
 
     def allowed(self, total: Amount) -> Array:
         """Error at which an integral with this total counts as converged."""
-        size = np.abs(total.value)
+        size, (rtol, atol) = np.abs(total.value), self.tolerance
         if self.log:
             # An absolute error of the log is a relative error of the integral.
-            wanted = max(self.tolerance.rtol, self.tolerance.atol) * size
+            wanted = max(rtol, atol) * size
         else:
-            wanted = np.maximum(self.tolerance.atol, self.tolerance.rtol * size)
+            wanted = np.maximum(atol, rtol * size) if atol else rtol * size
         return np.maximum(wanted, self.rounding(total) * (1 + 1e-3))
 
     def rounding(self, amount: Amount) -> Array:

@@ -43,11 +43,15 @@ class Pieces(NamedTuple):
     kind: npt.NDArray[Any]
     elements: int
 
+    def of(self, column: npt.NDArray[Any], piece: Index) -> npt.NDArray[Any]:
+        """A column for some pieces; a single piece needs no look-up."""
+        return column if column.shape[-1] == 1 else column[..., piece]
+
     def points(self, piece: Index, positions: Array) -> Array:
         """Points ``(k, m)`` of canonical positions ``(k, m)`` in pieces ``(m,)``."""
-        positive, negative = self.anchors[:, piece]
+        positive, negative = self.of(self.anchors, piece)
         anchor = np.where(positions >= 0, positive, negative)
-        return anchor + self.unit[piece] * positions
+        return anchor + self.of(self.unit, piece) * positions
 
 
 def make_pieces(edges: Array, loc: Array, scale: Array) -> Pieces:

@@ -16,7 +16,7 @@ from torch_mlcalc.quadrature.pieces import Index, Pieces
 from torch_mlcalc.quadrature.rules import Array
 from torch_mlcalc.quadrature.variables import Jobs
 
-Variable = Callable[[Jobs, Array], tuple[Array, Array]]
+Variable = Callable[[Jobs, Array], tuple[Array, Array | None]]
 Mask = npt.NDArray[Any]
 
 
@@ -24,8 +24,9 @@ class Sample(NamedTuple):
     """The integrand in the variable of a rule, at ``k`` nodes of ``m`` columns.
 
     Attributes:
-        values: Integrand times derivative of the variable, or the sum of their logs;
-            0 (or minus infinity) where they could not be used. ``(k, m, events)``.
+        values: Integrand times derivative of the variable, or the sum of their logs, in
+            units of the job; 0 (or minus infinity) where they could not be used.
+            ``(k, m, events)``.
         inside: False where rounding puts the point on an end of the piece, ``(k, m)``;
             None if that happens nowhere.
         finite: Whether the integrand was finite, ``(k, m)``, True outside; None if it
@@ -74,23 +75,29 @@ class Search:
         inside = self._inside(jobs, points, guard)
         if inside is not None:
             points = np.where(inside, points, self.evaluate.home[element])
-        raw = self.evaluate(element, points)
-        factor = slope * self.pieces.unit[jobs.piece]
+        values = self.evaluate(element, points)
         self.ledger.count(element, t.shape[0])
-        if self.ledger.log:
-            values = raw + np.log(factor)[..., None]
-        else:
-            values = raw * (factor * self.pieces.sign[jobs.piece])[..., None]
+        if slope is not None:
+            slope = (np.log(slope) if self.ledger.log else slope)[..., None]
+            values = values + slope if self.ledger.log else values * slope
         finite = self._finite(values)
+        if finite is not None:
+            if inside is not None:
+                finite |= ~inside
+            self._note_fault(element, points, finite)
         usable = _both(inside, finite)
         if usable is not None:
             nothing = -np.inf if self.ledger.log else 0.0
             values = np.where(usable[..., None], values, nothing)
-        if finite is not None and inside is not None:
-            finite = None if (finite | ~inside).all() else finite | ~inside
-        if finite is not None:
-            self._note_fault(element, points, ~finite)
         return Sample(values, inside, finite)
+
+    def unit(self, jobs: Jobs) -> Array:
+        """Signed length (or its log) of the unit of the values of each job."""
+        pieces = self.pieces
+        unit = pieces.of(pieces.unit, jobs.piece)
+        if self.ledger.log:
+            return np.log(unit)
+        return unit * pieces.of(pieces.sign, jobs.piece)
 
     def inside(self, jobs: Jobs, positions: Array) -> Mask | None:
         """Which positions ``(k, m)`` rounding does not put on an end of the piece.
@@ -112,8 +119,15 @@ class Search:
         Returns:
             The mask ``(k, m)``; None if all of them are.
         """
-        fine = values < np.inf if self.ledger.log else np.isfinite(values)
-        return None if fine.all() else np.logical_and.reduce(fine, -1)
+        # One number tells in one pass; where it does not, they are looked at.
+        if self.ledger.log:
+            if values.max(initial=-np.inf) < np.inf:
+                return None
+            return np.logical_and.reduce(values < np.inf, -1)
+        if np.isfinite(np.add.reduce(values, None)):
+            return None
+        finite: Mask = np.logical_and.reduce(np.isfinite(values), -1)
+        return None if finite.all() else finite
 
     def _rounded(self, points: Array) -> Array:
         """Points as the integrand's dtype can represent them."""
@@ -124,18 +138,22 @@ class Search:
         return points
 
     def _inside(self, jobs: Jobs, points: Array, guard: float = 0.0) -> Mask | None:
-        low, high = self._rounded(self.pieces.bounds[:, jobs.piece])
+        low, high = self._rounded(self.pieces.of(self.pieces.bounds, jobs.piece))
         if guard:
             gap = guard * self.ledger.epsilon
-            most = 1e-9 * self.pieces.unit[jobs.piece]  # of a very short piece
+            # At most so much of a very short piece.
+            most = 1e-9 * self.pieces.of(self.pieces.unit, jobs.piece)
             low = low + np.minimum(gap * np.abs(low), most)
             high = high - np.minimum(gap * np.abs(high), most)
-        within: Mask = (points > low) & (points < high)
-        return None if within.all() else within
+        # Points of a column are monotone: if the outermost are inside, all are.
+        ends = points[[0, -1]]
+        if ((ends > low) & (ends < high)).all():
+            return None
+        return (points > low) & (points < high)
 
-    def _note_fault(self, element: Index, points: Array, fault: Mask) -> None:
-        if self.ledger.bad_point is None:
-            node, column = np.argwhere(fault)[0]
+    def _note_fault(self, element: Index, points: Array, finite: Mask) -> None:
+        if self.ledger.bad_point is None and not finite.all():
+            node, column = np.argwhere(~finite)[0]
             self.ledger.bad_point = int(element[column]), float(points[node, column])
 
 
