@@ -25,6 +25,7 @@ from torch_mlcalc.quadrature.integrate import integrate
 from torch_mlcalc.quadrature.panels import Reach, find_panels
 from torch_mlcalc.quadrature.placement import ABOVE, BELOW, FINITE
 from torch_mlcalc.quadrature.primitive import Primitive
+from torch_mlcalc.quadrature.problem import as_breakpoints, full, per_element
 from torch_mlcalc.quadrature.rules import Array, FixedRule, Rule
 
 #: Points that one antiderivative may use by default, as for one integral.
@@ -102,7 +103,7 @@ def cumulative_integrate(
     inner = None if breakpoints is None else _breakpoints(breakpoints)
     problem = bind(integrand, Extent(lower, like), args, batch_shape, inner)
     x, sample = per_sample(upper, problem)
-    start = expanded(lower, problem)
+    start = full(lower, problem)
     if isinstance(rule, FixedRule):
         _refuse_settings(rule, rtol, atol, max_evals, inner)
         value = _each(problem, start, x, rule)
@@ -131,8 +132,8 @@ def tabulate(
 ) -> Primitive:
     """The antiderivative of an integrand over the range ``extent``, ready for use."""
     with frozen():
-        rows = [expanded(limit, integrand) for limit in extent]
-        rows += [] if inner is None else list(_per_element(inner, integrand))
+        rows = [full(limit, integrand) for limit in extent]
+        rows += [] if inner is None else list(per_element(inner, integrand))
         table = torch.stack(rows).to(torch.float64)
         mark = _mark(table, integrand)
         array = read(table, mark)
@@ -144,7 +145,7 @@ def tabulate(
             home = reach.points(np.full_like(low, 0.5))[0]
             edges = [reach.variable(p) for p in points]
         found = find_panels(
-            Evaluator(integrand, lead, mark, home, None),
+            Evaluator(integrand, lead, mark, home, None, grad=False),
             reach,
             np.array(edges).reshape(-1, low.size),
             settings.tolerance,
@@ -202,19 +203,6 @@ def _each(problem: Integrand, start: Tensor, x: Tensor, rule: FixedRule) -> Tens
         return flat.reshape(points.shape[:2] + flat.shape[1:])
 
     return integrate(values, Interval(start, x), rule, batch_shape=x.shape)
-
-
-def expanded(limit: Limit, integrand: Integrand) -> Tensor:
-    """A limit as a tensor of the shape of the batch."""
-    tensor = torch.as_tensor(limit, device=integrand.device)
-    return tensor.to(integrand.dtype).expand(integrand.batch_shape)
-
-
-def _per_element(breakpoints: Tensor, integrand: Integrand) -> Tensor:
-    count, *own = breakpoints.shape
-    missing = len(integrand.batch_shape) - len(own)
-    inner = breakpoints.to(integrand.dtype).reshape(count, *(1,) * missing, *own)
-    return inner.expand(count, *integrand.batch_shape)
 
 
 def per_sample(
@@ -280,21 +268,10 @@ def _refuse_settings(rule: FixedRule, *settings: object) -> None:
 
 
 def _breakpoints(breakpoints: object) -> Tensor:
-    if not isinstance(breakpoints, Tensor):
-        if not isinstance(breakpoints, (list, tuple)):
-            raise TypeError(
-                f"breakpoints is a {type(breakpoints).__name__}; a list of numbers or "
-                "a tensor (k,) or (k, *batch) is wanted."
-            )
-        breakpoints = torch.tensor(breakpoints, dtype=torch.get_default_dtype())
-    if breakpoints.ndim == 0 or len(breakpoints) == 0:
-        raise ValueError(
-            f"breakpoints has shape {tuple(breakpoints.shape)}; at least one, along "
-            "the first dimension, is wanted. Leave it out to have none."
-        )
-    if breakpoints.requires_grad:
+    inner = as_breakpoints(breakpoints)
+    if inner.requires_grad:
         raise ValueError(
             "breakpoints requires grad, but panels stand still, so that the gradient "
             "of a jump would be lost: split at it with integrate, or detach it."
         )
-    return breakpoints
+    return inner

@@ -12,7 +12,6 @@ from torch_mlcalc.quadrature.cumulative import (
     MAX_EVALS,
     Settings,
     check_limits,
-    expanded,
     per_sample,
     tabulate,
 )
@@ -21,6 +20,7 @@ from torch_mlcalc.quadrature.estimate import Status, Tolerance, report
 from torch_mlcalc.quadrature.host import read
 from torch_mlcalc.quadrature.integrand import Function, Integrand, as_result, bind
 from torch_mlcalc.quadrature.primitive import Primitive
+from torch_mlcalc.quadrature.problem import full
 
 #: Factor by which the search for a limit goes further out each time, and how often:
 #: to 8^40, about 1e36, near the end of float32.
@@ -63,13 +63,13 @@ def inverse(
     like = value.new_zeros(()) if isinstance(value, Tensor) else 0.0
     problem = bind(integrand, Extent(lower, like), args, batch_shape)
     y, sample = per_sample(value, problem, name="value")
-    start = expanded(lower, problem).detach()
+    start = full(lower, problem).detach()
     tolerance = Tolerance.of(rtol, atol, problem.dtype)
     settings = Settings(tolerance, max_evals or MAX_EVALS, on_failure)
     extent, found = _bracket(problem, start, y.detach(), settings)
     primitive = tabulate(problem, extent, None, settings)
     # What the range begins with is not part of the integral.
-    begin = primitive(expanded(lower, problem)[None])
+    begin = primitive(full(lower, problem)[None])
     x = torch.where(found, primitive.invert(y + begin), torch.nan)
     missed = ~read(found).astype(bool)
     report(missed.astype(int), _NO_LIMIT, on_failure, stacklevel=3)

@@ -31,11 +31,12 @@ def pose(
 ) -> Problem:
     """Check what the caller passed, and bring it together."""
     extent = domain.extent
-    inner = None if breakpoints is None else _breakpoints(breakpoints)
+    inner = None if breakpoints is None else as_breakpoints(breakpoints)
     return Problem(bind(function, extent, args, batch_shape, inner), extent, inner)
 
 
-def _breakpoints(breakpoints: object) -> Tensor:
+def as_breakpoints(breakpoints: object) -> Tensor:
+    """Breakpoints as a tensor ``(k,)`` or ``(k, *batch)``."""
     if not isinstance(breakpoints, Tensor):
         if not isinstance(breakpoints, (list, tuple)):
             raise TypeError(
