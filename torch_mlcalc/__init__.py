@@ -1,7 +1,7 @@
 """Calculus for PyTorch training: exact losses, a hand-written SGD, integrals."""
 
 from torch_mlcalc import testing
-from torch_mlcalc.layers import Antiderivative, Integral
+from torch_mlcalc.layers import Antiderivative, Integral, LogNormalizer
 from torch_mlcalc.losses import (
     HuberLoss,
     L1Loss,
@@ -18,6 +18,7 @@ from torch_mlcalc.losses import (
 )
 from torch_mlcalc.optim import SGD
 from torch_mlcalc.quadrature import (
+    AdaptiveGaussHermite,
     ClenshawCurtis,
     Domain,
     DoubleExponential,
@@ -52,6 +53,7 @@ from torch_mlcalc.quadrature import (
 
 __all__ = [
     "SGD",
+    "AdaptiveGaussHermite",
     "Antiderivative",
     "ClenshawCurtis",
     "Domain",
@@ -71,6 +73,7 @@ __all__ = [
     "Interval",
     "L1Loss",
     "LogCoshLoss",
+    "LogNormalizer",
     "MSELoss",
     "Plan",
     "QuantileLoss",

@@ -163,6 +163,83 @@ class Integral(nn.Module):
         return self
 
 
+class LogNormalizer(Integral):
+    r"""Layer that returns the log normaliser of a density given by its log.
+
+    .. math:: \log Z(\text{args}) = \log \int e^{\ell(x, \text{args})}\,dx
+
+    It is an :class:`Integral` with ``log=True``, whose gradient is the expected score,
+    and normalises: with ``rule=AdaptiveGaussHermite()`` the log density is a joint one
+    and the layer returns the evidence.
+
+    Args:
+        log_unnormalized: Module or function of the points and the args of ``forward``.
+        domain: Where to integrate.
+        rule: How; by default chosen as :func:`log_integrate` does.
+        plan_every: Number of training calls that share a plan.
+        rtol: Wanted error of the log.
+        atol: The same; the larger of the two counts.
+        max_evals: Points that each integral may use.
+        memory: Bytes that a block may use.
+        on_failure: ``"warn"``, ``"raise"`` or ``"ignore"``.
+
+    Shape:
+        As for :func:`log_integrate`; ``batch_shape`` is passed to ``forward``.
+
+    Example:
+        >>> import torch, torch_mlcalc as mlc
+        >>> layer = mlc.LogNormalizer(lambda x, t: -t * x.abs(), mlc.RealLine())
+        >>> rate = torch.tensor([1.0, 5.0])
+        >>> layer(rate), layer.log_prob(torch.zeros(2), rate)
+        (tensor([ 0.6931, -0.9163]), tensor([-0.6931,  0.9163]))
+    """
+
+    def __init__(
+        self,
+        log_unnormalized: Function,
+        domain: Domain,
+        rule: Rule | None = None,
+        *,
+        plan_every: int = 1,
+        rtol: float | None = None,
+        atol: float | None = None,
+        max_evals: int | None = None,
+        memory: int | None = None,
+        on_failure: str = "warn",
+    ) -> None:
+        """Keep the settings; nothing is integrated yet."""
+        super().__init__(
+            log_unnormalized,
+            domain,
+            rule,
+            log=True,
+            plan_every=plan_every,
+            rtol=rtol,
+            atol=atol,
+            max_evals=max_evals,
+            memory=memory,
+            on_failure=on_failure,
+        )
+
+    def log_prob(
+        self,
+        x: Tensor,
+        *args: Any,  # noqa: ANN401
+        batch_shape: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Log of the normalised density.
+
+        Args:
+            x: Where, ``(*sample, *batch)``; the domain is not checked.
+            *args: Passed to the log density after the points.
+            batch_shape: Shape of the batch, if args have dimensions behind it.
+
+        Returns:
+            The log density at ``x`` less the log normaliser.
+        """
+        return self.integrand(x, *args) - self(*args, batch_shape=batch_shape)
+
+
 class Antiderivative(nn.Module):
     r"""Layer that integrates a module or function up to its input.
 

@@ -1,5 +1,6 @@
 """Integrals: domains, rules, and the functions that join them."""
 
+from torch_mlcalc.quadrature.adaptive_hermite import AdaptiveGaussHermite
 from torch_mlcalc.quadrature.cumulative import cumulative_integrate
 from torch_mlcalc.quadrature.domains import (
     Domain,
@@ -39,6 +40,7 @@ from torch_mlcalc.quadrature.rules import (
 from torch_mlcalc.quadrature.sampled import cumulative_simpson, simpson
 
 __all__ = [
+    "AdaptiveGaussHermite",
     "ClenshawCurtis",
     "Domain",
     "DoubleExponential",

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from torch_mlcalc.quadrature import automatic
-from torch_mlcalc.quadrature.checks import Settings
+from torch_mlcalc.quadrature.adaptive_hermite import (
+    ANY,
+    AdaptiveGaussHermite,
+    check_hermite,
+    through_mode,
+)
+from torch_mlcalc.quadrature.checks import Settings, refuse_tolerance
 from torch_mlcalc.quadrature.double_exponential import DoubleExponential
 from torch_mlcalc.quadrature.estimate import Estimate, Tolerance, report
 from torch_mlcalc.quadrature.evaluator import Evaluator, Values
@@ -46,6 +52,11 @@ class Found(NamedTuple):
     ledger: Ledger
     status: Array
     memory: int | None
+    rule: Rule | None
+
+
+#: What an adaptive rule for one dimension may be.
+RULES = (GaussKronrod, DoubleExponential, AdaptiveGaussHermite)
 
 
 def find(
@@ -53,9 +64,14 @@ def find(
 ) -> Found:
     """Search for the nodes that the integrals need, and report on it."""
     integrand = problem.integrand
-    if rule is not None and not isinstance(rule, (GaussKronrod, DoubleExponential)):
+    if rule is not None and not isinstance(rule, RULES):
         raise TypeError(f"{rule} is not a rule for one dimension.")
     tolerance = Tolerance.of(settings.rtol, settings.atol, integrand.dtype)
+    if isinstance(rule, AdaptiveGaussHermite):
+        check_hermite(problem, log=log)
+        if rule.n is not None:
+            refuse_tolerance(rule, settings)
+            tolerance = Tolerance(ANY, 0.0)
     pieces, mark, lead = _host_pieces(problem)
     grad = torch.is_grad_enabled()
     home = _home(pieces)
@@ -68,7 +84,7 @@ def find(
         automatic.run(Search(pieces, evaluate, ledger), rule)
     status = status_of(ledger)
     report(status, _detail(ledger), settings.on_failure, stacklevel=4)
-    return Found(problem, pieces, evaluate, ledger, status, settings.memory)
+    return Found(problem, pieces, evaluate, ledger, status, settings.memory, rule)
 
 
 def value_of(found: Found, plan: Plan | None = None) -> Tensor:
@@ -78,6 +94,8 @@ def value_of(found: Found, plan: Plan | None = None) -> Tensor:
     known = found.ledger.total is not None
     if known and not _wants_gradient(problem, found.evaluate):
         return _total(found.evaluate, found.ledger)
+    if isinstance(found.rule, AdaptiveGaussHermite) and found.rule.n is not None:
+        return _through_mode(found, found.rule)
     plan = plan or freeze(found)
     return plan.apply(
         problem.extent,
@@ -86,6 +104,26 @@ def value_of(found: Found, plan: Plan | None = None) -> Tensor:
         log=log,
         memory=found.memory,
     )
+
+
+def _through_mode(found: Found, rule: AdaptiveGaussHermite) -> Tensor:
+    """The formula of a rule whose number of nodes was asked for."""
+    integrand, evaluate = found.problem.integrand, found.evaluate
+    positions = found.ledger.nodes[0]().positions
+    at = (
+        found.pieces.anchors[0] + found.pieces.unit * (positions[0] + positions[-1]) / 2
+    )
+    total = found.ledger.total
+    assert total is not None  # noqa: S101
+    known = np.isfinite(total.error[:, 0])
+    shape = (*evaluate.lead, *integrand.batch_shape)
+
+    def tensor(array: npt.NDArray[Any]) -> Tensor:
+        with torch.inference_mode(False):
+            return write(array.reshape(shape).copy(), evaluate.mark, integrand.device)
+
+    at_mode = tensor(at).to(integrand.dtype)[None]
+    return through_mode(rule, integrand, at_mode, tensor(known)[None])
 
 
 def estimate_of(found: Found) -> Estimate:
@@ -164,7 +202,7 @@ def _total(evaluate: Evaluator, ledger: Ledger) -> Tensor:
 
 def freeze(found: Found) -> Plan:
     """The nodes of the ledger as tensors, mapped as the search was."""
-    problem, pieces, evaluate, ledger, status, _ = found
+    problem, pieces, evaluate, ledger, status, *_ = found
     integrand, mark, lead = problem.integrand, evaluate.mark, evaluate.lead
     device, batch = integrand.device, integrand.batch_shape
     inner = int(np.prod(batch, dtype=int))

@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from torch_mlcalc.quadrature.adaptive_hermite import AdaptiveGaussHermite, book
 from torch_mlcalc.quadrature.double_exponential import (
     DoubleExponential,
     Leftover,
@@ -38,6 +39,10 @@ def run(search: Search, rule: Rule | None) -> None:
     pieces = search.pieces
     piece = np.flatnonzero(pieces.sign)
     _keep_empty(search)
+    if isinstance(rule, AdaptiveGaussHermite):
+        piece = book(rule, search)
+        if not piece.size:
+            return
     finite = pieces.kind[piece] == FINITE
     if isinstance(rule, DoubleExponential):
         refine(search, search.whole(piece), rule.max_level, patient=True)
