@@ -55,6 +55,32 @@ def check_minibatch(output: str) -> None:
     assert r2 == pytest.approx(r2_of_truth, abs=0.01)
 
 
+def check_mixed_model(output: str) -> None:
+    rows = [line.split() for line in output.splitlines()]
+    laplace, default = (
+        [np.array(row[1:], float) for row in rows if row and row[0] == nodes]
+        for nodes in ("1", "default")
+    )
+    # cbpp, then toenail; the published numbers are those that the script prints.
+    assert default[0][1] == pytest.approx(100.010030538, abs=5e-9)
+    np.testing.assert_allclose(
+        default[0][3:], [-1.39923, -0.99141, -1.12782, -1.57947], atol=1.1e-5
+    )
+    assert laplace[0][1] == pytest.approx(100.09585620707632, abs=5e-8)
+    assert default[1][0] == pytest.approx(-625.39751568, abs=5e-8)
+    assert laplace[1][3] / default[1][3] == pytest.approx(1.56, abs=0.01)
+
+
+def check_item_response(output: str) -> None:
+    found, published = re.search(r"likelihood (\S+), published (\S+)", output).groups()
+    assert published == "-2658.8051135"
+    assert float(found) == pytest.approx(-2658.8051135, abs=5e-6)
+    rows = re.findall(r"^ +\d +(\S+) +(\S+) +\S+$", output, re.MULTILINE)
+    slopes = np.array(rows, float)
+    assert len(slopes) == 5
+    np.testing.assert_allclose(slopes[:, 0], slopes[:, 1], atol=1.5e-3)
+
+
 class Example(NamedTuple):
     """A script, arguments that make it quick, and what its output has to show."""
 
@@ -72,6 +98,8 @@ TABLE = [
         check_minibatch,
         has_picture=False,
     ),
+    Example("mixed_model", ["--nodes", "1"], check_mixed_model, has_picture=True),
+    Example("item_response", [], check_item_response, has_picture=True),
 ]
 
 
