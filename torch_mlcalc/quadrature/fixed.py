@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import numpy as np
@@ -34,28 +35,36 @@ Table = tuple[Tensor, ...]
 #: Rules longer than one block make their nodes block by block and keep no table.
 _LONGEST_TABLE = BLOCK_BYTES // 8
 
+#: Tables kept, the oldest of which makes room: with _LONGEST_TABLE, at most 100 MiB.
+_MOST_TABLES = 256
+
 _tables: dict[tuple[object, ...], Table] = {}
 
 
 def _cached_table(
     family: type[FixedRule],
     settings: tuple[object, ...],
+    placement: Placement | None,
     kind: int | None,
     dtype: torch.dtype,
     device: torch.device,
 ) -> Table:
     """Positions, weights and log weights as tensors; for no kind, of all four kinds."""
+    # With a placement, which is then of numbers only, points and their weights.
     # The rule comes in parts: the compiler cannot pass one that was made while tracing.
-    key = (family, settings, kind, dtype, device)
+    key = (family, settings, placement, kind, dtype, device)
     if key not in _tables:
         rule = family(*settings)
-        if kind is not None:
-            arrays: tuple[Array, ...] = placed_table(rule, kind)
-        else:
-            arrays = _all_kinds(rule)
+        arrays = _all_kinds(rule) if kind is None else placed_table(rule, kind)
+        if placement is not None:
+            arrays = _placed(arrays, placement)
+        if len(_tables) >= _MOST_TABLES:
+            del _tables[next(iter(_tables))]
         # Never an inference tensor, whatever mode the first caller was in.
         with torch.inference_mode(False):
-            _tables[key] = _cast(arrays, dtype, device)
+            _tables[key] = tuple(
+                torch.tensor(a, dtype=accumulator(dtype), device=device) for a in arrays
+            )
     return _tables[key]
 
 
@@ -74,15 +83,37 @@ def _all_kinds(rule: FixedRule) -> tuple[Array, ...]:
     return tuple(np.stack(column, -1) for column in zip(*rows, strict=True))
 
 
-def _cast(arrays: tuple[Array, ...], dtype: torch.dtype, device: torch.device) -> Table:
-    wide = accumulator(dtype)
-    positions, weights, log_weights = (
-        torch.tensor(a, dtype=wide, device=device) for a in arrays
-    )
-    return positions, weights, log_weights
+def _placed(arrays: tuple[Array, ...], placement: Placement) -> tuple[Array, ...]:
+    positions, weights, log_weights = arrays
+    _, anchor, span, length = placement
+    with np.errstate(invalid="ignore"):
+        logs = log_weights + np.log(length)  # nan if reversed: no log of the integral
+    return positions * span + anchor, weights * length, logs
 
 
 def _block_table(
+    rule: FixedRule,
+    kind: int,
+    integrand: Integrand,
+    add: Sum,
+    start: int,
+    stop: int,
+) -> Table:
+    """Positions and weights of a part of a rule that is too long for a table."""
+    if rule.measure != "lebesgue":
+        arrays = tuple(a[start:stop] for a in placed_table(rule, kind))
+    else:
+        positions, weights = unfold(*rule.slice(start, stop), kind, rule)
+        # Made anew for each block, so only what the sum will use.
+        logs = np.log(weights) if isinstance(add, LogSum) else weights
+        arrays = positions, weights, logs
+    wide, device = accumulator(integrand.dtype), integrand.device
+    # Copied, as the arrays of a table that is kept are not for torch to write to.
+    copy = torch.tensor if rule.measure != "lebesgue" else torch.as_tensor
+    return tuple(copy(a, dtype=wide, device=device) for a in arrays)
+
+
+def _table(
     rule: FixedRule,
     placement: Placement,
     integrand: Integrand,
@@ -93,7 +124,7 @@ def _block_table(
     kind = placement.kind
     dtype, device = integrand.dtype, integrand.device
     if isinstance(kind, Tensor):
-        tables = _cached_table(type(rule), rule.settings, None, dtype, device)
+        tables = _cached_table(type(rule), rule.settings, None, None, dtype, device)
         # (n, 4) indexed by the kind of each element: (n, *batch). Not by brackets,
         # which read a single kind on the host, impossible below vmap.
         missing = len(integrand.batch_shape) - kind.ndim
@@ -102,18 +133,12 @@ def _block_table(
             t[start:stop].index_select(1, kind.reshape(-1)).reshape(shape)
             for t in tables
         )
-    if rule.n <= _LONGEST_TABLE:
-        tables = _cached_table(type(rule), rule.settings, kind, dtype, device)
-        if start == 0 and stop == rule.n:
-            return tables
-        return tuple(t[start:stop] for t in tables)
-    if rule.measure != "lebesgue":
-        arrays = tuple(a[start:stop] for a in placed_table(rule, kind))
-        return _cast(arrays, dtype, device)
-    positions, weights = unfold(*rule.slice(start, stop), kind, rule)
-    # Each block of a long rule makes its table anew, so only what the sum will use.
-    logs = np.log(weights) if isinstance(add, LogSum) else weights
-    return _cast((positions, weights, logs), dtype, device)
+    if rule.n > _LONGEST_TABLE:
+        return _block_table(rule, kind, integrand, add, start, stop)
+    tables = _cached_table(type(rule), rule.settings, None, kind, dtype, device)
+    if start == 0 and stop == rule.n:
+        return tables
+    return tuple(t[start:stop] for t in tables)
 
 
 def _part(
@@ -124,27 +149,28 @@ def _part(
     start: int,
     stop: int,
 ) -> Tensor:
-    positions, weights, log_weights = _block_table(
+    positions, weights, log_weights = _table(
         rule, placement, integrand, add, start, stop
     )
-    points = place_points(positions, placement, integrand)
-    return add(weights, log_weights, integrand(points))
-
-
-def place_points(
-    positions: Tensor, placement: Placement, integrand: Integrand
-) -> Tensor:
-    """Points ``(n, *batch)`` in the dtype of the inputs, placed in at least float32."""
-    batch = integrand.batch_shape
-    if batch and positions.ndim == 1:
-        positions = positions.reshape(-1, *(1,) * len(batch))
-    elif batch:
-        missing = len(batch) + 1 - positions.ndim
-        positions = positions.reshape(-1, *(1,) * missing, *positions.shape[1:])
+    positions = _aligned(positions, integrand)
     points = positions * placement.span + placement.anchor
+    return add(weights, log_weights, integrand(_spread(points, integrand)))
+
+
+def _aligned(positions: Tensor, integrand: Integrand) -> Tensor:
+    """Positions ``(n, ...)`` with all the dimensions of ``(n, *batch)``."""
+    missing = len(integrand.batch_shape) + 1 - positions.ndim
+    if not missing:
+        return positions
+    return positions.reshape(-1, *(1,) * missing, *positions.shape[1:])
+
+
+def _spread(points: Tensor, integrand: Integrand) -> Tensor:
+    """Points ``(n, *batch)`` in the dtype of the inputs."""
+    batch = integrand.batch_shape
     if points.dtype != integrand.dtype:
         points = points.to(integrand.dtype)
-    if batch and points.shape[1:] != batch:
+    if points.shape[1:] != batch:
         points = points.expand(points.shape[0], *batch)
     return points
 
@@ -157,22 +183,39 @@ def apply_fixed(
     memory: int | None,
 ) -> Tensor:
     """The integral, or its log, by a fixed rule."""
-    kind = placement.kind
+    kind, _, _, length = placement
     if isinstance(kind, Tensor) and readable(kind):
         for each in set(kind.flatten().tolist()):
             placed_table(rule, each)  # says so if the rule does not fit
-    part = partial(_part, rule, placement, integrand, add)
-    bytes_each = integrand.dtype.itemsize
-    for count in integrand.batch_shape:
-        bytes_each *= count
+    bytes_each = integrand.dtype.itemsize * math.prod(integrand.batch_shape)
     whole = torch.compiler.is_compiling()
     size = block_size(rule.n, bytes_each, memory, whole=whole)
+    if size >= rule.n and rule.n <= _LONGEST_TABLE and _of_numbers(placement):
+        # Nothing to place and nothing to scale: most of the time of a small integral.
+        points, weights, log_weights = _cached_table(
+            type(rule),
+            rule.settings,
+            placement,
+            kind,  # type: ignore[arg-type]
+            integrand.dtype,
+            integrand.device,
+        )
+        # A copy, as an integrand may write to its points.
+        points = _aligned(points.clone(), integrand)
+        values = integrand(_spread(points, integrand))
+        return as_result(add(weights, log_weights, values), integrand)
+    part = partial(_part, rule, placement, integrand, add)
     if size >= rule.n:
         total = part(0, rule.n)
     else:
         total = sum_blocks(part, rule.n, size, add)
-    length = placement.length
     if isinstance(length, Tensor):
         length = length.expand(integrand.batch_shape)
-    total = add.scale(total, length)
-    return as_result(total, integrand)
+    return as_result(add.scale(total, length), integrand)
+
+
+def _of_numbers(placement: Placement) -> bool:
+    """Whether no limit is a tensor, and the domain has a length."""
+    if any(isinstance(value, Tensor) for value in placement):
+        return False
+    return bool(placement.length)
