@@ -13,7 +13,7 @@ from torch_mlcalc.quadrature.domains import Extent
 from torch_mlcalc.quadrature.fixed import apply_fixed
 from torch_mlcalc.quadrature.integrand import Integrand
 from torch_mlcalc.quadrature.placement import place
-from torch_mlcalc.quadrature.plan import Plan
+from torch_mlcalc.quadrature.plan import LinePlan
 from torch_mlcalc.quadrature.problem import Problem, full, per_element
 from torch_mlcalc.quadrature.rules import FixedRule, Rule, TabulatedRule
 
@@ -24,7 +24,7 @@ def apply_rule(
     """A fixed rule, on every piece between breakpoints, or a plan."""
     integrand, extent, breakpoints = problem
     max_evals, memory = settings.max_evals, settings.memory
-    if isinstance(rule, Plan):
+    if isinstance(rule, LinePlan):
         return rule.apply(extent, integrand, breakpoints, log=log, memory=memory)
     assert isinstance(rule, FixedRule)  # noqa: S101
     pieces = 1 if breakpoints is None else len(breakpoints) + 1
