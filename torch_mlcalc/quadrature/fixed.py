@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch_mlcalc.quadrature.contract import (
     block_size,
     sum_blocks,
 )
+from torch_mlcalc.quadrature.domains import Extent
 from torch_mlcalc.quadrature.host import readable
 from torch_mlcalc.quadrature.integrand import Integrand, as_result
 from torch_mlcalc.quadrature.placement import (
@@ -25,6 +26,7 @@ from torch_mlcalc.quadrature.placement import (
     FINITE,
     WHOLE,
     Placement,
+    place,
     placed_table,
     unfold,
 )
@@ -35,36 +37,23 @@ Table = tuple[Tensor, ...]
 #: Rules longer than one block make their nodes block by block and keep no table.
 _LONGEST_TABLE = BLOCK_BYTES // 8
 
-#: Tables kept, the oldest of which makes room: with _LONGEST_TABLE, at most 100 MiB.
-_MOST_TABLES = 256
-
 _tables: dict[tuple[object, ...], Table] = {}
 
 
 def _cached_table(
     family: type[FixedRule],
     settings: tuple[object, ...],
-    placement: Placement | None,
     kind: int | None,
     dtype: torch.dtype,
     device: torch.device,
 ) -> Table:
     """Positions, weights and log weights as tensors; for no kind, of all four kinds."""
-    # With a placement, which is then of numbers only, points and their weights.
     # The rule comes in parts: the compiler cannot pass one that was made while tracing.
-    key = (family, settings, placement, kind, dtype, device)
+    key = (family, settings, kind, dtype, device)
     if key not in _tables:
         rule = family(*settings)
         arrays = _all_kinds(rule) if kind is None else placed_table(rule, kind)
-        if placement is not None:
-            arrays = _placed(arrays, placement)
-        if len(_tables) >= _MOST_TABLES:
-            del _tables[next(iter(_tables))]
-        # Never an inference tensor, whatever mode the first caller was in.
-        with torch.inference_mode(False):
-            _tables[key] = tuple(
-                torch.tensor(a, dtype=accumulator(dtype), device=device) for a in arrays
-            )
+        _tables[key] = _cast(arrays, dtype, device)
     return _tables[key]
 
 
@@ -83,12 +72,27 @@ def _all_kinds(rule: FixedRule) -> tuple[Array, ...]:
     return tuple(np.stack(column, -1) for column in zip(*rows, strict=True))
 
 
-def _placed(arrays: tuple[Array, ...], placement: Placement) -> tuple[Array, ...]:
-    positions, weights, log_weights = arrays
-    _, anchor, span, length = placement
+def _cast(arrays: tuple[Array, ...], dtype: torch.dtype, device: torch.device) -> Table:
+    # Never an inference tensor, whatever mode the first caller was in.
+    with torch.inference_mode(False):
+        return tuple(
+            torch.tensor(a, dtype=accumulator(dtype), device=device) for a in arrays
+        )
+
+
+@lru_cache(maxsize=256)
+def _placed_table(
+    rule: FixedRule, extent: Extent, dtype: torch.dtype, device: torch.device
+) -> Table | None:
+    """Points between two numbers with their weights; None if there is no length."""
+    kind, anchor, span, length = place(extent)
+    if length == 0:
+        return None
+    assert isinstance(kind, int)  # noqa: S101
+    positions, weights, log_weights = placed_table(rule, kind)
     with np.errstate(invalid="ignore"):
         logs = log_weights + np.log(length)  # nan if reversed: no log of the integral
-    return positions * span + anchor, weights * length, logs
+    return _cast((positions * span + anchor, weights * length, logs), dtype, device)
 
 
 def _block_table(
@@ -124,7 +128,7 @@ def _table(
     kind = placement.kind
     dtype, device = integrand.dtype, integrand.device
     if isinstance(kind, Tensor):
-        tables = _cached_table(type(rule), rule.settings, None, None, dtype, device)
+        tables = _cached_table(type(rule), rule.settings, None, dtype, device)
         # (n, 4) indexed by the kind of each element: (n, *batch). Not by brackets,
         # which read a single kind on the host, impossible below vmap.
         missing = len(integrand.batch_shape) - kind.ndim
@@ -135,7 +139,7 @@ def _table(
         )
     if rule.n > _LONGEST_TABLE:
         return _block_table(rule, kind, integrand, add, start, stop)
-    tables = _cached_table(type(rule), rule.settings, None, kind, dtype, device)
+    tables = _cached_table(type(rule), rule.settings, kind, dtype, device)
     if start == 0 and stop == rule.n:
         return tables
     return tuple(t[start:stop] for t in tables)
@@ -177,45 +181,41 @@ def _spread(points: Tensor, integrand: Integrand) -> Tensor:
 
 def apply_fixed(
     rule: FixedRule,
-    placement: Placement,
+    extent: Extent,
     integrand: Integrand,
     add: Sum,
     memory: int | None,
 ) -> Tensor:
     """The integral, or its log, by a fixed rule."""
+    n, dtype, batch = rule.n, integrand.dtype, integrand.batch_shape
+    whole = torch.compiler.is_compiling()
+    size = block_size(n, dtype.itemsize * math.prod(batch), memory, whole=whole)
+    if _of_numbers(extent) and n <= min(size, _LONGEST_TABLE) and not whole:
+        # Nothing to place and nothing to scale: most of the time of a small integral.
+        placed = _placed_table(rule, extent, dtype, integrand.device)
+        if placed is not None:
+            points, weights, log_weights = placed
+            points = points.clone()  # an integrand may write to its points
+            if batch or points.dtype != dtype:
+                points = _spread(_aligned(points, integrand), integrand)
+            return as_result(add(weights, log_weights, integrand(points)), integrand)
+    placement = place(extent)
     kind, _, _, length = placement
     if isinstance(kind, Tensor) and readable(kind):
         for each in set(kind.flatten().tolist()):
             placed_table(rule, each)  # says so if the rule does not fit
-    bytes_each = integrand.dtype.itemsize * math.prod(integrand.batch_shape)
-    whole = torch.compiler.is_compiling()
-    size = block_size(rule.n, bytes_each, memory, whole=whole)
-    if size >= rule.n and rule.n <= _LONGEST_TABLE and _of_numbers(placement):
-        # Nothing to place and nothing to scale: most of the time of a small integral.
-        points, weights, log_weights = _cached_table(
-            type(rule),
-            rule.settings,
-            placement,
-            kind,  # type: ignore[arg-type]
-            integrand.dtype,
-            integrand.device,
-        )
-        # A copy, as an integrand may write to its points.
-        points = _aligned(points.clone(), integrand)
-        values = integrand(_spread(points, integrand))
-        return as_result(add(weights, log_weights, values), integrand)
     part = partial(_part, rule, placement, integrand, add)
-    if size >= rule.n:
-        total = part(0, rule.n)
-    else:
-        total = sum_blocks(part, rule.n, size, add)
+    total = part(0, n) if size >= n else sum_blocks(part, n, size, add)
     if isinstance(length, Tensor):
-        length = length.expand(integrand.batch_shape)
+        length = length.expand(batch)
     return as_result(add.scale(total, length), integrand)
 
 
-def _of_numbers(placement: Placement) -> bool:
-    """Whether no limit is a tensor, and the domain has a length."""
-    if any(isinstance(value, Tensor) for value in placement):
-        return False
-    return bool(placement.length)
+def _of_numbers(extent: Extent) -> bool:
+    lower, upper, loc, scale = extent
+    return not (
+        isinstance(lower, Tensor)
+        or isinstance(upper, Tensor)
+        or isinstance(loc, Tensor)
+        or isinstance(scale, Tensor)
+    )
