@@ -19,6 +19,7 @@ from torch_mlcalc.losses import (
 from torch_mlcalc.optim import SGD
 from torch_mlcalc.quadrature import (
     AdaptiveGaussHermite,
+    Box,
     ClenshawCurtis,
     Domain,
     DoubleExponential,
@@ -55,6 +56,7 @@ __all__ = [
     "SGD",
     "AdaptiveGaussHermite",
     "Antiderivative",
+    "Box",
     "ClenshawCurtis",
     "Domain",
     "DoubleExponential",

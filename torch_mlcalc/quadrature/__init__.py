@@ -1,6 +1,7 @@
 """Integrals: domains, rules, and the functions that join them."""
 
 from torch_mlcalc.quadrature.adaptive_hermite import AdaptiveGaussHermite
+from torch_mlcalc.quadrature.cubature.box import Box
 from torch_mlcalc.quadrature.cumulative import cumulative_integrate
 from torch_mlcalc.quadrature.domains import (
     Domain,
@@ -41,6 +42,7 @@ from torch_mlcalc.quadrature.sampled import cumulative_simpson, simpson
 
 __all__ = [
     "AdaptiveGaussHermite",
+    "Box",
     "ClenshawCurtis",
     "Domain",
     "DoubleExponential",

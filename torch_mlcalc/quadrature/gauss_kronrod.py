@@ -28,8 +28,8 @@ from torch_mlcalc.quadrature.variables import Jobs, identity
 #: resolved, less than 2^-20.
 SLOW = 0.05
 
-#: Times in a row that a cell may converge slowly: it holds a singularity then, or a peak
-#: far narrower than it is.
+#: Times in a row that a cell may converge slowly: by then it holds a singularity, or a
+#: peak far narrower than it is.
 PATIENCE = 2
 
 #: Parts that such a cell is cut into. To close in on a point, cutting into 4 costs as

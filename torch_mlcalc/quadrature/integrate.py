@@ -2,26 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
+from torch_mlcalc.quadrature import checks
 from torch_mlcalc.quadrature.adaptive import estimate_of, find, freeze, value_of
 from torch_mlcalc.quadrature.apply import apply_rule
 from torch_mlcalc.quadrature.checks import (
     Settings,
     check,
     refuse_fixed,
-    refuse_reversed,
     refuse_tolerance,
 )
+from torch_mlcalc.quadrature.cubature import engine as cubature
+from torch_mlcalc.quadrature.cubature import problem as solid
+from torch_mlcalc.quadrature.cubature.box import Solid
 from torch_mlcalc.quadrature.domains import Domain
 from torch_mlcalc.quadrature.estimate import Estimate
 from torch_mlcalc.quadrature.integrand import Function
 from torch_mlcalc.quadrature.plan import Plan
 from torch_mlcalc.quadrature.problem import Breakpoints, pose
-from torch_mlcalc.quadrature.rules import FixedRule, Rule
+from torch_mlcalc.quadrature.rules import Rule
+
+
+class Engine(NamedTuple):
+    """What an integral goes through, on a line or in several dimensions."""
+
+    pose: Callable[..., Any]
+    refuse_reversed: Callable[[Any], None]
+    apply_rule: Callable[..., Tensor]
+    find: Callable[..., Any]
+    value_of: Callable[[Any], Tensor]
+    estimate_of: Callable[[Any], Estimate]
+    plan_of: Callable[[Any], Plan]
+
+
+_LINE = Engine(
+    pose, checks.refuse_reversed, apply_rule, find, value_of, estimate_of, freeze
+)
+_SOLID = Engine(
+    solid.pose,
+    cubature.refuse_reversed,
+    cubature.apply_rule,
+    cubature.find,
+    cubature.value_of,
+    cubature.estimate_of,
+    cubature.plan_of,
+)
+
+
+def _engine(domain: Domain) -> Engine:
+    return _SOLID if isinstance(domain, Solid) else _LINE
 
 
 def integrate(
@@ -36,6 +70,7 @@ def integrate(
     atol: float | None = None,
     max_evals: int | None = None,
     memory: int | None = None,
+    generator: torch.Generator | None = None,
     on_failure: str = "warn",
     progress: bool = False,
 ) -> Tensor:
@@ -48,7 +83,8 @@ def integrate(
 
     Args:
         integrand: Function of the points and ``args``. It gets points of shape
-            ``(n, *batch)`` and returns ``(n, *batch, *event)``.
+            ``(n, *batch)`` on a line, ``(n, *batch, d)`` on a :class:`Box`, and
+            returns ``(n, *batch, *event)``.
         domain: Where to integrate.
         rule: How; by default adaptive Gauss-Kronrod on finite intervals, and
             double-exponential at singular or infinite ends.
@@ -65,6 +101,8 @@ def integrate(
         max_evals: Points that each integral may use.
         memory: Bytes that a block of points with its values may use, about; by
             default a block fits the cache.
+        generator: What seeds a random rule, or the choice of nodes in many dimensions;
+            without one, the same call gives the same bits. Random rules only.
         on_failure: ``"warn"``, ``"raise"`` or ``"ignore"`` integrals that did not
             converge.
         progress: Whether to show a bar that counts points (needs tqdm).
@@ -96,13 +134,14 @@ def integrate(
         P. J. Davis, P. Rabinowitz, "Methods of Numerical Integration", 2nd ed.,
         Academic Press 1984.
     """
-    settings = Settings(rtol, atol, max_evals, memory, on_failure)
+    settings = Settings(rtol, atol, max_evals, memory, on_failure, generator)
     call = check(integrand, domain, rule, settings, progress)
-    problem = pose(call, domain, args, batch_shape, breakpoints)
-    if isinstance(rule, (FixedRule, Plan)):
+    engine = _engine(domain)
+    problem = engine.pose(call, domain, args, batch_shape, breakpoints)
+    if rule is not None and rule.fixed:
         refuse_tolerance(rule, settings)
-        return apply_rule(problem, rule, settings, log=False)
-    return value_of(find(problem, rule, settings, log=False))
+        return engine.apply_rule(problem, rule, settings, log=False)
+    return engine.value_of(engine.find(problem, rule, settings, log=False))
 
 
 def integrate_with_error(
@@ -117,6 +156,7 @@ def integrate_with_error(
     atol: float | None = None,
     max_evals: int | None = None,
     memory: int | None = None,
+    generator: torch.Generator | None = None,
     on_failure: str = "warn",
     progress: bool = False,
 ) -> Estimate:
@@ -133,6 +173,7 @@ def integrate_with_error(
         atol: Wanted absolute error.
         max_evals: Points that each integral may use.
         memory: Bytes that a block may use.
+        generator: What seeds a random rule.
         on_failure: ``"warn"``, ``"raise"`` or ``"ignore"``.
         progress: Whether to show a bar.
 
@@ -151,11 +192,12 @@ def integrate_with_error(
         >>> estimate.value, mlc.Status(int(estimate.status)).name
         (tensor(1.7183), 'CONVERGED')
     """
-    settings = Settings(rtol, atol, max_evals, memory, on_failure)
+    settings = Settings(rtol, atol, max_evals, memory, on_failure, generator)
     call = check(integrand, domain, rule, settings, progress)
     refuse_fixed(rule)
-    problem = pose(call, domain, args, batch_shape, breakpoints)
-    return estimate_of(find(problem, rule, settings, log=False))
+    engine = _engine(domain)
+    problem = engine.pose(call, domain, args, batch_shape, breakpoints)
+    return engine.estimate_of(engine.find(problem, rule, settings, log=False))
 
 
 def log_integrate(
@@ -170,6 +212,7 @@ def log_integrate(
     atol: float | None = None,
     max_evals: int | None = None,
     memory: int | None = None,
+    generator: torch.Generator | None = None,
     on_failure: str = "warn",
     progress: bool = False,
 ) -> Tensor:
@@ -191,6 +234,7 @@ def log_integrate(
         atol: The same; the larger of the two counts.
         max_evals: Points that each integral may use.
         memory: Bytes that a block may use.
+        generator: What seeds a random rule.
         on_failure: ``"warn"``, ``"raise"`` or ``"ignore"``.
         progress: Whether to show a bar.
 
@@ -208,14 +252,15 @@ def log_integrate(
         >>> mlc.log_integrate(lambda x: 1000 - x * x / 2, mlc.RealLine())
         tensor(1000.9189)
     """
-    settings = Settings(rtol, atol, max_evals, memory, on_failure)
+    settings = Settings(rtol, atol, max_evals, memory, on_failure, generator)
     call = check(log_integrand, domain, rule, settings, progress)
-    problem = pose(call, domain, args, batch_shape, breakpoints)
-    refuse_reversed(problem.extent)
-    if isinstance(rule, (FixedRule, Plan)):
+    engine = _engine(domain)
+    problem = engine.pose(call, domain, args, batch_shape, breakpoints)
+    engine.refuse_reversed(problem)
+    if rule is not None and rule.fixed:
         refuse_tolerance(rule, settings)
-        return apply_rule(problem, rule, settings, log=True)
-    return value_of(find(problem, rule, settings, log=True))
+        return engine.apply_rule(problem, rule, settings, log=True)
+    return engine.value_of(engine.find(problem, rule, settings, log=True))
 
 
 def log_integrate_with_error(
@@ -230,6 +275,7 @@ def log_integrate_with_error(
     atol: float | None = None,
     max_evals: int | None = None,
     memory: int | None = None,
+    generator: torch.Generator | None = None,
     on_failure: str = "warn",
     progress: bool = False,
 ) -> Estimate:
@@ -246,6 +292,7 @@ def log_integrate_with_error(
         atol: The same; the larger of the two counts.
         max_evals: Points that each integral may use.
         memory: Bytes that a block may use.
+        generator: What seeds a random rule.
         on_failure: ``"warn"``, ``"raise"`` or ``"ignore"``.
         progress: Whether to show a bar.
 
@@ -266,12 +313,13 @@ def log_integrate_with_error(
         >>> estimate.value, bool(estimate.error < 1e-3)
         (tensor(0.9189), True)
     """
-    settings = Settings(rtol, atol, max_evals, memory, on_failure)
+    settings = Settings(rtol, atol, max_evals, memory, on_failure, generator)
     call = check(log_integrand, domain, rule, settings, progress)
     refuse_fixed(rule)
-    problem = pose(call, domain, args, batch_shape, breakpoints)
-    refuse_reversed(problem.extent)
-    return estimate_of(find(problem, rule, settings, log=True))
+    engine = _engine(domain)
+    problem = engine.pose(call, domain, args, batch_shape, breakpoints)
+    engine.refuse_reversed(problem)
+    return engine.estimate_of(engine.find(problem, rule, settings, log=True))
 
 
 def adapt(
@@ -287,6 +335,7 @@ def adapt(
     atol: float | None = None,
     max_evals: int | None = None,
     memory: int | None = None,
+    generator: torch.Generator | None = None,
     on_failure: str = "warn",
     progress: bool = False,
 ) -> Plan:
@@ -304,6 +353,7 @@ def adapt(
         atol: Wanted absolute error.
         max_evals: Points that each integral may use.
         memory: Bytes that a block may use.
+        generator: What seeds a random rule.
         on_failure: ``"warn"``, ``"raise"`` or ``"ignore"``.
         progress: Whether to show a bar.
 
@@ -322,10 +372,11 @@ def adapt(
         >>> mlc.integrate(lambda x: x * torch.sqrt(x), mlc.Interval(0, 2), plan)
         tensor(2.2627)
     """
-    settings = Settings(rtol, atol, max_evals, memory, on_failure)
+    settings = Settings(rtol, atol, max_evals, memory, on_failure, generator)
     call = check(integrand, domain, rule, settings, progress)
     refuse_fixed(rule)
-    problem = pose(call, domain, args, batch_shape, breakpoints)
+    engine = _engine(domain)
+    problem = engine.pose(call, domain, args, batch_shape, breakpoints)
     if log:
-        refuse_reversed(problem.extent)
-    return freeze(find(problem, rule, settings, log=log))
+        engine.refuse_reversed(problem)
+    return engine.plan_of(engine.find(problem, rule, settings, log=log))
