@@ -1,6 +1,7 @@
 """Calculus for PyTorch training: exact losses, a hand-written SGD, integrals."""
 
 from torch_mlcalc import testing
+from torch_mlcalc.density import NormalizedDensity
 from torch_mlcalc.layers import Antiderivative, Integral, LogNormalizer
 from torch_mlcalc.losses import (
     HuberLoss,
@@ -77,6 +78,7 @@ __all__ = [
     "LogCoshLoss",
     "LogNormalizer",
     "MSELoss",
+    "NormalizedDensity",
     "Plan",
     "QuantileLoss",
     "RealLine",

@@ -24,7 +24,7 @@ from torch_mlcalc.quadrature.integrand import Function, Integrand, as_result, bi
 from torch_mlcalc.quadrature.integrate import integrate
 from torch_mlcalc.quadrature.panels import Reach, find_panels
 from torch_mlcalc.quadrature.placement import ABOVE, BELOW, FINITE
-from torch_mlcalc.quadrature.primitive import Primitive
+from torch_mlcalc.quadrature.primitive import Mesh, Primitive
 from torch_mlcalc.quadrature.problem import as_breakpoints, full, per_element
 from torch_mlcalc.quadrature.rules import Array, FixedRule, Rule
 
@@ -131,6 +131,13 @@ def tabulate(
     integrand: Integrand, extent: Extent, inner: Tensor | None, settings: Settings
 ) -> Primitive:
     """The antiderivative of an integrand over the range ``extent``, ready for use."""
+    return Primitive(integrand, find_mesh(integrand, extent, inner, settings))
+
+
+def find_mesh(
+    integrand: Integrand, extent: Extent, inner: Tensor | None, settings: Settings
+) -> Mesh:
+    """The panels that an antiderivative needs, and a report on what went wrong."""
     with frozen():
         rows = [full(limit, integrand) for limit in extent]
         rows += [] if inner is None else list(per_element(inner, integrand))
@@ -152,14 +159,14 @@ def tabulate(
             torch.finfo(integrand.dtype).eps,
             settings.max_evals,
         )
-    report(found.status, _detail(found.status), settings.on_failure, stacklevel=4)
+    report(found.status, _detail(found.status), settings.on_failure, stacklevel=5)
     columns = np.concatenate([np.stack(reach), found.edges, found.status[None]])
     columns = columns.reshape((-1, *lead, *integrand.batch_shape))
     with torch.inference_mode(False):
         placed = write(
             np.moveaxis(columns, 0, len(lead)).copy(), mark, integrand.device
         )
-    return Primitive(integrand, Reach(*placed[:3]), placed[3:-1], placed[-1])
+    return Mesh(Reach(*placed[:3]), placed[3:-1], placed[-1])
 
 
 def _mark(table: Tensor, integrand: Integrand) -> Tensor | None:

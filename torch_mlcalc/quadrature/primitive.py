@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,10 +11,24 @@ from torch import Tensor
 from torch_mlcalc.quadrature.contract import accumulator
 from torch_mlcalc.quadrature.host import dual_level, transforming
 from torch_mlcalc.quadrature.integrand import Integrand
-from torch_mlcalc.quadrature.panels import NODES, Reach, series
+from torch_mlcalc.quadrature.panels import NODES, Reach, at_end, series
 
 #: Bisections that bring a bracket of length 2 below the spacing of float64 at 1.
 BISECTIONS = 54
+
+
+class Mesh(NamedTuple):
+    """The panels of a batch of antiderivatives.
+
+    Attributes:
+        reach: The ranges, ``(*batch)``.
+        edges: Edges of the panels in ``u``, ``(panels + 1, *batch)``.
+        status: How the search for them ended, ``(*batch)``.
+    """
+
+    reach: Reach
+    edges: Tensor
+    status: Tensor
 
 
 class Primitive:
@@ -32,42 +47,48 @@ class Primitive:
         18.17, https://dlmf.nist.gov/18
     """
 
-    def __init__(
-        self, integrand: Integrand, reach: Reach, edges: Tensor, status: Tensor
-    ) -> None:
+    def __init__(self, integrand: Integrand, mesh: Mesh) -> None:
         """Evaluate the integrand on a mesh.
 
         Args:
             integrand: What is integrated.
-            reach: The ranges, ``(*batch)``.
-            edges: Edges of the panels in ``u``, ``(panels + 1, *batch)``.
-            status: How the search for them ended, ``(*batch)``.
+            mesh: The panels.
         """
-        self.integrand, self.reach, self.edges = integrand, reach, edges
-        self.status = status
-        low, high = edges[:-1], edges[1:]
+        self.integrand = integrand
+        self.reach, self.edges, self.status = mesh
+        low, high = self.edges[:-1], self.edges[1:]
         self.middle, self.half = (low + high) / 2, (high - low) / 2
-        table = series(NODES)
-        nodes = torch.tensor(table.nodes, device=edges.device)
-        # A panel of no length, which fills up a batch, takes the place of the first.
-        middle = torch.where(self.half > 0, self.middle, self.middle[:1])
-        u = middle + self.half * nodes.reshape(-1, *(1,) * edges.ndim)
-        points, slope = reach.points(u)
+        points, slope = self._nodes()
         batch = integrand.batch_shape
-        values = integrand(points.to(integrand.dtype).reshape(-1, *batch))
-        values = values.reshape(*u.shape, *values.shape[1 + len(batch) :])
+        points = points.to(integrand.dtype)
+        values = integrand(points.reshape(-1, *batch))
+        values = values.reshape(*points.shape, *values.shape[1 + len(batch) :])
         wide = accumulator(values.dtype)
         values = values.to(wide)
         real = values.real.dtype if values.is_complex() else wide
         weights = (slope * self.half).to(real)
-        weights = weights.reshape(weights.shape + (1,) * (values.ndim - weights.ndim))
         # Nothing is there where there is no panel, even if the integrand is infinite.
-        values = torch.where(weights > 0, values * weights, 0)
+        some = (weights > 0) & ~at_end(self.reach, points.to(torch.float64))
+        events = (1,) * (values.ndim - weights.ndim)
+        some, weights = (t.reshape(t.shape + events) for t in (some, weights))
+        values = torch.where(some, values, 0) * weights
         self.lowest = values.detach().amin() if not values.is_complex() else None
-        transform = torch.tensor(table.transform, device=edges.device).to(wide)
+        transform = torch.tensor(series(NODES).transform, device=points.device).to(wide)
         self.coefficients = torch.tensordot(transform, values, 1)
         whole = 2 * self.coefficients[0]
         self.at_edges = torch.cat([torch.zeros_like(whole[:1]), whole.cumsum(0)])
+
+    def _nodes(self) -> tuple[Tensor, Tensor]:
+        """Nodes of all panels and their slope, ``(NODES, panels, *batch)``."""
+        nodes = torch.tensor(series(NODES).nodes, device=self.edges.device)
+        # A panel of no length, which fills up a batch, takes the place of the first.
+        middle = torch.where(self.half > 0, self.middle, self.middle[:1])
+        u = middle + self.half * nodes.reshape(-1, *(1,) * self.edges.ndim)
+        return self.reach.points(u)
+
+    def nodes(self) -> Tensor:
+        """Points at which the integrand was evaluated, ``(n, *batch)``."""
+        return self._nodes()[0].flatten(0, 1)
 
     @property
     def total(self) -> Tensor:

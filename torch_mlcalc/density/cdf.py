@@ -1,0 +1,213 @@
+"""Distribution function, quantiles and mode of a density in one dimension."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torch_mlcalc.density.support import extent_of
+from torch_mlcalc.quadrature.cumulative import MAX_EVALS, Settings, find_mesh
+from torch_mlcalc.quadrature.domains import Extent
+from torch_mlcalc.quadrature.estimate import Tolerance, report
+from torch_mlcalc.quadrature.host import read
+from torch_mlcalc.quadrature.integrand import Integrand
+from torch_mlcalc.quadrature.integrate import log_integrate
+from torch_mlcalc.quadrature.mode import expand
+from torch_mlcalc.quadrature.primitive import Mesh, Primitive
+from torch_mlcalc.quadrature.problem import as_breakpoints
+from torch_mlcalc.quadrature.rules import Array
+
+if TYPE_CHECKING:
+    from torch_mlcalc.density.normalized import NormalizedDensity
+
+#: Peaks of a density at which its panels are split to begin with.
+PEAKS = 6
+
+#: Tolerance of the cdf in units of the default one. The smooth densities of the tests
+#: need a fifth more panels for it, and their quantiles get two more digits.
+SHARPER = 1e-2
+
+_OFF = (
+    " The distribution function does not end at 1, but at another integral of the "
+    "density: something is too narrow for the nodes of one of the two; pass "
+    "breakpoints= at it."
+)
+
+
+@dataclass
+class Quantiles:
+    """The panels on which the distribution function of each density is known."""
+
+    mesh: Mesh
+
+    @staticmethod
+    def of(density: NormalizedDensity) -> Quantiles:
+        """Find the panels, starting from the peaks that the normaliser has seen."""
+        with torch.no_grad():
+            at, height, peaks = _peaks(density)
+            log_z = density.log_normalizer.detach()
+            # Mass over height: the width of any peak, with tails or without.
+            width = torch.exp(log_z - height)
+            lower, upper = extent_of(density.domain)[:2]
+            eps = torch.finfo(density.dtype).eps
+            budget = density._search["max_evals"] or MAX_EVALS
+            # Judged below, by the total.
+            settings = Settings(Tolerance(SHARPER * eps**0.5, 0.0), budget, "ignore")
+            width = torch.where((width > 0) & width.isfinite(), width, 1)
+            extent = Extent(lower, upper, at, width)
+            if density.breakpoints is not None:
+                given = as_breakpoints(density.breakpoints).to(peaks)
+                own = (1,) * (peaks.ndim - given.ndim)
+                given = given.reshape(given.shape[:1] + own + given.shape[1:])
+                peaks = torch.cat([peaks, given.expand(-1, *peaks.shape[1:])])
+            # A peak far from the highest is narrow in the variable of the panels.
+            peaks = torch.cat([peaks, *(peaks[1:] + k * width for k in (-4, 4))])
+            mesh = find_mesh(_probability(density), extent, peaks, settings)
+            total = Primitive(_probability(density), mesh).total
+        off = read((total - 1).abs() > eps**0.4) > 0
+        report(off * 1, _OFF, density._search["on_failure"], stacklevel=5)
+        return Quantiles(mesh)
+
+    def cdf(self, density: NormalizedDensity, points: Tensor) -> Tensor:
+        """Probabilities of points ``(m, *batch)``."""
+        primitive = self._primitive(density)
+        return (primitive(points) / primitive.total).clamp(0, 1)
+
+    def icdf(self, density: NormalizedDensity, probability: Tensor) -> Tensor:
+        """Points of probabilities ``(m, *batch)``."""
+        primitive = self._primitive(density)
+        x = primitive.invert(probability * primitive.total)
+        lower, upper = (
+            torch.as_tensor(t, dtype=density.dtype, device=density.device)
+            for t in extent_of(density.domain)[:2]
+        )
+        x = torch.where(probability <= 0, lower, x)
+        x = torch.where(probability >= 1, upper, x)
+        valid = (probability >= 0) & (probability <= 1)
+        return torch.where(valid, x, torch.nan)
+
+    def mode(self, density: NormalizedDensity) -> Tensor:
+        """The highest point: from the highest node, by golden section and Newton."""
+        integrand = _integrand(density)
+        with torch.no_grad():
+            low, high = self._bracket(density)
+            for _ in range(GOLDEN_STEPS):
+                left = high - GOLDEN * (high - low)
+                right = low + GOLDEN * (high - low)
+                values = integrand(torch.cat([left, right]))
+                better = values[:1] >= values[1:]
+                low, high = (
+                    torch.where(better, low, left),
+                    torch.where(better, right, high),
+                )
+            at = (low + high) / 2
+        for _ in range(2):
+            here = expand(integrand, at)
+            width = torch.where(here.curvature < 0, -here.curvature, 1)
+            step = here.slope / width
+            # At an end of the support the slope is not 0, and the mode stands still.
+            flat = (here.curvature < 0) & (step.abs() < 1e-3 * width.rsqrt())
+            at = at + torch.where(flat, step, 0)
+        return at[0]
+
+    def _bracket(self, density: NormalizedDensity) -> tuple[Tensor, Tensor]:
+        """Nodes on both sides of the highest one, ``(1, *batch)``."""
+        primitive = self._primitive(density)
+        x = primitive.nodes()
+        order = x.argsort(0)
+        x = x.gather(0, order)
+        value = _integrand(density)(x.to(density.dtype))
+        best = value.argmax(0, keepdim=True)
+        low = x.gather(0, (best - 1).clamp(min=0))
+        high = x.gather(0, (best + 1).clamp(max=len(x) - 1))
+        lower, upper = (
+            torch.as_tensor(t, dtype=x.dtype, device=x.device).expand_as(low)
+            for t in extent_of(density.domain)[:2]
+        )
+        low = torch.where((best == 0) & lower.isfinite(), lower, low)
+        high = torch.where((best == len(x) - 1) & upper.isfinite(), upper, high)
+        return low.to(density.dtype), high.to(density.dtype)
+
+    def _primitive(self, density: NormalizedDensity) -> Primitive:
+        return Primitive(_probability(density), self.mesh)
+
+
+#: Inverse golden ratio, and steps that shrink a bracket to 1e-8 of its length, where
+#: values cannot tell points apart any more; Newton steps do the rest.
+GOLDEN, GOLDEN_STEPS = (5**0.5 - 1) / 2, 38
+
+
+def _integrand(density: NormalizedDensity) -> Integrand:
+    return Integrand(
+        density.log_unnormalized,
+        density.args,
+        tuple(density.batch_shape),
+        density.dtype,
+        density.device,
+    )
+
+
+def _probability(density: NormalizedDensity) -> Integrand:
+    """The density itself, with the normaliser as a constant: it cancels in the cdf."""
+    log_z = density.log_normalizer.detach()
+
+    def probability(points: Tensor, log_z: Tensor, *args: Any) -> Tensor:  # noqa: ANN401
+        return torch.exp(density.log_unnormalized(points, *args) - log_z)
+
+    return Integrand(
+        probability,
+        (log_z, *density.args),
+        tuple(density.batch_shape),
+        density.dtype,
+        density.device,
+    )
+
+
+def _peaks(density: NormalizedDensity) -> tuple[Tensor, Tensor, Tensor]:
+    """Highest point and its log density ``(*batch)``, and peaks ``(k, *batch)``."""
+    batch = tuple(density.batch_shape)
+    count = int(np.prod(batch, dtype=int))
+    index = torch.arange(count, device=density.device).reshape(batch)
+    seen: list[tuple[Array, Array, Array]] = []
+
+    def record(points: Tensor, index: Tensor, *args: Any) -> Tensor:  # noqa: ANN401
+        values = density.log_unnormalized(points, *args)
+        triple = (index.expand_as(points), points, values)
+        seen.append(tuple(read(t).ravel() for t in triple))  # type: ignore[arg-type]
+        return values
+
+    log_integrate(
+        record,
+        density.domain,
+        density._plan,
+        args=(index, *density.args),
+        batch_shape=batch,
+        breakpoints=density.breakpoints,
+    )
+    element, x, value = (np.concatenate(c) for c in zip(*seen, strict=True))
+    order = np.lexsort((x, element))
+    element, x, value = element[order].astype(int), x[order], value[order]
+    value = np.where(np.isnan(value), -np.inf, value)
+    edge = np.flatnonzero(np.diff(element)) + 1
+    before = np.concatenate([[-np.inf], value[:-1]])
+    after = np.concatenate([value[1:], [-np.inf]])
+    before[edge], after[edge - 1] = -np.inf, -np.inf
+    peak = np.flatnonzero((value >= before) & (value > after))
+    # Highest first within each element.
+    peak = peak[np.lexsort((-value[peak], element[peak]))]
+    rank = np.arange(peak.size) - np.searchsorted(element[peak], element[peak])
+    table = np.zeros((PEAKS, count))
+    height = np.full(count, 0.0)
+    top = peak[rank == 0]
+    # Where there are fewer peaks, the highest stands for the others.
+    table[:, element[top]] = x[top]
+    height[element[top]] = value[top]
+    keep = rank < PEAKS
+    table[rank[keep], element[peak[keep]]] = x[peak[keep]]
+    tensor = torch.as_tensor(table, device=density.device).reshape((PEAKS, *batch))
+    tall = torch.as_tensor(height, device=density.device).reshape(batch)
+    return tensor[0].to(density.dtype), tall.to(density.dtype), tensor.to(density.dtype)

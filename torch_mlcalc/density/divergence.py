@@ -1,0 +1,62 @@
+"""Kullback-Leibler divergences of normalised densities, in torch's own registry."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, register_kl
+
+from torch_mlcalc.density.normalized import NormalizedDensity
+from torch_mlcalc.quadrature.domains import domain_of
+
+
+def register_divergences() -> None:
+    r"""Make :func:`torch.distributions.kl_divergence` take a NormalizedDensity.
+
+    .. math:: D(p \,\|\, q) = \int p(x) \log \frac{p(x)}{q(x)}\,dx
+
+    It is infinite where p has mass outside of the support of q.
+    """
+    register_kl(NormalizedDensity, Distribution)(_from_density)
+    register_kl(Distribution, NormalizedDensity)(_to_density)
+    register_kl(NormalizedDensity, NormalizedDensity)(_from_density)
+
+
+def _from_density(p: NormalizedDensity, q: Distribution) -> Tensor:
+    if p.event_shape != q.event_shape:
+        raise ValueError(
+            f"p has event_shape {tuple(p.event_shape)} and q {tuple(q.event_shape)}; "
+            "they must be equal."
+        )
+    batch = torch.broadcast_shapes(p.batch_shape, q.batch_shape)
+    p = p if batch == p.batch_shape else p.expand(batch)
+    log_z = p.log_normalizer
+    return p.expectation(lambda x: p._log_density(x) - log_z - log_prob_anywhere(q, x))
+
+
+def _to_density(p: Distribution, q: NormalizedDensity) -> Tensor:
+    domain = domain_of(p)
+    density = NormalizedDensity(
+        lambda x: log_prob_anywhere(p, x), domain, batch_shape=p.batch_shape
+    )
+    return _from_density(density, q)
+
+
+def log_prob_anywhere(distribution: Distribution, x: Tensor) -> Tensor:
+    """Log density, minus infinity outside of the support instead of an error."""
+    try:
+        support = distribution.support
+    except NotImplementedError:
+        support = None
+    if support is None:
+        return distribution.log_prob(x)
+    inside = support.check(x)
+    if bool(inside.all()):
+        return distribution.log_prob(x)
+    home = x[inside][:1] if inside.any() else None
+    if home is None or support.event_dim:
+        return torch.full(inside.shape, -math.inf, dtype=x.dtype, device=x.device)
+    values = distribution.log_prob(torch.where(inside, x, home.reshape(())))
+    return torch.where(inside, values, -math.inf)

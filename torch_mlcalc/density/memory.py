@@ -1,0 +1,66 @@
+"""What a density has found out, kept until a tensor that it depends on changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from torch_mlcalc.quadrature.host import dual_level, transforming
+from torch_mlcalc.testing.captured import find_captured
+
+T = TypeVar("T")
+
+
+class Memory:
+    """Results by name, forgotten when a tensor is replaced or written to.
+
+    Known are the tensors that the given objects reach: args, limits, parameters of
+    modules, closures, globals. Every in-place write, such as that of an optimiser, has
+    raised the version counter of its tensor. Within a transform of torch.func or
+    forward mode tensors are wrapped, and nothing is kept.
+    """
+
+    def __init__(self, *roots: object) -> None:
+        """Begin with nothing.
+
+        Args:
+            roots: What results depend on.
+        """
+        self._roots = {str(i): root for i, root in enumerate(roots)}
+        self._tensors: list[Tensor] = []
+        self._versions: list[int] = []
+        self._results: dict[str, Any] = {}
+
+    def recall(self, name: str, make: Callable[[], T]) -> T:
+        """The result of this name, made if it is not known or out of date."""
+        if transforming() or dual_level():
+            return make()
+        found = find_captured(self._roots)
+        tensors = [*found.tensors.values(), *found.computed.values()]
+        versions = [-1 if t.is_inference() else t._version for t in tensors]
+        same = len(tensors) == len(self._tensors) and versions == self._versions
+        if not same or any(
+            a is not b for a, b in zip(tensors, self._tensors, strict=True)
+        ):
+            self._tensors, self._versions, self._results = tensors, versions, {}
+        if name not in self._results:
+            result = make()
+            if isinstance(result, Tensor) and result.requires_grad:
+                # Its graph can be used once; the next call needs one of its own.
+                return result
+            self._results[name] = result
+        return self._results[name]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Memory:
+        """A copy of the roots that knows nothing yet."""
+        from copy import deepcopy
+
+        return Memory(*(deepcopy(root, memo) for root in self._roots.values()))
+
+
+def gradient_wanted() -> bool:
+    """Whether what is computed now may be differentiated."""
+    return torch.is_grad_enabled() or transforming() or dual_level()

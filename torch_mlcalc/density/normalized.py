@@ -1,0 +1,497 @@
+"""A torch distribution made from any unnormalised log density."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, constraints
+
+from torch_mlcalc.density.cdf import Quantiles
+from torch_mlcalc.density.memory import Memory
+from torch_mlcalc.density.support import (
+    batch_extent,
+    event_shape,
+    extent_of,
+    support_of,
+    tensors_of,
+)
+from torch_mlcalc.quadrature.cubature.box import Solid
+from torch_mlcalc.quadrature.domains import Domain
+from torch_mlcalc.quadrature.estimate import Status, report
+from torch_mlcalc.quadrature.host import read, readable
+from torch_mlcalc.quadrature.integrand import Function, bind
+from torch_mlcalc.quadrature.integrate import (
+    adapt,
+    integrate,
+    integrate_with_error,
+    log_integrate,
+)
+from torch_mlcalc.quadrature.plan import Plan
+from torch_mlcalc.quadrature.problem import Breakpoints, as_breakpoints
+from torch_mlcalc.quadrature.rules import FixedRule, Rule
+
+
+class NormalizedDensity(Distribution):
+    r"""The distribution whose log density is a given function, up to a constant.
+
+    .. math:: p(x) = \frac{e^{\ell(x)}}{Z}, \qquad Z = \int e^{\ell(x)}\,dx
+
+    The function may be a network; with ``args`` the density is conditional, and one
+    call normalises a whole minibatch. All is differentiable in whatever the function
+    depends on. The nodes of the normaliser, and all that is without gradient, are kept
+    until a tensor that the function reaches is written to.
+
+    Args:
+        log_unnormalized: Function of points ``(n, *batch)`` and ``args`` that returns
+            the log density up to a constant, ``(n, *batch)``. Apart from tensors,
+            nothing that it depends on may change.
+        domain: The support. On a :class:`Box` points are ``(n, *batch, d)``; there is
+            no cdf then, and nothing that needs one.
+        rule: How to integrate; by default chosen as :func:`log_integrate` does.
+        args: Further arguments of the function, such as features.
+        batch_shape: Shape of the batch, if it is not that to which limits and args
+            broadcast. Args must begin with it and may have dimensions behind it.
+        breakpoints: Where the density has kinks, jumps or peaks; see
+            :func:`integrate`.
+        rtol: Wanted error of the log normaliser.
+        atol: The same; the larger of the two counts.
+        max_evals: Points that each density may use.
+        memory: Bytes that a block of points may use.
+        on_failure: ``"warn"``, ``"raise"`` or ``"ignore"`` densities that cannot be
+            normalised.
+        validate_args: Whether values are checked to be in the support, as in torch.
+
+    Shape:
+        ``batch_shape`` and ``event_shape`` as in :mod:`torch.distributions`.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument has a value or shape that does not fit.
+
+    Example:
+        >>> import torch, torch_mlcalc as mlc
+        >>> stiffness = torch.tensor([1.0, 4.0], requires_grad=True)
+        >>> p = mlc.NormalizedDensity(
+        ...     lambda x, k: -k * x**2 / 2, mlc.RealLine(), args=(stiffness,)
+        ... )
+        >>> p.log_prob(torch.zeros(2))
+        tensor([-0.9189, -0.2258], grad_fn=...)
+        >>> p.stddev
+        tensor([1.0000, 0.5000], grad_fn=...)
+        >>> p.rsample((3,)).shape
+        torch.Size([3, 2])
+
+    References:
+        M. Figurnov, S. Mohamed, A. Mnih, "Implicit Reparameterization Gradients",
+        NeurIPS 2018, equation 5, https://arxiv.org/abs/1805.08498
+    """
+
+    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012
+
+    def __init__(
+        self,
+        log_unnormalized: Function,
+        domain: Domain,
+        rule: Rule | None = None,
+        *,
+        args: Sequence[Any] = (),
+        batch_shape: Sequence[int] | None = None,
+        breakpoints: Breakpoints | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+        max_evals: int | None = None,
+        memory: int | None = None,
+        on_failure: str = "warn",
+        validate_args: bool | None = None,
+    ) -> None:
+        """Check the arguments; nothing is evaluated yet."""
+        if not isinstance(domain, Domain):
+            raise TypeError(
+                f"domain is a {type(domain).__name__}; a domain is wanted, for example "
+                "Interval(0, 1) or RealLine()."
+            )
+        if on_failure not in ("warn", "raise", "ignore"):
+            raise ValueError(
+                f"on_failure is {on_failure!r}; 'warn', 'raise' or 'ignore' is wanted."
+            )
+        if breakpoints is not None:
+            as_breakpoints(breakpoints)
+        bound = bind(log_unnormalized, batch_extent(domain), args, batch_shape)
+        self.log_unnormalized = log_unnormalized
+        self.domain = domain
+        self.rule = rule
+        self.args = bound.args
+        self.breakpoints = breakpoints
+        self.dtype, self.device = bound.dtype, bound.device
+        self._search: dict[str, Any] = {
+            "rtol": rtol,
+            "atol": atol,
+            "max_evals": max_evals,
+            "on_failure": on_failure,
+        }
+        self._block = memory
+        self.has_rsample = not isinstance(domain, Solid)
+        self._memory = Memory(
+            log_unnormalized,
+            bound.args,
+            [t for t, _ in tensors_of(domain)],
+            breakpoints,
+        )
+        super().__init__(
+            torch.Size(bound.batch_shape),
+            torch.Size(event_shape(domain)),
+            validate_args=validate_args,
+        )
+
+    @constraints.dependent_property
+    def support(self) -> constraints.Constraint:
+        """The domain, its ends included."""
+        return support_of(self.domain)
+
+    @property
+    def log_normalizer(self) -> Tensor:
+        """Log of the integral of the unnormalised density, ``(*batch)``."""
+        return self._memory.recall("log normalizer", self._log_normalizer)
+
+    @property
+    def status(self) -> Tensor:
+        """:class:`Status` of each normaliser, ``(*batch)``; 0 with a fixed rule."""
+        plan = self._plan
+        if isinstance(plan, FixedRule):
+            return torch.zeros(self.batch_shape, dtype=torch.int64)
+        return cast(Plan, plan).status
+
+    @property
+    def _plan(self) -> Rule:
+        """The nodes of the normaliser."""
+        if isinstance(self.rule, (FixedRule, Plan)):
+            return self.rule
+        return self._memory.recall("plan", self._find_plan)
+
+    def _find_plan(self) -> Rule:
+        return adapt(
+            self.log_unnormalized,
+            self.domain,
+            self.rule,
+            log=True,
+            memory=self._block,
+            **self._batch,
+            **self._search,
+        )
+
+    @property
+    def _batch(self) -> dict[str, Any]:
+        return {"args": self.args, **self._shape}
+
+    @property
+    def _shape(self) -> dict[str, Any]:
+        return {"batch_shape": self.batch_shape, "breakpoints": self.breakpoints}
+
+    def _log_normalizer(self) -> Tensor:
+        log_z = log_integrate(
+            self.log_unnormalized,
+            self.domain,
+            self._plan,
+            memory=self._block,
+            **self._batch,
+        )
+        if log_z.shape != self.batch_shape:
+            raise ValueError(
+                f"the log density has values with event dimensions "
+                f"{tuple(log_z.shape[len(self.batch_shape) :])}; one number for each "
+                "point is wanted."
+            )
+        if readable(log_z):
+            empty = read(~log_z.isfinite()).astype(bool)
+            detail = " A density without any mass, or an infinite one, has no log."
+            report(
+                empty * int(Status.SUSPECTED_DIVERGENT),
+                detail,
+                self._search["on_failure"],
+                stacklevel=5,
+            )
+        return log_z
+
+    def _points(self, value: Tensor) -> Tensor:
+        """A value as points ``(m, *batch, *event)``."""
+        shape = self.batch_shape + self.event_shape
+        sample = value.shape[: max(value.ndim - len(shape), 0)]
+        try:
+            value = value.to(self.dtype).expand(sample + shape)
+        except RuntimeError:
+            raise ValueError(
+                f"value has shape {tuple(value.shape)}, which does not end with "
+                f"batch_shape + event_shape = {tuple(shape)}."
+            ) from None
+        return value.reshape((math.prod(sample), *shape))
+
+    def _log_density(self, points: Tensor) -> Tensor:
+        """Log of the unnormalised density at points within the support."""
+        values = self.log_unnormalized(points, *self.args)
+        wanted = points.shape[: points.ndim - len(self.event_shape)]
+        if values.shape != wanted:
+            raise ValueError(
+                f"the log density got points of shape {tuple(points.shape)} and "
+                f"returned shape {tuple(values.shape)}; {tuple(wanted)} is wanted."
+            )
+        return values
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log of the density; minus infinity outside of the support.
+
+        Args:
+            value: Where, ``(*sample, *batch, *event)``.
+
+        Returns:
+            Log densities ``(*sample, *batch)``.
+
+        Raises:
+            ValueError: If a value is outside of the support and values are validated,
+                or the shape does not fit.
+        """  # noqa: DOC502
+        if self._validate_args:
+            self._validate_sample(value)
+        points = self._points(value)
+        inside = self.support.check(points)
+        here = inside.reshape(inside.shape + (1,) * len(self.event_shape))
+        home = points.detach().new_zeros(()) if bool(self.event_shape) else self._home
+        values = self._log_density(torch.where(here, points, home))
+        values = torch.where(inside, values, -math.inf) - self.log_normalizer
+        shape = value.shape[: value.ndim - len(self.event_shape)]
+        return values.reshape(torch.broadcast_shapes(shape, self.batch_shape))
+
+    @property
+    def _home(self) -> Tensor:
+        """A point inside the support of each density."""
+        lower, upper, loc, scale = (
+            torch.as_tensor(t, dtype=self.dtype, device=self.device).detach()
+            for t in extent_of(self.domain)
+        )
+        inner = torch.where(lower.isfinite(), lower + scale, upper - scale)
+        both = lower.isfinite() & upper.isfinite()
+        inner = torch.where(both, (lower + upper) / 2, inner)
+        return torch.where(lower.isinf() & upper.isinf(), loc, inner)
+
+    @property
+    def _quantiles(self) -> Quantiles:
+        if isinstance(self.domain, Solid):
+            raise NotImplementedError(
+                "a density in several dimensions has no cdf, icdf, mode or samples; "
+                "its log_prob, normaliser and expectations are there."
+            )
+        return self._memory.recall("quantiles", partial(Quantiles.of, self))
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """Probability of values up to the given ones, with gradients in both.
+
+        Args:
+            value: Where, ``(*sample, *batch)``.
+
+        Returns:
+            Probabilities of that shape.
+
+        Raises:
+            ValueError: If a value is outside of the support and values are validated.
+            NotImplementedError: In several dimensions.
+        """  # noqa: DOC502
+        if self._validate_args:
+            self._validate_sample(value)
+        points = self._points(value)
+        shape = torch.broadcast_shapes(value.shape, self.batch_shape)
+        return self._quantiles.cdf(self, points).reshape(shape)
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """Quantiles: the inverse of :meth:`cdf`, with gradients.
+
+        Args:
+            value: Probabilities, ``(*sample, *batch)``.
+
+        Returns:
+            Points of that shape, nan for what is not in [0, 1].
+
+        Raises:
+            ValueError: If a probability is not in [0, 1] and values are validated.
+            NotImplementedError: In several dimensions.
+        """  # noqa: DOC502
+        if self._validate_args and readable(value):
+            if not bool(((value >= 0) & (value <= 1)).all()):
+                raise ValueError(
+                    f"icdf got probabilities from {value.min().item()} to "
+                    f"{value.max().item()}; they must be in [0, 1]."
+                )
+        shape = torch.broadcast_shapes(value.shape, self.batch_shape)
+        points = self._points(value)
+        return self._quantiles.icdf(self, points).reshape(shape)
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        r"""Draw by the inverse cdf of uniform numbers, with the right gradient.
+
+        .. math:: \frac{dx}{d\theta} = - \frac{\partial F(x) / \partial \theta}{p(x)}
+
+        Args:
+            sample_shape: How many, in front of the batch.
+
+        Returns:
+            Samples ``(*sample_shape, *batch)``.
+
+        Raises:
+            NotImplementedError: In several dimensions.
+        """  # noqa: DOC502
+        shape = self._extended_shape(torch.Size(sample_shape))
+        uniform = torch.rand(shape, dtype=self.dtype, device=self.device)
+        # Never 0, whose quantile may be minus infinity.
+        tiny = torch.finfo(self.dtype).tiny
+        points = self._points(uniform.clamp(min=tiny))
+        return self._quantiles.icdf(self, points).reshape(shape)
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Draw without gradients.
+
+        Args:
+            sample_shape: How many, in front of the batch.
+
+        Returns:
+            Samples ``(*sample_shape, *batch)``.
+        """
+        with torch.no_grad():
+            return self.rsample(sample_shape)
+
+    def expectation(self, f: Callable[[Tensor], Tensor]) -> Tensor:
+        r"""Mean of a function, :math:`\int f(x)\,p(x)\,dx`.
+
+        Args:
+            f: Function of points ``(n, *batch, *event)`` that returns a number for each
+                or an array, ``(n, *batch, *shape)``.
+
+        Returns:
+            The mean ``(*batch, *shape)``, with the gradients of ``f`` as well.
+        """
+        return integrate(
+            self._weighted(f),
+            self.domain,
+            self._other_rule,
+            memory=self._block,
+            **self._shape,
+            **({} if self._fixed else self._search),
+        )
+
+    @property
+    def _fixed(self) -> bool:
+        return isinstance(self.rule, (FixedRule, Plan))
+
+    @property
+    def _other_rule(self) -> Rule | None:
+        """The rule for expectations: log rules are for the normaliser alone."""
+        from torch_mlcalc.quadrature.adaptive_hermite import AdaptiveGaussHermite
+
+        return None if isinstance(self.rule, AdaptiveGaussHermite) else self.rule
+
+    def _weighted(self, f: Callable[[Tensor], Tensor]) -> Function:
+        log_z = self.log_normalizer
+
+        def weighted(points: Tensor) -> Tensor:
+            p = torch.exp(self._log_density(points) - log_z)
+            values = f(points)
+            p = p.reshape(p.shape + (1,) * (values.ndim - p.ndim))
+            # Where there is no mass the function may be infinite.
+            return torch.where(p > 0, p * torch.where(p > 0, values, 0), 0)
+
+        return weighted
+
+    def _moment(self, f: Callable[[Tensor], Tensor], otherwise: float) -> Tensor:
+        """A mean that may not exist: then ``otherwise``, as in torch."""
+        if self._fixed:
+            return self.expectation(f)
+        found = integrate_with_error(
+            self._weighted(f),
+            self.domain,
+            self._other_rule,
+            memory=self._block,
+            **self._shape,
+            **{**self._search, "on_failure": "ignore"},
+        )
+        lost = found.status >= Status.SUSPECTED_DIVERGENT
+        lost = lost.reshape(lost.shape + (1,) * (found.value.ndim - lost.ndim))
+        return torch.where(lost, otherwise, found.value)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean; nan where it does not exist."""
+        make = partial(self._moment, lambda x: x, math.nan)
+        return self._memory.recall("mean", make)
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance; infinite where it does not exist."""
+        return self._memory.recall("variance", self._variance)
+
+    def _variance(self) -> Tensor:
+        mean = self.mean
+        centre = torch.where(mean.isfinite(), mean, 0)
+        value = self._moment(lambda x: (x - centre) ** 2, math.inf)
+        return torch.where(mean.isfinite(), value, math.nan)
+
+    @property
+    def mode(self) -> Tensor:
+        """The point of highest density, also at an end of the support."""
+        return self._quantiles.mode(self)
+
+    def entropy(self) -> Tensor:
+        r"""Differential entropy :math:`-\int p \log p`.
+
+        Returns:
+            The entropy, ``(*batch)``.
+        """
+        log_z = self.log_normalizer
+        return self.expectation(lambda x: log_z - self._log_density(x))
+
+    def expand(
+        self, batch_shape: Sequence[int], _instance: Distribution | None = None
+    ) -> NormalizedDensity:
+        """The same densities, repeated along new dimensions of the batch.
+
+        Args:
+            batch_shape: The new batch shape, to which the present one broadcasts.
+
+        Returns:
+            Another density.
+
+        Raises:
+            NotImplementedError: For a subclass.
+        """
+        if type(self) is not NormalizedDensity:
+            raise NotImplementedError(
+                f"{type(self).__name__} must define an expand of its own."
+            )
+        batch, old = tuple(batch_shape), len(self.batch_shape)
+
+        def expanded(arg: object) -> object:
+            if not isinstance(arg, Tensor) or arg.ndim == 0:
+                return arg
+            own = arg.shape[min(arg.ndim, old) :]
+            lead = (1,) * (len(batch) - min(arg.ndim, old))
+            return arg.reshape(lead + tuple(arg.shape)).expand(batch + tuple(own))
+
+        return NormalizedDensity(
+            self.log_unnormalized,
+            self.domain,
+            self.rule,
+            args=tuple(expanded(arg) for arg in self.args),
+            batch_shape=batch,
+            breakpoints=self.breakpoints,
+            memory=self._block,
+            validate_args=self._validate_args,
+            **self._search,
+        )
+
+    def __repr__(self) -> str:
+        """Domain and shapes; the function can be anything."""
+        shown = [f"domain={self.domain}", f"batch_shape={tuple(self.batch_shape)}"]
+        if self.rule is not None:
+            shown.append(f"rule={self.rule}")
+        return f"NormalizedDensity({', '.join(shown)})"
