@@ -33,7 +33,12 @@ def _from_density(p: NormalizedDensity, q: Distribution) -> Tensor:
     batch = torch.broadcast_shapes(p.batch_shape, q.batch_shape)
     p = p if batch == p.batch_shape else p.expand(batch)
     log_z = p.log_normalizer
-    return p.expectation(lambda x: p._log_density(x) - log_z - log_prob_anywhere(q, x))
+    # Where it does not exist it is infinite, as its negative part is at most 1 / e.
+    return p._mean_of(
+        lambda x: p._log_density(x) - log_z - log_prob_anywhere(q, x),
+        otherwise=math.inf,
+        atol=1.0,
+    )
 
 
 def _to_density(p: Distribution, q: NormalizedDensity) -> Tensor:

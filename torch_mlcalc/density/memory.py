@@ -34,8 +34,18 @@ class Memory:
         self._versions: list[int] = []
         self._results: dict[str, Any] = {}
 
-    def recall(self, name: str, make: Callable[[], T]) -> T:
-        """The result of this name, made if it is not known or out of date."""
+    def recall(self, name: str, make: Callable[[], T], *, value: bool = True) -> T:
+        """The result of this name, made if it is not known or out of date.
+
+        Args:
+            name: Which.
+            make: How to make it.
+            value: Whether it is a value, which has a gradient if one is recorded;
+                nodes have none.
+
+        Returns:
+            The result.
+        """
         if transforming() or dual_level():
             return make()
         found = find_captured(self._roots)
@@ -46,21 +56,18 @@ class Memory:
             a is not b for a, b in zip(tensors, self._tensors, strict=True)
         ):
             self._tensors, self._versions, self._results = tensors, versions, {}
-        if name not in self._results:
+        # What was made without a gradient is no answer where one is wanted.
+        key = f"{name}, gradient {torch.is_grad_enabled()}" if value else name
+        if key not in self._results:
             result = make()
             if isinstance(result, Tensor) and result.requires_grad:
                 # Its graph can be used once; the next call needs one of its own.
                 return result
-            self._results[name] = result
-        return self._results[name]
+            self._results[key] = result
+        return self._results[key]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Memory:
         """A copy of the roots that knows nothing yet."""
         from copy import deepcopy
 
         return Memory(*(deepcopy(root, memo) for root in self._roots.values()))
-
-
-def gradient_wanted() -> bool:
-    """Whether what is computed now may be differentiated."""
-    return torch.is_grad_enabled() or transforming() or dual_level()

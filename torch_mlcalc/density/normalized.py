@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from torch_mlcalc.density.cdf import Quantiles
+from torch_mlcalc.density.cdf import Peaks, Quantiles
 from torch_mlcalc.density.memory import Memory
 from torch_mlcalc.density.support import (
     batch_extent,
@@ -22,8 +22,8 @@ from torch_mlcalc.density.support import (
 )
 from torch_mlcalc.quadrature.cubature.box import Solid
 from torch_mlcalc.quadrature.domains import Domain
-from torch_mlcalc.quadrature.estimate import Status, report
-from torch_mlcalc.quadrature.host import read, readable
+from torch_mlcalc.quadrature.estimate import Estimate, Status, report
+from torch_mlcalc.quadrature.host import read, readable, transforming
 from torch_mlcalc.quadrature.integrand import Function, bind
 from torch_mlcalc.quadrature.integrate import (
     adapt,
@@ -171,7 +171,7 @@ class NormalizedDensity(Distribution):
         """The nodes of the normaliser."""
         if isinstance(self.rule, (FixedRule, Plan)):
             return self.rule
-        return self._memory.recall("plan", self._find_plan)
+        return self._memory.recall("plan", self._find_plan, value=False)
 
     def _find_plan(self) -> Rule:
         return adapt(
@@ -284,7 +284,16 @@ class NormalizedDensity(Distribution):
                 "a density in several dimensions has no cdf, icdf, mode or samples; "
                 "its log_prob, normaliser and expectations are there."
             )
-        return self._memory.recall("quantiles", partial(Quantiles.of, self))
+        make = partial(Quantiles.of, self)
+        return self._memory.recall("quantiles", make, value=False)
+
+    @property
+    def _placed(self) -> tuple[Domain, Breakpoints | None]:
+        """The domain with nodes around the mass, which the log form has found."""
+        if self._fixed or isinstance(self.domain, Solid) or transforming():
+            return self.domain, self.breakpoints
+        peaks = self._memory.recall("peaks", partial(Peaks.of, self), value=False)
+        return peaks.place(self.domain, self.breakpoints)
 
     def cdf(self, value: Tensor) -> Tensor:
         """Probability of values up to the given ones, with gradients in both.
@@ -371,14 +380,7 @@ class NormalizedDensity(Distribution):
         Returns:
             The mean ``(*batch, *shape)``, with the gradients of ``f`` as well.
         """
-        return integrate(
-            self._weighted(f),
-            self.domain,
-            self._other_rule,
-            memory=self._block,
-            **self._shape,
-            **({} if self._fixed else self._search),
-        )
+        return self._mean_of(f)
 
     @property
     def _fixed(self) -> bool:
@@ -391,39 +393,80 @@ class NormalizedDensity(Distribution):
 
         return None if isinstance(self.rule, AdaptiveGaussHermite) else self.rule
 
-    def _weighted(self, f: Callable[[Tensor], Tensor]) -> Function:
+    def _mean_of(
+        self,
+        f: Callable[[Tensor], Tensor],
+        *,
+        otherwise: float | None = None,
+        atol: float | None = None,
+    ) -> Tensor:
+        """A mean, and ``otherwise`` where it does not exist."""
+        shape: torch.Size | None = None
         log_z = self.log_normalizer
 
         def weighted(points: Tensor) -> Tensor:
+            nonlocal shape
             p = torch.exp(self._log_density(points) - log_z)
             values = f(points)
-            p = p.reshape(p.shape + (1,) * (values.ndim - p.ndim))
+            shape = values.shape[p.ndim :]
+            values = values.reshape((*p.shape, -1))
+            mass = p[..., None]
             # Where there is no mass the function may be infinite.
-            return torch.where(p > 0, p * torch.where(p > 0, values, 0), 0)
+            weighted = torch.where(mass > 0, mass * torch.where(mass > 0, values, 0), 0)
+            # The mass as well: it tells whether the rule has seen the density.
+            return torch.cat([weighted, mass.to(weighted.dtype)], -1)
 
-        return weighted
-
-    def _moment(self, f: Callable[[Tensor], Tensor], otherwise: float) -> Tensor:
-        """A mean that may not exist: then ``otherwise``, as in torch."""
+        domain, breakpoints = self._placed
+        settings: dict[str, Any] = {
+            "batch_shape": self.batch_shape,
+            "breakpoints": breakpoints,
+            "memory": self._block,
+        }
         if self._fixed:
-            return self.expectation(f)
-        found = integrate_with_error(
-            self._weighted(f),
-            self.domain,
-            self._other_rule,
-            memory=self._block,
-            **self._shape,
-            **{**self._search, "on_failure": "ignore"},
-        )
-        lost = found.status >= Status.SUSPECTED_DIVERGENT
-        lost = lost.reshape(lost.shape + (1,) * (found.value.ndim - lost.ndim))
-        return torch.where(lost, otherwise, found.value)
+            value = integrate(weighted, domain, self.rule, **settings)
+        else:
+            settings |= self._search | {"on_failure": "ignore"}
+            if atol is not None and settings["atol"] is None:
+                default = torch.finfo(self.dtype).eps ** 0.5
+                settings["rtol"] = settings["rtol"] or default
+                settings["atol"] = atol * settings["rtol"]
+            found = integrate_with_error(weighted, domain, self._other_rule, **settings)
+            value = self._judged(found, otherwise)
+        assert shape is not None  # noqa: S101
+        return value[..., :-1].reshape(self.batch_shape + shape)
+
+    def _judged(self, found: Estimate, otherwise: float | None) -> Tensor:
+        """Means with the mass behind, of which some do not exist or are not right."""
+        status, mass = found.status, found.value[..., -1:].detach()
+        lost = status >= Status.SUSPECTED_DIVERGENT
+        # Where the normaliser failed there is a report on that.
+        off = (mass - 1).abs() > torch.finfo(self.dtype).eps ** 0.4
+        status = torch.where(off[..., 0] & (status == 0), 1, status)
+        if otherwise is not None:
+            status = torch.where(lost, 0, status)
+        if readable(status):
+            report(read(status).astype(int), "", self._search["on_failure"], 6)
+        if otherwise is None:
+            return found.value
+        return torch.where(lost[..., None], otherwise, found.value)
 
     @property
     def mean(self) -> Tensor:
         """Mean; nan where it does not exist."""
-        make = partial(self._moment, lambda x: x, math.nan)
-        return self._memory.recall("mean", make)
+        return self._memory.recall("mean", self._mean)
+
+    def _mean(self) -> Tensor:
+        at, width = self._unit
+        mean = self._mean_of(lambda x: (x - at) / width, otherwise=math.nan, atol=1.0)
+        return at + width * mean
+
+    @property
+    def _unit(self) -> tuple[Tensor | float, Tensor | float]:
+        """Where the mass is and how wide, to measure errors by; constants."""
+        if self.event_shape or transforming():
+            return 0.0, 1.0
+        peaks = self._memory.recall("peaks", partial(Peaks.of, self), value=False)
+        return peaks.at, peaks.width
 
     @property
     def variance(self) -> Tensor:
@@ -433,8 +476,11 @@ class NormalizedDensity(Distribution):
     def _variance(self) -> Tensor:
         mean = self.mean
         centre = torch.where(mean.isfinite(), mean, 0)
-        value = self._moment(lambda x: (x - centre) ** 2, math.inf)
-        return torch.where(mean.isfinite(), value, math.nan)
+        _, width = self._unit
+        square = self._mean_of(
+            lambda x: ((x - centre) / width) ** 2, otherwise=math.inf
+        )
+        return square * width**2
 
     @property
     def mode(self) -> Tensor:
@@ -448,7 +494,7 @@ class NormalizedDensity(Distribution):
             The entropy, ``(*batch)``.
         """
         log_z = self.log_normalizer
-        return self.expectation(lambda x: log_z - self._log_density(x))
+        return self._mean_of(lambda x: log_z - self._log_density(x), atol=1.0)
 
     def expand(
         self, batch_shape: Sequence[int], _instance: Distribution | None = None
