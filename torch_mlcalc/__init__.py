@@ -1,8 +1,13 @@
 """Calculus for PyTorch training: exact losses, a hand-written SGD, integrals."""
 
 from torch_mlcalc import testing
-from torch_mlcalc.density import NormalizedDensity
-from torch_mlcalc.layers import Antiderivative, Integral, LogNormalizer
+from torch_mlcalc.density import (
+    NormalizedDensity,
+    expectation,
+    log_expectation,
+    register_expectation_rule,
+)
+from torch_mlcalc.layers import Antiderivative, Expectation, Integral, LogNormalizer
 from torch_mlcalc.losses import (
     HuberLoss,
     L1Loss,
@@ -62,6 +67,7 @@ __all__ = [
     "Domain",
     "DoubleExponential",
     "Estimate",
+    "Expectation",
     "FixedRule",
     "GaussHermite",
     "GaussJacobi",
@@ -92,15 +98,18 @@ __all__ = [
     "cumulative_integrate",
     "cumulative_simpson",
     "domain_of",
+    "expectation",
     "huber_loss",
     "integrate",
     "integrate_with_error",
     "l1_loss",
     "log_cosh_loss",
+    "log_expectation",
     "log_integrate",
     "log_integrate_with_error",
     "mse_loss",
     "quantile_loss",
+    "register_expectation_rule",
     "simpson",
     "smooth_l1_loss",
     "testing",

@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
+from torch_mlcalc.density import expectation, log_expectation
 from torch_mlcalc.quadrature import (
     Domain,
     Plan,
@@ -355,3 +357,64 @@ class Antiderivative(nn.Module):
     def extra_repr(self) -> str:
         """The settings that are not modules."""
         return f"lower={self.lower}, rule={self.rule}"
+
+
+class Expectation(nn.Module):
+    r"""Layer that averages a module or function under a distribution.
+
+    .. math:: y = \mathbb{E}_{x \sim p} f(x) \quad\text{or}\quad
+        \log \mathbb{E}_{x \sim p}\, e^{f(x)}
+
+    Args:
+        integrand: Module or function of the points.
+        rule: How; by default chosen by the distribution, see :func:`expectation`.
+        log: Whether the integrand returns logs and the layer the log of the mean.
+        rtol: Wanted relative error.
+        atol: Wanted absolute error.
+        max_evals: Points that each integral may use.
+        memory: Bytes that a block may use.
+        on_failure: ``"warn"``, ``"raise"`` or ``"ignore"``.
+
+    Shape:
+        As for :func:`expectation`.
+
+    Example:
+        >>> import torch, torch_mlcalc as mlc
+        >>> layer = mlc.Expectation(lambda x: x**2)
+        >>> layer(torch.distributions.Normal(torch.tensor([0.0, 3.0]), 1.0))
+        tensor([ 1., 10.])
+    """
+
+    def __init__(
+        self,
+        integrand: Function,
+        rule: Rule | None = None,
+        *,
+        log: bool = False,
+        rtol: float | None = None,
+        atol: float | None = None,
+        max_evals: int | None = None,
+        memory: int | None = None,
+        on_failure: str = "warn",
+    ) -> None:
+        """Keep the settings."""
+        super().__init__()
+        self.integrand = integrand
+        self.rule = rule
+        self.log = log
+        self._settings: dict[str, Any] = {
+            "rtol": rtol,
+            "atol": atol,
+            "max_evals": max_evals,
+            "memory": memory,
+            "on_failure": on_failure,
+        }
+
+    def forward(self, distribution: Distribution) -> Tensor:
+        """The mean under a distribution, one for each element of its batch."""
+        solve = log_expectation if self.log else expectation
+        return solve(self.integrand, distribution, self.rule, **self._settings)
+
+    def extra_repr(self) -> str:
+        """The settings that are not modules."""
+        return f"rule={self.rule}" + (", log=True" if self.log else "")

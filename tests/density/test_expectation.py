@@ -1,0 +1,380 @@
+"""Expectations against closed forms and scipy, for every kind of distribution."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+import scipy.integrate
+import torch
+from torch import Tensor, nn
+from torch.distributions import (
+    Bernoulli,
+    Beta,
+    Binomial,
+    Categorical,
+    Cauchy,
+    Chi2,
+    Dirichlet,
+    Distribution,
+    Exponential,
+    Gamma,
+    Geometric,
+    Gumbel,
+    HalfNormal,
+    Independent,
+    Laplace,
+    LogNormal,
+    MixtureSameFamily,
+    MultivariateNormal,
+    NegativeBinomial,
+    Normal,
+    OneHotCategorical,
+    Pareto,
+    Poisson,
+    StudentT,
+    TransformedDistribution,
+    Uniform,
+    VonMises,
+    Weibull,
+    transforms,
+)
+
+import torch_mlcalc as mlc
+from torch_mlcalc.density import nodes
+from torch_mlcalc.testing import check_gradients
+
+DOUBLE = torch.float64
+
+
+def t(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=DOUBLE, requires_grad=True)
+
+
+class Case(NamedTuple):
+    """A kind of distribution, its parameters, a function, and its mean."""
+
+    name: str
+    make: Callable[..., Distribution]
+    parameters: tuple[Tensor, ...]
+    f: Callable[[Tensor], Tensor]
+    exact: Callable[..., Tensor]
+    rtol: float = 1e-8
+
+
+def square(x: Tensor) -> Tensor:
+    return x**2
+
+
+CASES = [
+    Case("normal", Normal, (t(0.0, 2.0), t(1.0, 0.5)), torch.exp,
+         lambda m, s: (m + s * s / 2).exp(), 1e-12),
+    Case("normal, cosine", Normal, (t(0.3, 2.0), t(1.0, 0.5)), torch.cos,
+         lambda m, s: m.cos() * (-s * s / 2).exp(), 1e-12),
+    Case("normal, kink", Normal, (t(0.0, 0.5), t(1.0, 2.0)), torch.relu,
+         lambda m, s: m * torch.special.ndtr(m / s)
+         + s * (-(m / s) ** 2 / 2).exp() / math.sqrt(2 * math.pi)),
+    Case("lognormal", LogNormal, (t(0.1, -1.0), t(0.5, 0.2)), square,
+         lambda m, s: (2 * m + 2 * s * s).exp()),
+    Case("uniform", Uniform, (t(-1.0, 2.0), t(1.5, 2.5)), torch.exp,
+         lambda a, b: (b.exp() - a.exp()) / (b - a), 1e-12),
+    Case("exponential", Exponential, (t(0.5, 3.0),), lambda x: x**3,
+         lambda r: 6 / r**3, 1e-12),
+    Case("laplace", Laplace, (t(0.5, -1.0), t(1.0, 2.0)), lambda x: x**4,
+         lambda m, s: m**4 + 12 * m * m * s * s + 24 * s**4, 1e-11),
+    Case("gamma", Gamma, (t(0.4, 30.0), t(2.0, 0.1)), square,
+         lambda a, b: a * (a + 1) / b**2),
+    Case("chi2", Chi2, (t(1.0, 7.0),), torch.sqrt,
+         lambda k: math.sqrt(2)
+         * (torch.lgamma((k + 1) / 2) - torch.lgamma(k / 2)).exp()),
+    Case("beta", Beta, (t(0.6, 20.0), t(2.0, 5.0)), torch.log,
+         lambda a, b: torch.digamma(a) - torch.digamma(a + b), 1e-7),
+    Case("student", StudentT, (t(3.0, 9.0), t(0.2, 1.0), t(0.5, 2.0)), square,
+         lambda k, m, s: m * m + s * s * k / (k - 2), 1e-6),
+    Case("cauchy, bounded", Cauchy, (t(0.0, 1.0), t(1.0, 0.5)),
+         lambda x: 1 / (1 + x * x),
+         lambda m, s: (1 + s) / ((1 + s) ** 2 + m * m)),
+    Case("von mises", VonMises, (t(0.3, 1.0), t(2.0, 0.5)), torch.cos,
+         lambda m, k: m.cos() * torch.special.i1(k) / torch.special.i0(k)),
+    Case("gumbel", Gumbel, (t(0.3, 1.0), t(0.5, 1.0)), lambda x: x,
+         lambda m, s: m + s * 0.5772156649015329),
+    Case("half normal", HalfNormal, (t(0.3, 2.0),), square, lambda s: s * s),
+    Case("weibull", Weibull, (t(1.0, 2.0), t(1.5, 3.0)), square,
+         lambda s, k: s * s * torch.lgamma(1 + 2 / k).exp()),
+    Case("pareto", Pareto, (t(1.0, 2.0), t(3.0, 5.0)), torch.log,
+         lambda s, a: s.log() + 1 / a),
+    Case("transformed", lambda m: TransformedDistribution(
+        Normal(m, 0.4), [transforms.AffineTransform(1.0, 2.0)]), (t(0.2, 1.0),),
+         square, lambda m: (1 + 2 * m) ** 2 + 0.64),
+    Case("mixture", lambda p, m: MixtureSameFamily(
+        Categorical(torch.stack([p, 1 - p], -1)),
+        Normal(torch.stack([m, -m], -1), 0.5)),
+         (t(0.3, 0.9), t(1.0, 3.0)), torch.exp,
+         lambda p, m: (p * m.exp() + (1 - p) * (-m).exp()) * math.exp(0.125)),
+    Case("bernoulli", Bernoulli, (t(0.3, 0.9),), lambda x: 2 + 3 * x,
+         lambda p: 2 + 3 * p, 1e-14),
+    Case("categorical", lambda p: Categorical(torch.stack([p, 1 - p], -1)),
+         (t(0.3, 0.9),), lambda k: torch.tensor([5.0, 7.0], dtype=DOUBLE)[k],
+         lambda p: 5 * p + 7 * (1 - p), 1e-14),
+    Case("binomial", lambda p: Binomial(torch.tensor([4, 9]), p), (t(0.3, 0.9),),
+         square, lambda p: (n := torch.tensor([4, 9])) * p * (1 - p + n * p), 1e-13),
+    Case("poisson", Poisson, (t(0.3, 2000.0),), square, lambda r: r + r * r, 1e-11),
+    Case("geometric", Geometric, (t(0.3, 0.01),), square,
+         lambda p: (1 - p) * (2 - p) / p**2, 1e-11),
+    Case("negative binomial", NegativeBinomial, (t(3.0, 40.0), t(0.3, 0.9)), square,
+         lambda r, p: r * p / (1 - p) ** 2 + (r * p / (1 - p)) ** 2, 1e-11),
+]  # fmt: skip
+EVENTS = [
+    Case("multivariate normal", lambda m, s: MultivariateNormal(
+        m, torch.diag_embed(s) + 0.3), (t(0.2, -0.4, 1.0), t(1.0, 0.5, 0.8)),
+         lambda x: x.prod(-1), lambda m, s: m.prod() + 0.3 * m.sum(), 1e-12),
+    Case("independent normal", lambda m: Independent(Normal(m, 0.5), 1),
+         (t(0.2, -0.4),), lambda x: x.sum(-1).exp(),
+         lambda m: (m.sum() + 0.25).exp(), 1e-12),
+    Case("independent mixed batch", lambda m: Independent(
+        Exponential(m[:, None] * torch.tensor([1.0, 2.0], dtype=DOUBLE)), 1),
+         (t(0.5, 2.0),), lambda x: x[..., 0] * x[..., 1] ** 2,
+         lambda m: 1 / m * 2 / (2 * m) ** 2, 1e-12),
+    Case("independent bernoulli", lambda p: Independent(Bernoulli(p), 1),
+         (t(0.2, 0.4, 0.9),), lambda x: 2 ** x.sum(-1), lambda p: (1 + p).prod(),
+         1e-13),
+    Case("one hot", lambda p: OneHotCategorical(torch.stack([p, 1 - p], -1)),
+         (t(0.3, 0.9),), lambda x: x[..., 0] * 4, lambda p: 4 * p, 1e-13),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES + EVENTS, ids=lambda c: c.name)
+def test_value_and_gradient(case: Case) -> None:
+    distribution = case.make(*case.parameters)
+    value = mlc.expectation(case.f, distribution)
+    exact = case.exact(*case.parameters)
+    assert value.shape == distribution.batch_shape
+    torch.testing.assert_close(value, exact, rtol=case.rtol, atol=case.rtol)
+    ours = torch.autograd.grad(value.sum(), case.parameters, allow_unused=True)
+    theirs = torch.autograd.grad(exact.sum(), case.parameters, allow_unused=True)
+    rtol = max(100 * case.rtol, 1e-9)
+    for a, b in zip(ours, theirs, strict=True):
+        a, b = (torch.zeros(1, dtype=DOUBLE) if g is None else g for g in (a, b))
+        torch.testing.assert_close(a, b.expand_as(a), rtol=rtol, atol=rtol)
+
+
+@pytest.mark.parametrize(
+    "name", ["normal", "gamma", "mixture", "poisson", "bernoulli", "laplace"]
+)
+def test_log_form(name: str) -> None:
+    case = next(c for c in CASES if c.name == name)
+    distribution = case.make(*(p.detach() for p in case.parameters))
+    log = mlc.log_expectation(lambda x: 500 + torch.log(1 + x * x), distribution)
+    plain = mlc.expectation(lambda x: 1 + x * x, distribution)
+    torch.testing.assert_close(log - 500, plain.log(), rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+def test_gradients_in_every_mode() -> None:
+    def mean(loc: Tensor, scale: Tensor) -> Tensor:
+        p = Normal(loc, scale, validate_args=False)
+        return mlc.expectation(torch.cos, p, mlc.GaussHermite(16))
+
+    check_gradients(mean, (t(0.1, 1.0), t(0.5, 1.5)))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+def test_gradients_of_the_checked_default() -> None:
+    def mean(loc: Tensor, scale: Tensor) -> Tensor:
+        return mlc.expectation(torch.cos, Normal(loc, scale, validate_args=False))
+
+    check_gradients(mean, (t(0.1, 1.0), t(0.5, 1.5)), compile=False)
+
+
+def test_functions_with_parameters_and_values_of_several_numbers() -> None:
+    net = nn.Linear(1, 3).double()
+    p = Normal(torch.zeros(4, dtype=DOUBLE), 1.0)
+    value = mlc.expectation(lambda x: net(x[..., None]), p)
+    torch.testing.assert_close(value, net.bias.expand(4, 3), rtol=0, atol=1e-12)
+    value.sum().backward()
+    torch.testing.assert_close(net.bias.grad, torch.full((3,), 4.0, dtype=DOUBLE))
+
+
+def test_only_elements_that_need_it_get_the_other_rule() -> None:
+    p = Normal(torch.tensor([0.0, 30.0], dtype=DOUBLE), 1.0)
+    value = mlc.expectation(torch.relu, p)
+    torch.testing.assert_close(
+        value, torch.tensor([1 / math.sqrt(2 * math.pi), 30.0], dtype=DOUBLE)
+    )
+    gauss = mlc.expectation(torch.relu, p, mlc.GaussHermite(32))
+    assert value[1] == gauss[1] and abs(value[0] - gauss[0]) > 1e-4
+
+
+def test_rules_are_used_as_they_are() -> None:
+    p = Normal(torch.tensor(1.0), 2.0)
+    assert mlc.expectation(square, p, mlc.GaussHermite(1)).item() == 1
+    assert mlc.expectation(square, p, mlc.GaussHermite(2)).item() == pytest.approx(5)
+    for rule in (mlc.DoubleExponential(), mlc.GaussLegendre(200)):
+        assert mlc.expectation(square, p, rule).item() == pytest.approx(5, rel=1e-5)
+    log_z = mlc.log_expectation(lambda x: -x * x, p, mlc.AdaptiveGaussHermite())
+    exact, _ = scipy.integrate.quad(
+        lambda x: math.exp(-x * x - (x - 1) ** 2 / 8) / math.sqrt(8 * math.pi), -20, 20
+    )
+    assert log_z.item() == pytest.approx(math.log(exact), abs=1e-6)
+
+
+def test_normalised_densities() -> None:
+    k = t(1.0, 4.0)
+    p = mlc.NormalizedDensity(lambda x, k: -k * x * x / 2, mlc.RealLine(), args=(k,))
+    value = mlc.expectation(square, p)
+    torch.testing.assert_close(value, 1 / k)
+    (slope,) = torch.autograd.grad(value.sum(), k)
+    torch.testing.assert_close(slope, -1 / k.detach() ** 2)
+    log = mlc.log_expectation(lambda x: x, p)
+    torch.testing.assert_close(log, 1 / (2 * k), rtol=1e-7, atol=0)
+
+
+def test_dirichlet() -> None:
+    alpha = t(1.5, 2.0, 3.5)
+    value = mlc.expectation(lambda x: x[..., 0] * x[..., 2], Dirichlet(alpha))
+    total = alpha.sum()
+    exact = alpha[0] * alpha[2] / (total * (total + 1))
+    torch.testing.assert_close(value, exact, rtol=1e-6, atol=0)
+    ours, theirs = (torch.autograd.grad(v, alpha)[0] for v in (value, exact))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_rough_functions_of_several_variables_go_to_the_box() -> None:
+    p = MultivariateNormal(torch.zeros(2, dtype=DOUBLE), torch.eye(2, dtype=DOUBLE))
+    value = mlc.expectation(lambda x: x.abs().sum(-1), p, rtol=1e-4)
+    assert value.item() == pytest.approx(2 * math.sqrt(2 / math.pi), rel=1e-4)
+
+
+def test_single_precision() -> None:
+    p = Normal(torch.tensor([0.0, 2.0]), 0.5)
+    value = mlc.expectation(torch.exp, p)
+    assert value.dtype == torch.float32
+    exact = torch.exp(torch.tensor([0.125, 2.125]))
+    torch.testing.assert_close(value, exact, rtol=1e-6, atol=0)
+
+
+def test_memory_makes_blocks() -> None:
+    sizes = []
+
+    def f(x: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return x * x
+
+    p = Normal(torch.zeros(100), 1.0)
+    mlc.expectation(f, p, mlc.GaussHermite(40), memory=8 * 4 * 100 * 10)
+    assert max(sizes) == 10 and sum(sizes) == 40
+
+
+def test_truncated_sums_leave_out_no_more_than_stated() -> None:
+    points, log_weights = nodes._poisson(Poisson(t(0.1, 50.0, 1e4)), 0)
+    missing = 1 - log_weights.exp().sum(0)
+    assert (missing.abs() < 1e-9).all()  # rounding of the log density at 1e4
+    assert len(points) < 3000
+
+
+class Coin(Distribution):
+    """-1 or 1; nothing that torch or this package could know."""
+
+    arg_constraints = {}  # noqa: RUF012
+
+
+def test_unknown_distributions_are_refused_until_registered() -> None:
+    with pytest.raises(ValueError, match="nothing is known about Coin"):
+        mlc.expectation(square, Coin(validate_args=False))
+
+    @mlc.register_expectation_rule(Coin, exact=True)
+    def coin(coin: Coin, n: int) -> tuple[Tensor, Tensor]:
+        return torch.tensor([-1.0, 1.0]), torch.tensor([0.5, 0.5]).log()
+
+    try:
+        assert mlc.expectation(square, Coin(validate_args=False)).item() == 1
+    finally:
+        nodes._registry.pop(Coin)
+
+
+def test_a_distribution_with_support_and_log_prob_is_enough() -> None:
+    class Triangle(Distribution):
+        arg_constraints = {}  # noqa: RUF012
+        support = torch.distributions.constraints.unit_interval
+
+        def log_prob(self, x: Tensor) -> Tensor:
+            return (2 * x).log()
+
+    value = mlc.expectation(square, Triangle(validate_args=False))
+    assert value.item() == pytest.approx(0.5)
+
+
+def test_layer() -> None:
+    net = nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1), nn.Flatten(0))
+    layer = mlc.Expectation(
+        lambda x: net(x[:, None]), mlc.GaussHermite(8), memory=10**6
+    )
+    p = Normal(torch.tensor(0.2), 0.3)
+    assert torch.equal(layer(p), mlc.expectation(layer.integrand, p, layer.rule))
+    layer = mlc.Expectation(nn.LogSigmoid(), log=True)
+    assert layer(p).item() == pytest.approx(
+        mlc.expectation(torch.sigmoid, p).log().item(), rel=1e-5
+    )
+    assert "log=True" in repr(layer) and "LogSigmoid()" in repr(layer)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: mlc.expectation(3, Normal(0.0, 1.0)), TypeError, "integrand is a int"),
+        (lambda: mlc.expectation(square, 3), TypeError, "distribution is a int"),
+        (lambda: mlc.expectation(square, Normal(0.0, 1.0), 32), TypeError, "rule is a"),
+        (
+            lambda: mlc.expectation(square, Normal(0.0, 1.0), on_failure="no"),
+            ValueError,
+            "on_failure is 'no'",
+        ),
+        (
+            lambda: mlc.expectation(square, Normal(0.0, 1.0), rtol=-1),
+            ValueError,
+            "rtol is -1",
+        ),
+        (
+            lambda: mlc.expectation(torch.sum, Normal(torch.zeros(2), 1.0)),
+            ValueError,
+            "the integrand got points",
+        ),
+        (
+            lambda: mlc.expectation(lambda x: 1.0, Normal(0.0, 1.0)),
+            TypeError,
+            "the integrand returned float",
+        ),
+        (
+            lambda: mlc.expectation(
+                lambda x: x.sum(-1), Independent(Normal(torch.zeros(40), 1.0), 1)
+            ),
+            ValueError,
+            "no nodes for",
+        ),
+        (
+            lambda: mlc.expectation(square, Poisson(torch.tensor(1e13))),
+            ValueError,
+            "too many to sum",
+        ),
+        (
+            lambda: mlc.register_expectation_rule(Normal(0.0, 1.0)),
+            TypeError,
+            "a class of torch.distributions",
+        ),
+        (
+            lambda: mlc.expectation(
+                lambda x: x.floor(), Gamma(t(1.5), t(1.0)), max_evals=60,
+                on_failure="raise",
+            ),
+            mlc.IntegrationError,
+            "did not converge",
+        ),
+    ],
+)  # fmt: skip
+def test_refusals(
+    call: Callable[[], object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        call()
