@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from torch_mlcalc.quadrature.cubature.genz_malik import GenzMalik, glance, subdivide
 from torch_mlcalc.quadrature.cubature.kinks import cut_at, find_kinks
@@ -10,6 +13,8 @@ from torch_mlcalc.quadrature.cubature.regions import Regions, gauss_table, whole
 from torch_mlcalc.quadrature.cubature.search import CubeSearch
 from torch_mlcalc.quadrature.cubature.tensor import climb
 from torch_mlcalc.quadrature.rules import Rule
+
+Mask = npt.NDArray[Any]
 
 #: Above this dimension a tensor grid of 2 nodes on each axis has more nodes than a
 #: lattice needs, and so have the corners of Genz and Malik's rules.
@@ -28,14 +33,14 @@ FEW = 5
 def run_tensor(search: CubeSearch) -> bool:
     """Tensor rules only; whether that was enough for all integrals."""
     cubes = whole_cubes(search.elements, search.pieces)
-    empty = np.equal(search.volume, -np.inf if search.ledger.log else 0)
+    empty = _without_volume(search)
     return not empty.any() and not climb(search, cubes).owner.size
 
 
 def run(search: CubeSearch, rule: Rule | None) -> None:
     """Book every integral, by one rule or by what suits it."""
     cubes = whole_cubes(search.elements, search.pieces)
-    empty = np.equal(search.volume, -np.inf if search.ledger.log else 0)
+    empty = _without_volume(search)
     if empty.any():
         _keep_empty(search, cubes.take(empty[cubes.owner]))
     regions = cubes.take(~empty[cubes.owner])
@@ -57,7 +62,7 @@ def run(search: CubeSearch, rule: Rule | None) -> None:
 def _split_at_kinks(search: CubeSearch, regions: Regions) -> Regions:
     """Tensor rules on the regions between kinks, where any were found."""
     places = find_kinks(search, regions.owner)
-    kinked = ~np.isnan(places).all(1)
+    kinked = np.logical_or.reduce(~np.isnan(places), 1)
     if not kinked.any():
         return regions
     own = regions.take(kinked)
@@ -68,6 +73,11 @@ def _split_at_kinks(search: CubeSearch, regions: Regions) -> Regions:
             for a, b in zip(regions.take(~kinked), parts, strict=True)
         )
     )
+
+
+def _without_volume(search: CubeSearch) -> Mask:
+    nothing = -np.inf if search.ledger.log else 0.0
+    return np.isin(search.volume, [nothing])
 
 
 def _keep_empty(search: CubeSearch, regions: Regions) -> None:

@@ -336,7 +336,7 @@ def _unbounded(
 def unfold(u: Tensor, kind: Tensor, tails: Tails) -> tuple[Tensor, Tensor]:
     r"""Stretch the unit interval over an infinite one, from ``anchor`` outwards.
 
-    .. math:: z = \frac{u}{1 - u} \quad\text{or}\quad z = \frac{2 t}{1 - t^2},\ t = 2u - 1
+    .. math:: z = \frac{u}{1 - u}, \qquad z = \frac{2 t}{1 - t^2},\ t = 2u - 1
 
     with algebraic tails; with logistic ones :math:`-2 \log(1 - u)` on a half line and
     :math:`\log \frac{u}{1 - u}` on the line; with Gaussian ones

@@ -22,8 +22,8 @@ Mask = npt.NDArray[Any]
 #: Nodes on each axis, by dimension. Neighbours differ by a factor of 4 to 6 in cost.
 LADDERS = {
     1: (7, 14, 28, 56),
-    2: (4, 8, 15, 28),
-    3: (3, 5, 8, 13, 20),
+    2: (4, 8, 15, 28, 48),
+    3: (3, 5, 8, 13, 20, 32),
     4: (3, 4, 6, 9, 13),
     5: (2, 3, 4, 6, 8, 11),
     6: (2, 3, 4, 5, 7),
@@ -32,8 +32,11 @@ LADDERS = {
 }
 
 #: An integrand is smooth enough while a larger rule leaves less than this of the error
-#: of the one before. Kinks leave 0.3 to 0.5, jumps more.
+#: of the one before. Kinks leave 0.3 to 0.5, jumps more. Densities over infinite axes
+#: also miss it once in a while, so where a larger rule costs little, up to 3 axes,
+#: it must be missed twice in a row.
 SMOOTH = 0.2
+PATIENT = 3
 
 #: Safety of the error of the first pair of rules, which nothing confirms, and of that
 #: extrapolated from two pairs.
@@ -57,6 +60,7 @@ def climb(search: CubeSearch, regions: Regions) -> Regions:
     failed: list[Regions] = []
     before: Amount | None = None
     last: Array | None = None
+    rough = np.zeros(search.elements, dtype=np.int64)
     for step, n in enumerate(ladder):
         table = gauss_table(n)
         if not regions.owner.size or not _fits(search, regions, table):
@@ -69,7 +73,10 @@ def climb(search: CubeSearch, regions: Regions) -> Regions:
         leaves[regions.owner[measured.broken]] = True
         if before is not None:
             change = _change(before, total)
-            error, hopeless = _judge(search, total, change, last, len(ladder) - step)
+            pace = (ladder[-1] - n) / (n - ladder[step - 1])
+            error, slow, late = _judge(search, total, change, last, pace)
+            rough = (rough + 1) * slow
+            hopeless = late | (rough > (search.dimension <= PATIENT))
             done = (error <= search.ledger.allowed(total)).all(1) & ~leaves
             # Where every value is 0 nothing was seen.
             done &= (total.absolute != 0).any(1)
@@ -102,31 +109,32 @@ def _change(before: Amount, total: Amount) -> Array:
 
 
 def _judge(
-    search: CubeSearch, total: Amount, change: Array, last: Array | None, left: int
-) -> tuple[Array, Mask]:
-    """Error of each integral, and whether no larger rule will do.
+    search: CubeSearch, total: Amount, change: Array, last: Array | None, pace: float
+) -> tuple[Array, Mask, Mask]:
+    """Error of each integral, whether it shrinks slowly, and whether that is too late.
 
     The change is the error of the smaller rule. Where it shrinks geometrically that of
     the larger one is about the change times the ratio of the last two.
 
     Returns:
-        Errors, and which integrals are better left to another rule.
+        Errors, and two masks of integrals.
     """
     ledger = search.ledger
     rounding = ledger.rounding(total)
     if last is None:
         error = np.maximum(FIRST * change, rounding)
-        return error, np.zeros(len(error), dtype=bool)
+        none = np.zeros(len(error), dtype=bool)
+        return error, none, none
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(last > 0, change / last, np.where(change > 0, 1.0, 0.0))
     factor = np.where(ratio < SMOOTH, np.clip(LATER * ratio, 0.01, 1), FIRST)
     error = np.maximum(factor * change, rounding)
     # What the largest rule could reach at this pace.
-    best = LATER * change * np.minimum(ratio, 1) ** left
-    hopeless = ((ratio >= SMOOTH) | (best > ledger.allowed(total))) & (
-        change > rounding
-    )
-    return error, hopeless.any(1)
+    best = LATER * change * np.minimum(ratio, 1) ** (1 + pace)
+    seen = change > rounding
+    slow = np.logical_or.reduce((ratio >= SMOOTH) & seen, 1)
+    late = np.logical_or.reduce((best > ledger.allowed(total)) & seen, 1)
+    return error, slow, late
 
 
 def _with_error(
