@@ -1,0 +1,1 @@
+"""Integrals over the unit cube in many dimensions."""
