@@ -1,0 +1,346 @@
+"""VEGAS+: importance sampling by a map that is learned, with adaptive strata."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple, final
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+from torch_mlcalc.quadrature.cubature.cubature import Outcome, RandomRule
+from torch_mlcalc.quadrature.cubature.importance import ImportanceMap
+from torch_mlcalc.quadrature.cubature.nodes import UnitNodes, nodes_per_block
+from torch_mlcalc.quadrature.cubature.plan import NodesPlan
+from torch_mlcalc.quadrature.cubature.replicates import (
+    CONFIDENCE,
+    allowed,
+    check_budget,
+    inside,
+    judge,
+)
+from torch_mlcalc.quadrature.cubature.sampler import Sampler
+from torch_mlcalc.quadrature.cubature.streams import uniform
+from torch_mlcalc.quadrature.cubature.tally import Tally
+from torch_mlcalc.quadrature.evaluator import Values
+from torch_mlcalc.quadrature.host import transforming, write
+from torch_mlcalc.quadrature.plan import Plan
+from torch_mlcalc.quadrature.rules import Array, check_count
+
+#: Streams of random numbers from here on measure, those before it warm up.
+_MEASURE = 2**32
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Vegas(RandomRule):
+    r"""VEGAS+: adaptive importance sampling with adaptive stratified sampling.
+
+    .. math:: I \approx \sum_{j} c_j \sum_h \frac{1}{H n_h} \sum_{i=1}^{n_h}
+        J(y_i) f(x(y_i)), \qquad c_j \propto \frac{1}{\sigma_j^2}
+
+    The map :math:`x(y)` with Jacobian :math:`J` is piecewise linear on each axis and
+    learned in ``warmup`` iterations, in each integral of a batch for itself; so are the
+    samples :math:`n_h` in the H strata of the cube. Then both are frozen, and
+    ``iterations`` more are averaged. The error is half the width of a 95 % interval,
+    widened by :math:`\sqrt{\chi^2 / \text{dof}}` where the iterations scatter more
+    than their errors say. It is the rule for peaks of which the axes tell where they
+    are; a peak that no sample saw is not found.
+
+    The map does not depend on the integrand's parameters: gradients are those of the
+    weighted sum. ``Estimate.plan`` holds it, and ``plan.nodes.chi2``; pass the plan as
+    ``start`` to go on from there. :class:`Integral` does so in training, and saves it.
+
+    With ``rtol`` or ``atol`` iterations are added until the error is met or
+    ``max_evals`` would be exceeded.
+
+    Args:
+        n: Points of an iteration, at least 20.
+        iterations: How many are averaged, at least 2.
+        warmup: How many adapt the map before; 0 only with ``start``.
+        alpha: How fast the map adapts, 0 for not at all.
+        beta: How far the strata follow the deviation of the integrand, 0 for not.
+        start: A plan that ``Vegas`` made, for the same dimension and batch.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument is too small, or ``start`` is not a plan of VEGAS.
+
+    Example:
+        >>> import torch, torch_mlcalc as mlc
+        >>> def peak(x):
+        ...     return torch.exp(-((x - 0.3) / 0.01).square().sum(-1))
+        >>> box = mlc.Box(0.0, 1.0, dimension=4)
+        >>> estimate = mlc.integrate_with_error(peak, box, mlc.Vegas(10_000))
+        >>> exact = (0.01 * torch.pi**0.5) ** 4
+        >>> bool((estimate.value / exact - 1).abs() < 0.01)
+        True
+
+    References:
+        G. P. Lepage, "Adaptive multidimensional integration: VEGAS enhanced", J. Comput.
+        Phys. 439 (2021), https://arxiv.org/abs/2009.05112
+    """
+
+    n: int = 10_000
+    iterations: int = 10
+    warmup: int = 5
+    alpha: float = 0.5
+    beta: float = 0.75
+    start: Plan | None = None
+
+    def __post_init__(self) -> None:  # noqa: D105
+        check_count("n", self.n, 20)
+        check_count("iterations", self.iterations, 2)
+        check_count("warmup", self.warmup, 0)
+        for name in ("alpha", "beta"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise TypeError(
+                    f"{name} is {value!r} ({type(value).__name__}); a number is wanted."
+                )
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} is {value}; 0 or more is wanted.")
+        if self.start is not None:
+            _map_of(self.start)
+        elif self.warmup == 0:
+            raise ValueError(
+                "warmup is 0, so that nothing would be learned; at least 1 is wanted, or "
+                "start=, the plan of an earlier call."
+            )
+
+    def resumed(self, plan: Plan | None, batch_shape: tuple[int, ...]) -> Vegas:
+        """The rule that goes on from a plan, if that was made for the same batch.
+
+        Args:
+            plan: A plan of an earlier call, or None.
+            batch_shape: Shape of the batch.
+
+        Returns:
+            A rule.
+        """
+        if plan is None or plan.batch_shape != batch_shape:
+            return self
+        return replace(self, start=plan)
+
+    def run(self, sampler: Sampler) -> Outcome:
+        """Learn the map, then average iterations at the frozen map."""
+        check_budget(self, self.n * (self.warmup + self.iterations), sampler.max_evals)
+        seed = sampler.seed()
+        if transforming():
+            # How many integrals vmap makes of one is seen from the values only.
+            sampler.values(np.full((1, sampler.dimension), 0.5))
+        map_ = self._first_map(sampler)
+        for stream in range(self.warmup):
+            tally = _iterate(sampler, map_, seed, stream)
+            map_ = tally.adapted(self.alpha, self.beta)
+        tallies: list[Tally] = []
+        while True:
+            tallies.append(_iterate(sampler, map_, seed, _MEASURE + len(tallies)))
+            if len(tallies) < self.iterations:
+                continue
+            average = _average(tallies, sampler)
+            if self._enough(sampler, len(tallies), average):
+                break
+        status, error, detail = judge(
+            sampler, average.parts, average.value, average.error
+        )
+        nodes = _freeze(map_, average, seed, sampler)
+        n_evals = np.full(sampler.elements, self.n * (self.warmup + len(tallies)))
+        return Outcome(nodes, average.value, error, status, n_evals, detail)
+
+    def _enough(self, sampler: Sampler, done: int, average: Average) -> bool:
+        further = self.n * (self.warmup + done + 1)
+        if sampler.tolerance is None or further > sampler.max_evals:
+            return True
+        missed = average.error > allowed(sampler, average.value)
+        return not (missed & np.isfinite(average.error)).any()
+
+    def _first_map(self, sampler: Sampler) -> ImportanceMap:
+        elements, dimension = sampler.elements, sampler.dimension
+        if self.start is None:
+            return ImportanceMap.uniform(elements, dimension, self.n)
+        map_ = _map_of(self.start)
+        batch = sampler.integrand.batch_shape
+        if (self.start.batch_shape, map_.edges.shape[1]) != (batch, dimension):
+            raise ValueError(
+                f"start was made for integrals of shape {self.start.batch_shape} in "
+                f"{map_.edges.shape[1]} dimensions, these have shape {batch} in "
+                f"{dimension}; leave it out."
+            )
+        times = elements // len(map_.edges)
+        return map_.for_samples(self.n).repeated(times)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class VegasNodes(UnitNodes):
+    """The samples of several iterations at a frozen map.
+
+    Attributes:
+        edges: Ends of the bins of the map, ``(*batch, d, bins + 1)``.
+        counts: Samples in each stratum, ``(*batch, strata)``.
+        strata: Strata along an axis.
+        shares: What each iteration counts in the average, ``(iterations, *batch)``.
+        chi2: How the iterations scatter about the average in units of their errors;
+            about ``iterations - 1`` if all is well, ``(*batch, *event)``.
+    """
+
+    dimension: int
+    seed: int
+    samples: int
+    edges: Tensor
+    counts: Tensor
+    strata: int
+    shares: Tensor
+    chi2: Tensor
+
+    @property
+    def n(self) -> int:  # type: ignore[override]
+        """Of all iterations together."""
+        return self.samples * len(self.shares)
+
+    def unit(
+        self, start: int, stop: int, dtype: torch.dtype, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Nodes and weights ``start`` to ``stop``."""
+        parts = [
+            self._of_one(
+                each,
+                max(start - each * self.samples, 0),
+                min(stop - each * self.samples, self.samples),
+            )
+            for each in range(
+                start // self.samples, (stop - 1) // self.samples + 1
+            )
+        ]
+        nodes = torch.cat([u for u, _ in parts]).to(device)
+        weights = torch.cat([w for _, w in parts]).to(dtype=dtype, device=device)
+        return inside(nodes, dtype), weights
+
+    def _of_one(self, iteration: int, first: int, last: int) -> tuple[Tensor, Tensor]:
+        batch = self.edges.shape[:-2]
+        map_ = ImportanceMap(
+            self.edges.reshape(-1, *self.edges.shape[-2:]),
+            self.counts.reshape(-1, self.counts.shape[-1]),
+            self.strata,
+        )
+        stream = _MEASURE + iteration
+        table = uniform(self.seed, stream, first, last, self.dimension)
+        numbers = torch.as_tensor(table, device=self.edges.device)
+        samples = map_.place(numbers, first)
+        weights = samples.weight * torch.exp(samples.log_jacobian)
+        m = last - first
+        nodes = samples.nodes.reshape(m, *batch, self.dimension)
+        return nodes, weights.reshape(m, *batch) * self.shares[iteration]
+
+
+class Average(NamedTuple):
+    """The weighted average of iterations, ``(elements, events)``.
+
+    ``parts`` are the estimates of the iterations and ``shares`` what they count,
+    ``(iterations, elements)``.
+    """
+
+    value: Values
+    error: Array
+    chi2: Array
+    parts: Values
+    shares: Array
+
+
+def _map_of(plan: object) -> ImportanceMap:
+    nodes = plan.nodes if isinstance(plan, NodesPlan) else None
+    if not isinstance(nodes, VegasNodes):
+        raise ValueError(
+            f"start is {plan!r}; the plan of an integral by Vegas is wanted, for "
+            "example that of adapt(integrand, box, Vegas())."
+        )
+    return ImportanceMap(
+        nodes.edges.reshape(-1, *nodes.edges.shape[-2:]).cpu(),
+        nodes.counts.reshape(-1, nodes.counts.shape[-1]).cpu(),
+        nodes.strata,
+    )
+
+
+def _iterate(sampler: Sampler, map_: ImportanceMap, seed: int, stream: int) -> Tally:
+    """One iteration, block by block."""
+    tally = Tally(map_, log=sampler.log)
+    for first, last in _blocks(sampler, map_.n):
+        numbers = uniform(seed, stream, first, last, sampler.dimension)
+        samples = map_.place(torch.as_tensor(numbers), first)
+        values = sampler.values(samples.nodes.numpy())
+        tally.add(samples, torch.as_tensor(values))
+    return tally
+
+
+def _blocks(sampler: Sampler, n: int) -> Iterator[tuple[int, int]]:
+    size = nodes_per_block(n, sampler.integrand, sampler.memory)
+    for first in range(0, n, size):
+        yield first, min(first + size, n)
+
+
+def _average(tallies: list[Tally], sampler: Sampler) -> Average:
+    """Average of iterations, weighted by the inverses of their variances.
+
+    At a frozen map all iterations have the same true variance. Each estimate of it is
+    moved halfway to their mean: an iteration that missed a peak also has a small
+    variance, and would drag the average down.
+    """
+    top = np.max([t.top.numpy() for t in tallies], axis=0)[:, None]
+    base = np.where(np.isfinite(top), top, 0.0)
+    parts, variances = [], []
+    for tally in tallies:
+        value, variance = (each.numpy() for each in tally.estimate())
+        factor = np.exp(tally.top.numpy()[:, None] - base) if sampler.log else 1.0
+        broken = ~tally.finite.numpy()[:, None]
+        parts.append(np.where(broken, np.nan, value * factor))
+        variances.append(variance * factor**2)
+    part, variance = np.stack(parts), np.stack(variances)
+    variance = (variance + variance.mean(0)) / 2
+    total = variance.sum(2)
+    some = (total > 0).all(0)
+    weight = np.where(some, 1 / np.where(some, total, 1), 1)
+    shares = weight / weight.sum(0)
+    value = (shares[..., None] * part).sum(0)
+    safe = np.where(variance > 0, variance, 1)
+    chi2 = np.where(variance > 0, np.abs(part - value) ** 2 / safe, 0).sum(0)
+    spread = np.sqrt(np.maximum(1, chi2 / (len(tallies) - 1)))
+    deviation = np.sqrt((shares[..., None] ** 2 * variance).sum(0)) * spread
+    error = stats.norm.ppf((1 + CONFIDENCE) / 2) * deviation
+    rounding = torch.finfo(sampler.integrand.dtype).eps
+    if sampler.log:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            error = np.maximum(error / value, rounding * (1 + np.abs(base)))
+            value, part = np.log(value) + base, np.log(part) + base
+    else:
+        error = np.maximum(error, rounding * np.abs(value))
+    return Average(value, error, chi2, part, shares)
+
+
+def _freeze(
+    map_: ImportanceMap, average: Average, seed: int, sampler: Sampler
+) -> VegasNodes:
+    """The nodes of all iterations, mapped as the search was."""
+    batch, lead = sampler.integrand.batch_shape, sampler.lead
+    device = sampler.integrand.device
+
+    def tensor(array: Array, *behind: int) -> Tensor:
+        """Elements come first; those of vmap stay in front of everything."""
+        array = array.reshape((*lead, *batch, *behind))
+        with torch.inference_mode(False):
+            return write(array.copy(), sampler.mark, device)
+
+    return VegasNodes(
+        sampler.dimension,
+        seed,
+        map_.n,
+        tensor(map_.edges.numpy(), *map_.edges.shape[1:]),
+        tensor(map_.counts.numpy(), *map_.counts.shape[1:]),
+        map_.strata,
+        tensor(average.shares.T, len(average.shares)).movedim(-1, 0),
+        tensor(average.chi2, *sampler.event_shape),
+    )
