@@ -18,6 +18,7 @@ from torch_mlcalc.losses import (
 )
 from torch_mlcalc.optim import SGD
 from torch_mlcalc.quadrature import (
+    Box,
     ClenshawCurtis,
     Domain,
     DoubleExponential,
@@ -49,6 +50,7 @@ from torch_mlcalc.quadrature import (
 
 __all__ = [
     "SGD",
+    "Box",
     "ClenshawCurtis",
     "Domain",
     "DoubleExponential",

@@ -1,5 +1,6 @@
 """Integrals: domains, rules, and the functions that join them."""
 
+from torch_mlcalc.quadrature.cubature.box import Box
 from torch_mlcalc.quadrature.domains import (
     Domain,
     HalfLine,
@@ -37,6 +38,7 @@ from torch_mlcalc.quadrature.rules import (
 )
 
 __all__ = [
+    "Box",
     "ClenshawCurtis",
     "Domain",
     "DoubleExponential",

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,11 @@ INTERVAL, HALF_LINE, REAL_LINE = "[-1, 1]", "[0, inf)", "(-inf, inf)"
 class Rule(ABC):  # noqa: B024
     """How to integrate; every rule is a small immutable object."""
 
+    #: Whether its nodes do not depend on the integrand.
+    fixed: ClassVar[bool] = False
+    #: Whether a generator seeds it.
+    random: ClassVar[bool] = False
+
 
 class FixedRule(Rule):
     r"""A rule whose nodes do not depend on the integrand.
@@ -32,6 +37,7 @@ class FixedRule(Rule):
     :meth:`log_density`.
     """
 
+    fixed = True
     n: int
     #: What the weights integrate against.
     measure: str = "lebesgue"
