@@ -15,7 +15,7 @@ from torch import Tensor
 #: (Lepage 2021, section II B and the defaults of section V).
 _MOST_BINS, _SAMPLES_PER_BIN = 1000, 10
 
-#: Samples that a stratum needs for a variance, and that it has on average to begin with.
+#: Samples that a stratum needs for a variance, and those it has on average at first.
 _LEAST, _AVERAGE = 2, 4
 
 #: No node is nearer to a face of the cube than rounding may put it on one.
@@ -24,9 +24,10 @@ _NEAR = 2.0**-54
 
 @dataclass(frozen=True, eq=False)
 class ImportanceMap:
-    r"""A product of piecewise linear maps of the unit cube, and strata with samples each.
+    r"""Piecewise linear maps of the axes of the cube, and strata with samples each.
 
-    .. math:: x_j(y_j) = a_i + (B y_j - i)(a_{i+1} - a_i), \quad i = \lfloor B y_j \rfloor
+    .. math:: x_j(y_j) = a_i + (B y_j - i)(a_{i+1} - a_i), \quad
+        i = \lfloor B y_j \rfloor
 
     Attributes:
         edges: The ends :math:`a_i` of the bins, from 0 to 1, ``(e, d, bins + 1)``.
@@ -59,9 +60,7 @@ class ImportanceMap:
             return self
         elements, dimension, _ = self.edges.shape
         strata = _strata(dimension, n)
-        return ImportanceMap(
-            self.edges, _even(elements, strata**dimension, n), strata
-        )
+        return ImportanceMap(self.edges, _even(elements, strata**dimension, n), strata)
 
     def repeated(self, times: int) -> ImportanceMap:
         """The maps of all integrals, several times."""
@@ -71,9 +70,9 @@ class ImportanceMap:
     def place(self, uniform: Tensor, first: int) -> Samples:
         """Samples number ``first`` and following, from uniform numbers ``(m, d)``."""
         m, dimension = uniform.shape
-        number = torch.arange(first, first + m, device=uniform.device)
         ends = self.counts.cumsum(1)
-        number = number.expand(len(ends), m).contiguous()
+        number = torch.arange(first, first + m, device=uniform.device)
+        number = number + torch.zeros_like(ends[:, :1])
         stratum = torch.searchsorted(ends, number, right=True).T.contiguous()
         count = self.counts.gather(1, stratum.T).T.to(uniform.dtype)
         power = self.strata ** torch.arange(dimension, device=uniform.device)
@@ -89,7 +88,7 @@ class ImportanceMap:
         """Bin, node and width of the bin for ``y`` in the cube, all ``(m, e, d)``."""
         elements, dimension, ends = self.edges.shape
         bins = ends - 1
-        bin_ = (y * bins).to(torch.int64).clamp_(max=bins - 1)
+        bin_ = (y * bins).to(torch.int64).clamp(max=bins - 1)
         axis = torch.arange(elements * dimension, device=y.device)
         index = bin_ + axis.reshape(elements, dimension) * ends
         flat = self.edges.flatten()
@@ -115,14 +114,16 @@ class ImportanceMap:
         smooth = (padded[..., :-2] + 6 * mean + padded[..., 2:]) / 8
         scale = smooth.sum(-1, keepdim=True)
         seen = (scale > 0) & scale.isfinite()
-        share = torch.where(seen, smooth / torch.where(seen, scale, 1), 1 / mean.shape[-1])
+        share = torch.where(
+            seen, smooth / torch.where(seen, scale, 1), 1 / mean.shape[-1]
+        )
         inner = (share > 0) & (share < 1)
         safe = torch.where(inner, share, 0.5)
         damped = torch.where(inner, (1 - safe) / -torch.log(safe), share) ** alpha
         return replace(self, edges=_equalised(self.edges, damped))
 
     def restratified(self, deviation: Tensor, beta: float) -> ImportanceMap:
-        """The map with more samples in the strata of larger deviation, ``(e, strata)``."""
+        """The map with more samples in strata ``(e, strata)`` of large deviation."""
         largest = deviation.amax(1, keepdim=True)
         seen = (largest > 0) & largest.isfinite()
         share = torch.where(seen, deviation / torch.where(seen, largest, 1), 1)

@@ -39,13 +39,13 @@ class Lattice(ReplicatedRule):
 
     with independent uniform shifts :math:`\Delta_r`. The integral is the mean of the
     replicates :math:`Q_r`, its error half the width of their 95 % Student interval.
-    The error falls about like :math:`n^{-1}` for integrands with square-integrable mixed
-    first derivatives and, thanks to the baker's transformation :math:`\varphi`, like
-    :math:`n^{-2}` for smooth ones, in any dimension if only some coordinates, the
-    first ones best, matter much.
+    The error falls about like :math:`n^{-1}` for integrands with square-integrable
+    mixed first derivatives and, thanks to the baker's transformation :math:`\varphi`,
+    like :math:`n^{-2}` for smooth ones, in any dimension if only some coordinates, best
+    the first ones, matter much.
 
-    With ``rtol`` or ``atol`` the lattice is doubled, keeping its points, until the error
-    is met, ``max_evals`` would be exceeded, or n has reached 2^20.
+    With ``rtol`` or ``atol`` the lattice is doubled, keeping its points, until the
+    error is met, ``max_evals`` would be exceeded, or n has reached 2^20.
 
     Args:
         n: Points of each replicate, a power of two up to 2^20; those to begin with if
@@ -95,7 +95,9 @@ class Lattice(ReplicatedRule):
             return
         vector = tuple(self.vector)
         if not vector:
-            raise ValueError("vector is empty; an odd integer for each dimension is wanted.")
+            raise ValueError(
+                "vector is empty; an odd integer for each dimension is wanted."
+            )
         for z in vector:
             check_count("a component of vector", z, 1)
             if z % 2 == 0:
@@ -117,8 +119,8 @@ class Lattice(ReplicatedRule):
         length = len(self.vector or built_in_vector())
         if dimension > length:
             raise ValueError(
-                f"{self} has a generating vector for {length} dimensions, the domain has "
-                f"{dimension}; pass vector= with more, or use Sobol or MonteCarlo."
+                f"{self} has a generating vector for {length} dimensions, the domain "
+                f"has {dimension}; pass a longer vector=, or use Sobol or MonteCarlo."
             )
         vector = None if self.vector is None else tuple(self.vector[:dimension])
         return LatticeNodes(
@@ -129,7 +131,7 @@ class Lattice(ReplicatedRule):
 @final
 @dataclass(frozen=True)
 class LatticeNodes(EqualWeights):
-    """Points ``first`` to ``last`` of each shifted lattice, one lattice after another."""
+    """Points ``first`` to ``last`` of each lattice, one lattice after another."""
 
     dimension: int
     first: int
@@ -174,4 +176,6 @@ def check_power_of_two(name: str, n: object, most: int) -> None:
             f"n={2 * lower}."
         )
     if n > most:
-        raise ValueError(f"{name} got n={n}; at most 2^{most.bit_length() - 1} is wanted.")
+        raise ValueError(
+            f"{name} got n={n}; at most 2^{most.bit_length() - 1} is wanted."
+        )

@@ -1,33 +1,53 @@
 """Nodes and weights of torchquad's integrators, through their public ``integrate``.
 
 An integrator asks the integrand for values and returns a weighted sum of them. So the
-points it asks for are the nodes, and the derivative of what it returns by the values are
-the weights: one way for grids, Monte Carlo and VEGAS, and it never gets hold of values
-that the caller will see or differentiate.
+points it asks for are the nodes, and the derivatives of what it returns by the values
+are the weights: one way for grids, Monte Carlo and VEGAS, and it never gets hold of
+values that the caller will see or differentiate.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import (
+    temporarily_clear_interpreter_stack as clear,
+)
+from torch._functorch.pyfunctorch import (
+    temporarily_restore_interpreter_stack as restore,
+)
+
+from torch_mlcalc.quadrature.rules import Array
 
 
 class Recorded(NamedTuple):
     """What an integrator did on the unit cube, in float64.
 
     Attributes:
-        nodes: Where it evaluated, ``(n, d)``.
-        weights: What the values count, ``(n,)``; their sum is about 1.
-        deviation: Standard deviation of its result, 0 if it states none.
+        nodes: Where it evaluated to some effect, ``(n, d)``.
+        weights: What the values there count, ``(n,)``; their sum is about 1.
+        used: Which of all the points that it evaluated these are.
+        deviation: Standard deviation of its result, 0 if it states none; larger by
+            ``sqrt(chi2 / dof)`` where iterations disagree.
     """
 
-    nodes: Tensor
-    weights: Tensor
+    nodes: Array
+    weights: Array
+    used: Array
     deviation: float
+
+
+def ones(points: Array) -> Array:
+    """An integrand, for integrators that do the same with every one."""
+    return np.ones(len(points))
 
 
 def record(
@@ -35,7 +55,7 @@ def record(
     dimension: int,
     n: int,
     options: dict[str, Any],
-    integrand: Callable[[Tensor], Tensor] = lambda points: torch.ones(len(points)),
+    integrand: Callable[[Array], Array] = ones,
 ) -> Recorded:
     """Run an integrator on the unit cube and see what it does.
 
@@ -44,42 +64,62 @@ def record(
         dimension: Dimension of the cube.
         n: Number of points to ask for.
         options: Further arguments of its ``integrate``.
-        integrand: Function of points ``(m, d)``; linear rules do the same for every one.
+        integrand: Function of points ``(m, d)`` with float64 values ``(m,)``; the same
+            transforms of torch.func are active as outside.
 
     Returns:
-        Nodes with a weight other than 0, and their weights.
+        Nodes, weights and deviation.
     """
-    points: list[Tensor] = []
+    recording = torch.is_grad_enabled()
+    points: list[Array] = []
     values: list[Tensor] = []
 
     def observed(x: Tensor) -> Tensor:
-        with torch.no_grad():
-            value = integrand(x.detach()).to(torch.float64)
-        points.append(x.detach().clone())
-        values.append(value.requires_grad_())
+        points.append(x.numpy().copy())
+        with restore(transforms), torch.set_grad_enabled(recording):
+            value = integrand(points[-1])
+        values.append(torch.from_numpy(value.copy()).requires_grad_())
         # A copy: GaussLegendre multiplies what it gets in place.
-        return value * 1
+        return values[-1] * 1
 
     if "return_error" in inspect.signature(integrator.integrate).parameters:
         options = {**options, "return_error": True}
-    # A generator of the integrator's own may still seed the global one.
-    with (
-        torch.inference_mode(False),
-        torch.random.fork_rng(devices=[]),
-        torch.device("cpu"),
-        torch.enable_grad(),
-    ):
+    with _alone() as transforms:
         domain = torch.tensor([[0.0, 1.0]] * dimension, dtype=torch.float64)
         result = integrator.integrate(
             observed, dimension, n, integration_domain=domain, **options
         )
         total = getattr(result, "integral", result)
-        deviation = float(getattr(result, "sdev", 0.0))
         gradients = torch.autograd.grad(total, values, allow_unused=True)
-    weights = [
-        torch.zeros(len(p), dtype=torch.float64) if g is None else g
-        for p, g in zip(points, gradients, strict=True)
-    ]
-    nodes, weight = torch.cat(points).to(torch.float64), torch.cat(weights)
-    used = weight != 0
-    return Recorded(nodes[used], weight[used], deviation)
+        weights = [
+            np.zeros(len(p)) if g is None else g.numpy()
+            for p, g in zip(points, gradients, strict=True)
+        ]
+        nodes, weight = np.concatenate(points), np.concatenate(weights)
+        used = weight != 0
+        return Recorded(nodes[used], weight[used], used, _deviation(result))
+
+
+def _deviation(result: Any) -> float:  # noqa: ANN401
+    """What it states, widened as the Particle Data Group does."""
+    if not hasattr(result, "sdev"):
+        return 0.0
+    spread = float(result.chi2) / result.dof if result.dof else 1.0
+    return float(result.sdev) * math.sqrt(max(1.0, spread))
+
+
+@contextmanager
+def _alone() -> Iterator[list[Any]]:
+    """Nothing of the caller's modes reaches inside, and no seed gets out."""
+    with (
+        clear() as transforms,
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.device("cpu"),
+        # A sampler may still seed or draw from the global generator.
+        torch.random.fork_rng(devices=[]),
+        warnings.catch_warnings(),
+    ):
+        # VEGAS formats and compares its results, which carry a gradient here.
+        warnings.filterwarnings("ignore", message="Converting a tensor with requires_")
+        yield transforms

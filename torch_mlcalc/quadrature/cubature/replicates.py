@@ -39,7 +39,7 @@ class EqualWeights(UnitNodes):
 
 
 def inside(points: Tensor, dtype: torch.dtype) -> Tensor:
-    """Points in another dtype, off the faces of the cube on which rounding puts some."""
+    """Points in a dtype, off the faces of the cube, on which rounding puts some."""
     info = torch.finfo(dtype)
     return points.to(dtype).clamp(info.eps**2, 1 - info.eps / 2)
 
@@ -81,6 +81,7 @@ class ReplicatedRule(RandomRule):
         while True:
             share = np.array(self.sizes(n)) / sum(self.sizes(n))
             value, error = _mean(parts, share, self.replicates, sampler)
+            sampler.show(value, error)
             if self._enough(sampler, n, value, error):
                 break
             more = self.cube_nodes(sampler.dimension, seed, n, 2 * n)
@@ -146,11 +147,13 @@ def judge(
     detail = ""
     if unseen.any():
         detail = (
-            " An integrand was exactly 0 at every point: take more points, or a smaller "
-            "box around where it is not."
+            " An integrand was exactly 0 at every point: take more points, or a "
+            "smaller domain around where it is not."
         )
     if broken.any():
-        detail = f" Integral {int(broken.argmax())} was not finite at some of its points."
+        detail = (
+            f" Integral {int(broken.argmax())} was not finite at some of its points."
+        )
     return status, error, detail
 
 
@@ -176,8 +179,8 @@ def _mean(
         else:
             value = (weight * parts).sum(0)
             spread = parts[:replicates]
-        # A part is a mean over a share of the nodes: its variance is that of the mean of
-        # all, divided by the share.
+        # A part is a mean over a share of the nodes: its variance is that of the mean
+        # of all, divided by the share.
         deviation = spread.std(axis=0, ddof=1) * math.sqrt(share[0])
         error = stats.t.ppf((1 + CONFIDENCE) / 2, replicates - 1) * deviation
         rounding = torch.finfo(sampler.integrand.dtype).eps

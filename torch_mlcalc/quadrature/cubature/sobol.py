@@ -26,11 +26,11 @@ class Sobol(ReplicatedRule):
 
     .. math:: Q_r = \frac{1}{n} \sum_{k=0}^{n-1} f(x_k^{(r)})
 
-    where each replicate :math:`r` has a scrambling of its own: random linear matrices and
-    a random digital shift. The integral is the mean of the replicates, its error half the
-    width of their 95 % Student interval. The error falls about like :math:`n^{-3/2}`
-    for smooth integrands, and faster than that of plain Monte Carlo for kinks and jumps
-    too.
+    where each replicate :math:`r` has a scrambling of its own: random linear matrices
+    and a random digital shift. The integral is the mean of the replicates, its error
+    half the width of their 95 % Student interval. The error falls about like
+    :math:`n^{-3/2}` for smooth integrands, and faster than that of plain Monte Carlo
+    for kinks and jumps too.
 
     With ``rtol`` or ``atol`` the points are doubled, keeping those there are, until the
     error is met or ``max_evals`` would be exceeded.
@@ -52,8 +52,8 @@ class Sobol(ReplicatedRule):
         tensor(0.52...)
 
     References:
-        J. Matousek, "On the L2-discrepancy for anchored boxes", J. Complexity 14 (1998),
-        https://doi.org/10.1006/jcom.1998.0489
+        J. Matousek, "On the L2-discrepancy for anchored boxes", J. Complexity 14
+        (1998), https://doi.org/10.1006/jcom.1998.0489
         A. B. Owen, "On dropping the first Sobol' point", MCQMC 2020,
         https://arxiv.org/abs/2008.08051
     """
@@ -70,7 +70,9 @@ class Sobol(ReplicatedRule):
         """As many points as digits of theirs can tell apart."""
         return 2**_BITS
 
-    def cube_nodes(self, dimension: int, seed: int, first: int, last: int) -> SobolNodes:
+    def cube_nodes(
+        self, dimension: int, seed: int, first: int, last: int
+    ) -> SobolNodes:
         """Points ``first`` to ``last`` of each replicate."""
         if dimension > SobolEngine.MAXDIM:
             raise ValueError(
@@ -86,7 +88,9 @@ def _scrambled(dimension: int, seed: int, replicate: int) -> tuple[Tensor, Tenso
     own = np.random.SeedSequence([seed, replicate]).generate_state(1)[0]
     # Never an inference tensor, whatever mode the first caller was in.
     with torch.inference_mode(False):
-        engine = SobolEngine(dimension, scramble=True, seed=int(own))
+        engine = SobolEngine(  # type: ignore[no-untyped-call]
+            dimension, scramble=True, seed=int(own)
+        )
         return engine.sobolstate.T.contiguous(), engine.shift
 
 
@@ -122,12 +126,10 @@ class SobolNodes(EqualWeights):
     def _of_one(
         self, replicate: int, start: int, stop: int, device: torch.device
     ) -> Tensor:
-        """Digits of points ``start`` to ``stop`` of one replicate, as whole numbers.
-
-        Point k is the shift plus (exclusive or) the direction numbers at the binary
-        digits of k. Not from ``SobolEngine.draw``: that makes points one after another
-        only, rounds the first to float32, and can return exactly 1 in float32.
-        """
+        """Points ``start`` to ``stop`` of one replicate, times 2^30."""
+        # Point k is the shift plus (exclusive or) the direction numbers at the binary
+        # digits of k. SobolEngine.draw makes points one after another only, rounds the
+        # first to float32, and can return exactly 1 in float32.
         columns, shift = _scrambled(self.dimension, self.seed, replicate)
         columns, shift = columns.to(device), shift.to(device)
         # Aligned runs of 2^bits points differ from each other by the high digits alone.

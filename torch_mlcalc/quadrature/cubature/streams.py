@@ -3,23 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from torch_mlcalc.quadrature.rules import Array
 
-#: The seed of calls without a generator: the same call gives the same bits.
-DEFAULT_SEED = 0
-
 #: Uniform numbers are multiples of 2^-53; half of that keeps them off 0.
 _LEAST = 2.0**-54
-
-
-def draw_seed(generator: torch.Generator | None) -> int:
-    """A seed from the caller's generator; without one, always the same."""
-    if generator is None:
-        return DEFAULT_SEED
-    seed = torch.randint(2**62, (), generator=generator, device=generator.device)
-    return int(seed)
 
 
 def uniform(seed: int, stream: int, first: int, last: int, width: int) -> Array:

@@ -23,12 +23,10 @@ class Tally:
         self._map = map_
         self._log = log
         elements, dimension, ends = map_.edges.shape
-        self._bins = torch.zeros(
-            2, elements * dimension * (ends - 1), **_like(map_.edges)
-        )
+        self._bins = map_.edges.new_zeros(2, elements * dimension * (ends - 1))
         self._sums: Tensor | None = None
         self._squares = torch.zeros(0)
-        self.top = torch.full((elements,), -torch.inf if log else 0.0, **_like(map_.edges))
+        self.top = map_.edges.new_full((elements,), -torch.inf if log else 0.0)
         self.finite = torch.ones(elements, dtype=torch.bool, device=map_.edges.device)
 
     def add(self, samples: Samples, values: Tensor) -> None:
@@ -79,7 +77,9 @@ class Tally:
         index = samples.bin + axis.reshape(elements, dimension) * (ends - 1)
         weight = samples.weight[..., None].expand(index.shape)
         self._bins[0].index_add_(0, index.flatten(), weight.flatten())
-        self._bins[1].index_add_(0, index.flatten(), (weight * size[..., None]).flatten())
+        self._bins[1].index_add_(
+            0, index.flatten(), (weight * size[..., None]).flatten()
+        )
 
     def estimate(self) -> tuple[Tensor, Tensor]:
         """Integral and variance of it, ``(e, v)``, relative to the top."""
@@ -103,7 +103,3 @@ class Tally:
         weight, total = self._bins.reshape(2, *self._map.edges.shape[:2], -1)
         deviation = self._variance().sum(2).sqrt()
         return self._map.refined(weight, total, alpha).restratified(deviation, beta)
-
-
-def _like(tensor: Tensor) -> dict[str, torch.device | torch.dtype]:
-    return {"dtype": tensor.dtype, "device": tensor.device}

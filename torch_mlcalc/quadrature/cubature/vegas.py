@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple, final
+from functools import partial
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor
+from torch._functorch.pyfunctorch import (
+    temporarily_clear_interpreter_stack as clear,
+)
+from torch._functorch.pyfunctorch import (
+    temporarily_restore_interpreter_stack as restore,
+)
 
 from torch_mlcalc.quadrature.cubature.cubature import Outcome, RandomRule
 from torch_mlcalc.quadrature.cubature.importance import ImportanceMap
@@ -27,16 +34,18 @@ from torch_mlcalc.quadrature.cubature.sampler import Sampler
 from torch_mlcalc.quadrature.cubature.streams import uniform
 from torch_mlcalc.quadrature.cubature.tally import Tally
 from torch_mlcalc.quadrature.evaluator import Values
-from torch_mlcalc.quadrature.host import transforming, write
+from torch_mlcalc.quadrature.host import write
 from torch_mlcalc.quadrature.plan import Plan
 from torch_mlcalc.quadrature.rules import Array, check_count
+
+Evaluate = Callable[[Array], Values]
 
 #: Streams of random numbers from here on measure, those before it warm up.
 _MEASURE = 2**32
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Vegas(RandomRule):
     r"""VEGAS+: adaptive importance sampling with adaptive stratified sampling.
 
@@ -81,8 +90,8 @@ class Vegas(RandomRule):
         True
 
     References:
-        G. P. Lepage, "Adaptive multidimensional integration: VEGAS enhanced", J. Comput.
-        Phys. 439 (2021), https://arxiv.org/abs/2009.05112
+        G. P. Lepage, "Adaptive multidimensional integration: VEGAS enhanced", J.
+        Comput. Phys. 439 (2021), https://arxiv.org/abs/2009.05112
     """
 
     n: int = 10_000
@@ -108,8 +117,8 @@ class Vegas(RandomRule):
             _map_of(self.start)
         elif self.warmup == 0:
             raise ValueError(
-                "warmup is 0, so that nothing would be learned; at least 1 is wanted, or "
-                "start=, the plan of an earlier call."
+                "warmup is 0, so that nothing would be learned; at least 1 is wanted, "
+                "or start=, the plan of an earlier call."
             )
 
     def resumed(self, plan: Plan | None, batch_shape: tuple[int, ...]) -> Vegas:
@@ -130,27 +139,44 @@ class Vegas(RandomRule):
         """Learn the map, then average iterations at the frozen map."""
         check_budget(self, self.n * (self.warmup + self.iterations), sampler.max_evals)
         seed = sampler.seed()
-        if transforming():
-            # How many integrals vmap makes of one is seen from the values only.
-            sampler.values(np.full((1, sampler.dimension), 0.5))
-        map_ = self._first_map(sampler)
-        for stream in range(self.warmup):
-            tally = _iterate(sampler, map_, seed, stream)
-            map_ = tally.adapted(self.alpha, self.beta)
-        tallies: list[Tally] = []
-        while True:
-            tallies.append(_iterate(sampler, map_, seed, _MEASURE + len(tallies)))
-            if len(tallies) < self.iterations:
-                continue
-            average = _average(tallies, sampler)
-            if self._enough(sampler, len(tallies), average):
-                break
+        # Maps are the same tensors below every transform of torch.func.
+        with clear() as transforms:
+            evaluate = partial(_evaluate, sampler, transforms)
+            first = self._first_map(sampler)
+            map_ = self._learned(sampler, first, seed, evaluate)
+            average = self._measured(sampler, map_, seed, evaluate)
+            learned = map_.edges.numpy(), map_.counts.numpy(), map_.strata
         status, error, detail = judge(
             sampler, average.parts, average.value, average.error
         )
-        nodes = _freeze(map_, average, seed, sampler)
-        n_evals = np.full(sampler.elements, self.n * (self.warmup + len(tallies)))
+        nodes = _freeze(learned, average, seed, sampler)
+        done = self.warmup + len(average.parts)
+        n_evals = np.full(sampler.elements, self.n * done)
         return Outcome(nodes, average.value, error, status, n_evals, detail)
+
+    def _learned(
+        self, sampler: Sampler, map_: ImportanceMap, seed: int, evaluate: Evaluate
+    ) -> ImportanceMap:
+        for stream in range(self.warmup):
+            tally = _iterate(sampler, map_, seed, stream, evaluate)
+            map_ = tally.adapted(self.alpha, self.beta)
+        return map_
+
+    def _measured(
+        self, sampler: Sampler, map_: ImportanceMap, seed: int, evaluate: Evaluate
+    ) -> Average:
+        tallies: list[Tally] = []
+        while True:
+            stream = _MEASURE + len(tallies)
+            tallies.append(_iterate(sampler, map_, seed, stream, evaluate))
+            if len(tallies) < 2:
+                continue
+            average = _average(tallies, sampler)
+            sampler.show(average.value, average.error)
+            if len(tallies) < self.iterations:
+                continue
+            if self._enough(sampler, len(tallies), average):
+                return average
 
     def _enough(self, sampler: Sampler, done: int, average: Average) -> bool:
         further = self.n * (self.warmup + done + 1)
@@ -213,9 +239,7 @@ class VegasNodes(UnitNodes):
                 max(start - each * self.samples, 0),
                 min(stop - each * self.samples, self.samples),
             )
-            for each in range(
-                start // self.samples, (stop - 1) // self.samples + 1
-            )
+            for each in range(start // self.samples, (stop - 1) // self.samples + 1)
         ]
         nodes = torch.cat([u for u, _ in parts]).to(device)
         weights = torch.cat([w for _, w in parts]).to(dtype=dtype, device=device)
@@ -266,14 +290,20 @@ def _map_of(plan: object) -> ImportanceMap:
     )
 
 
-def _iterate(sampler: Sampler, map_: ImportanceMap, seed: int, stream: int) -> Tally:
+def _evaluate(sampler: Sampler, transforms: list[Any], u: Array) -> Values:
+    with restore(transforms):
+        return sampler.values(u)
+
+
+def _iterate(
+    sampler: Sampler, map_: ImportanceMap, seed: int, stream: int, evaluate: Evaluate
+) -> Tally:
     """One iteration, block by block."""
     tally = Tally(map_, log=sampler.log)
     for first, last in _blocks(sampler, map_.n):
         numbers = uniform(seed, stream, first, last, sampler.dimension)
         samples = map_.place(torch.as_tensor(numbers), first)
-        values = sampler.values(samples.nodes.numpy())
-        tally.add(samples, torch.as_tensor(values))
+        tally.add(samples, torch.as_tensor(evaluate(samples.nodes.numpy())))
     return tally
 
 
@@ -284,12 +314,7 @@ def _blocks(sampler: Sampler, n: int) -> Iterator[tuple[int, int]]:
 
 
 def _average(tallies: list[Tally], sampler: Sampler) -> Average:
-    """Average of iterations, weighted by the inverses of their variances.
-
-    At a frozen map all iterations have the same true variance. Each estimate of it is
-    moved halfway to their mean: an iteration that missed a peak also has a small
-    variance, and would drag the average down.
-    """
+    """Average of iterations, weighted by the inverses of their variances."""
     top = np.max([t.top.numpy() for t in tallies], axis=0)[:, None]
     base = np.where(np.isfinite(top), top, 0.0)
     parts, variances = [], []
@@ -300,6 +325,9 @@ def _average(tallies: list[Tally], sampler: Sampler) -> Average:
         parts.append(np.where(broken, np.nan, value * factor))
         variances.append(variance * factor**2)
     part, variance = np.stack(parts), np.stack(variances)
+    # At a frozen map all iterations have the same true variance. Each estimate of it is
+    # moved halfway to their mean: an iteration that missed a peak also has a small
+    # variance, and would drag the average down.
     variance = (variance + variance.mean(0)) / 2
     total = variance.sum(2)
     some = (total > 0).all(0)
@@ -322,9 +350,10 @@ def _average(tallies: list[Tally], sampler: Sampler) -> Average:
 
 
 def _freeze(
-    map_: ImportanceMap, average: Average, seed: int, sampler: Sampler
+    learned: tuple[Array, Array, int], average: Average, seed: int, sampler: Sampler
 ) -> VegasNodes:
     """The nodes of all iterations, mapped as the search was."""
+    edges, counts, strata = learned
     batch, lead = sampler.integrand.batch_shape, sampler.lead
     device = sampler.integrand.device
 
@@ -337,10 +366,10 @@ def _freeze(
     return VegasNodes(
         sampler.dimension,
         seed,
-        map_.n,
-        tensor(map_.edges.numpy(), *map_.edges.shape[1:]),
-        tensor(map_.counts.numpy(), *map_.counts.shape[1:]),
-        map_.strata,
+        int(counts[0].sum()),
+        tensor(edges, *edges.shape[1:]),
+        tensor(counts, *counts.shape[1:]),
+        strata,
         tensor(average.shares.T, len(average.shares)).movedim(-1, 0),
         tensor(average.chi2, *sampler.event_shape),
     )
