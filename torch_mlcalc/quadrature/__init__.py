@@ -1,6 +1,7 @@
 """Integrals: domains, rules, and the functions that join them."""
 
 from torch_mlcalc.quadrature.cubature.box import Box
+from torch_mlcalc.quadrature.cubature.chart import Tails
 from torch_mlcalc.quadrature.cubature.lattice import Lattice
 from torch_mlcalc.quadrature.cubature.monte_carlo import MonteCarlo
 from torch_mlcalc.quadrature.cubature.sobol import Sobol
@@ -67,6 +68,7 @@ __all__ = [
     "Sobol",
     "Status",
     "TabulatedRule",
+    "Tails",
     "Torchquad",
     "Trapezoid",
     "Vegas",

@@ -153,7 +153,7 @@ def plan_of(found: Found) -> Plan:
     batch, events = found.problem.integrand.batch_shape, found.probe.event_shape
 
     def tensor(array: npt.NDArray[Any], shape: tuple[int, ...]) -> Tensor:
-        array = array.reshape(*found.probe.lead, *shape)
+        array = array.reshape((*found.probe.lead, *shape))
         with torch.inference_mode(False):
             return write(array.copy(), found.probe.mark, found.problem.integrand.device)
 

@@ -62,6 +62,11 @@ class ImportanceMap:
         strata = _strata(dimension, n)
         return ImportanceMap(self.edges, _even(elements, strata**dimension, n), strata)
 
+    def like(self, other: ImportanceMap) -> ImportanceMap:
+        """These strata, with bins that are the mean of those of other integrals."""
+        mean = other.edges.mean(0).expand(len(self.edges), -1, -1)
+        return replace(self, edges=mean.contiguous())
+
     def repeated(self, times: int) -> ImportanceMap:
         """The maps of all integrals, several times."""
         edges = self.edges.repeat(times, 1, 1)

@@ -12,7 +12,12 @@ from typing import final
 import torch
 from torch import Tensor
 
-from torch_mlcalc.quadrature.cubature.replicates import EqualWeights, ReplicatedRule
+from torch_mlcalc.quadrature.cubature.chart import ALGEBRAIC, Tails
+from torch_mlcalc.quadrature.cubature.replicates import (
+    EqualWeights,
+    ReplicatedRule,
+    check_tails,
+)
 from torch_mlcalc.quadrature.cubature.streams import uniform
 from torch_mlcalc.quadrature.rules import check_count
 
@@ -55,6 +60,8 @@ class Lattice(ReplicatedRule):
             are periodic in every coordinate converge fastest.
         vector: Generating vector :math:`z` of your own, one odd integer for each
             dimension; by default one for up to 1024 dimensions.
+        tails: How infinite axes are stretched; Gaussian tails suit integrands that fall
+            like a Gaussian, and are the only ones that work in many such dimensions.
 
     Raises:
         TypeError: If a number is not an integer.
@@ -85,8 +92,10 @@ class Lattice(ReplicatedRule):
     replicates: int = 16
     baker: bool = True
     vector: Sequence[int] | None = None
+    tails: Tails = ALGEBRAIC
 
     def __post_init__(self) -> None:  # noqa: D105
+        check_tails(self.tails)
         check_power_of_two("Lattice", self.n, MOST_POINTS)
         check_count("replicates", self.replicates, 2)
         if not isinstance(self.baker, bool):

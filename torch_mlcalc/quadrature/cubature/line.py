@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -36,7 +36,8 @@ def pose(
     return problem._replace(integrand=replace(problem.integrand, function=on_line))
 
 
-class OnLine(NamedTuple):
+@dataclass(frozen=True)
+class OnLine:
     """A function of numbers, called with points of one coordinate."""
 
     function: Function

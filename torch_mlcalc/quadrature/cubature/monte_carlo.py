@@ -9,8 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torch_mlcalc.quadrature.cubature.chart import ALGEBRAIC, Tails
 from torch_mlcalc.quadrature.cubature.nodes import UnitNodes
-from torch_mlcalc.quadrature.cubature.replicates import EqualWeights, ReplicatedRule
+from torch_mlcalc.quadrature.cubature.replicates import (
+    EqualWeights,
+    ReplicatedRule,
+    check_tails,
+)
 from torch_mlcalc.quadrature.cubature.sampler import Sampler
 from torch_mlcalc.quadrature.cubature.streams import uniform
 from torch_mlcalc.quadrature.evaluator import Values
@@ -41,6 +46,8 @@ class MonteCarlo(ReplicatedRule):
 
     Args:
         n: Number of points, at least 2; those to begin with if a tolerance is given.
+        tails: How infinite axes are stretched; Gaussian tails suit integrands that fall
+            like a Gaussian, and are the only ones that work in many such dimensions.
 
     Raises:
         TypeError: If ``n`` is not an integer.
@@ -61,8 +68,10 @@ class MonteCarlo(ReplicatedRule):
     """
 
     n: int = 10_000
+    tails: Tails = ALGEBRAIC
 
     def __post_init__(self) -> None:  # noqa: D105
+        check_tails(self.tails)
         check_count("n", self.n, 2)
 
     @property

@@ -10,6 +10,7 @@ import torch
 from scipy import special, stats
 from torch import Tensor
 
+from torch_mlcalc.quadrature.cubature.chart import Tails
 from torch_mlcalc.quadrature.cubature.cubature import Outcome, RandomRule
 from torch_mlcalc.quadrature.cubature.nodes import UnitNodes
 from torch_mlcalc.quadrature.cubature.sampler import Sampler
@@ -101,6 +102,14 @@ class ReplicatedRule(RandomRule):
         # What is not finite will not become so.
         done = (error <= allowed(sampler, value)) | ~np.isfinite(error)
         return bool(done.all())
+
+
+def check_tails(tails: object) -> None:
+    """Refuse what is not a kind of tails."""
+    if not isinstance(tails, Tails):
+        raise TypeError(
+            f"tails is {tails!r}; Tails.ALGEBRAIC or Tails.GAUSSIAN is wanted."
+        )
 
 
 def check_budget(rule: RandomRule, count: int, max_evals: int) -> None:

@@ -11,8 +11,13 @@ import torch
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
+from torch_mlcalc.quadrature.cubature.chart import ALGEBRAIC, Tails
 from torch_mlcalc.quadrature.cubature.lattice import check_power_of_two
-from torch_mlcalc.quadrature.cubature.replicates import EqualWeights, ReplicatedRule
+from torch_mlcalc.quadrature.cubature.replicates import (
+    EqualWeights,
+    ReplicatedRule,
+    check_tails,
+)
 from torch_mlcalc.quadrature.rules import check_count
 
 #: torch.quasirandom.SobolEngine works with 30 bits.
@@ -39,6 +44,8 @@ class Sobol(ReplicatedRule):
         n: Points of each replicate, a power of two up to 2^30; those to begin with if a
             tolerance is given.
         replicates: Number of scramblings, at least 2. Fewer give a wider interval.
+        tails: How infinite axes are stretched; Gaussian tails suit integrands that fall
+            like a Gaussian, and are the only ones that work in many such dimensions.
 
     Raises:
         TypeError: If a number is not an integer.
@@ -60,8 +67,10 @@ class Sobol(ReplicatedRule):
 
     n: int = 1024
     replicates: int = 16
+    tails: Tails = ALGEBRAIC
 
     def __post_init__(self) -> None:  # noqa: D105
+        check_tails(self.tails)
         check_power_of_two("Sobol", self.n, 2**_BITS)
         check_count("replicates", self.replicates, 2)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, final
 
@@ -19,6 +19,7 @@ from torch._functorch.pyfunctorch import (
     temporarily_restore_interpreter_stack as restore,
 )
 
+from torch_mlcalc.quadrature.cubature.chart import ALGEBRAIC, Tails
 from torch_mlcalc.quadrature.cubature.cubature import Outcome, RandomRule
 from torch_mlcalc.quadrature.cubature.importance import ImportanceMap
 from torch_mlcalc.quadrature.cubature.nodes import UnitNodes, nodes_per_block
@@ -27,6 +28,7 @@ from torch_mlcalc.quadrature.cubature.replicates import (
     CONFIDENCE,
     allowed,
     check_budget,
+    check_tails,
     inside,
     judge,
 )
@@ -73,7 +75,10 @@ class Vegas(RandomRule):
         warmup: How many adapt the map before; 0 only with ``start``.
         alpha: How fast the map adapts, 0 for not at all.
         beta: How far the strata follow the deviation of the integrand, 0 for not.
-        start: A plan that ``Vegas`` made, for the same dimension and batch.
+        start: A plan that ``Vegas`` made in the same dimension. A batch of another
+            shape begins with the mean of its maps.
+        tails: How infinite axes are stretched; Gaussian tails suit integrands that fall
+            like a Gaussian, and are the only ones that work in many such dimensions.
 
     Raises:
         TypeError: If an argument is of the wrong type.
@@ -100,8 +105,10 @@ class Vegas(RandomRule):
     alpha: float = 0.5
     beta: float = 0.75
     start: Plan | None = None
+    tails: Tails = ALGEBRAIC
 
     def __post_init__(self) -> None:  # noqa: D105
+        check_tails(self.tails)
         check_count("n", self.n, 20)
         check_count("iterations", self.iterations, 2)
         check_count("warmup", self.warmup, 0)
@@ -120,20 +127,6 @@ class Vegas(RandomRule):
                 "warmup is 0, so that nothing would be learned; at least 1 is wanted, "
                 "or start=, the plan of an earlier call."
             )
-
-    def resumed(self, plan: Plan | None, batch_shape: tuple[int, ...]) -> Vegas:
-        """The rule that goes on from a plan, if that was made for the same batch.
-
-        Args:
-            plan: A plan of an earlier call, or None.
-            batch_shape: Shape of the batch.
-
-        Returns:
-            A rule.
-        """
-        if plan is None or plan.batch_shape != batch_shape:
-            return self
-        return replace(self, start=plan)
 
     def run(self, sampler: Sampler) -> Outcome:
         """Learn the map, then average iterations at the frozen map."""
@@ -190,14 +183,16 @@ class Vegas(RandomRule):
         if self.start is None:
             return ImportanceMap.uniform(elements, dimension, self.n)
         map_ = _map_of(self.start)
-        batch = sampler.integrand.batch_shape
-        if (self.start.batch_shape, map_.edges.shape[1]) != (batch, dimension):
+        if map_.edges.shape[1] != dimension:
             raise ValueError(
-                f"start was made for integrals of shape {self.start.batch_shape} in "
-                f"{map_.edges.shape[1]} dimensions, these have shape {batch} in "
+                f"start was made in {map_.edges.shape[1]} dimensions, the domain has "
                 f"{dimension}; leave it out."
             )
-        times = elements // len(map_.edges)
+        same = self.start.batch_shape == sampler.integrand.batch_shape
+        times, rest = divmod(elements, len(map_.edges))
+        if not same or rest:
+            return ImportanceMap.uniform(elements, dimension, self.n).like(map_)
+        # The integrals that vmap makes of one have one map to begin with.
         return map_.for_samples(self.n).repeated(times)
 
 
