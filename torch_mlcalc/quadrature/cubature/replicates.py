@@ -7,7 +7,7 @@ from abc import abstractmethod
 
 import numpy as np
 import torch
-from scipy import special, stats
+from scipy import special
 from torch import Tensor
 
 from torch_mlcalc.quadrature.cubature.chart import Tails
@@ -191,7 +191,7 @@ def _mean(
         # A part is a mean over a share of the nodes: its variance is that of the mean
         # of all, divided by the share.
         deviation = spread.std(axis=0, ddof=1) * math.sqrt(share[0])
-        error = stats.t.ppf((1 + CONFIDENCE) / 2, replicates - 1) * deviation
+        error = special.stdtrit(replicates - 1, (1 + CONFIDENCE) / 2) * deviation
         rounding = torch.finfo(sampler.integrand.dtype).eps
         size = 1 + np.abs(value) if sampler.log else np.abs(value)
         return value, np.maximum(error, rounding * size)

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from torch_mlcalc.quadrature.cubature.importance import ImportanceMap, Samples
+from torch_mlcalc.quadrature.evaluator import Values
+from torch_mlcalc.quadrature.rules import Array
+
+
+class Iteration(NamedTuple):
+    """Estimate and variance ``(elements, events)`` in units of ``exp(top)``."""
+
+    value: Values
+    variance: Array
+    top: Array
 
 
 class Tally:
@@ -81,14 +93,16 @@ class Tally:
             0, index.flatten(), (weight * size[..., None]).flatten()
         )
 
-    def estimate(self) -> tuple[Tensor, Tensor]:
-        """Integral and variance of it, ``(e, v)``, relative to the top."""
+    def iteration(self) -> Iteration:
+        """What the samples say; nan where one of them was not finite."""
         counts = self._map.counts[..., None]
         strata = counts.shape[1]
         assert self._sums is not None  # noqa: S101
         sums = self._sums.reshape(*counts.shape[:2], -1)
         value = (sums / counts).sum(1) / strata
-        return value, (self._variance() / counts).sum(1) / strata**2
+        value = torch.where(self.finite[:, None], value, torch.nan)
+        variance = (self._variance() / counts).sum(1) / strata**2
+        return Iteration(value.numpy(), variance.numpy(), self.top.numpy())
 
     def _variance(self) -> Tensor:
         """Variance of the samples in each stratum, ``(e, strata, v)``."""

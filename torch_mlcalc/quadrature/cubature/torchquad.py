@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, final
 
 import numpy as np
 import torch
-from scipy import special, stats
+from scipy import special
 from torch import Tensor
 
 from torch_mlcalc.quadrature.cubature.chart import Chart
@@ -216,7 +216,7 @@ class TorchquadVegas(Torchquad, RandomRule):
 
     def _run_one(self, sampler: Sampler, seed: int, element: int) -> Run:
         options = self.options(seed)
-        factor = stats.norm.ppf((1 + CONFIDENCE) / 2)
+        factor = special.ndtri((1 + CONFIDENCE) / 2)
         if sampler.tolerance is not None:
             wanted = sampler.tolerance
             relative = max(wanted.rtol, wanted.atol) if sampler.log else wanted.rtol

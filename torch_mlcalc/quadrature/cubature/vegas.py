@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, final
 
 import numpy as np
 import torch
-from scipy import stats
+from scipy import special
 from torch import Tensor
 from torch._functorch.pyfunctorch import (
     temporarily_clear_interpreter_stack as clear,
@@ -34,11 +34,14 @@ from torch_mlcalc.quadrature.cubature.replicates import (
 )
 from torch_mlcalc.quadrature.cubature.sampler import Sampler
 from torch_mlcalc.quadrature.cubature.streams import uniform
-from torch_mlcalc.quadrature.cubature.tally import Tally
+from torch_mlcalc.quadrature.cubature.tally import Iteration, Tally
 from torch_mlcalc.quadrature.evaluator import Values
 from torch_mlcalc.quadrature.host import write
 from torch_mlcalc.quadrature.plan import Plan
 from torch_mlcalc.quadrature.rules import Array, check_count
+
+#: Half width of the interval in standard deviations.
+_QUANTILE = float(special.ndtri((1 + CONFIDENCE) / 2))
 
 Evaluate = Callable[[Array], Values]
 
@@ -51,15 +54,17 @@ _MEASURE = 2**32
 class Vegas(RandomRule):
     r"""VEGAS+: adaptive importance sampling with adaptive stratified sampling.
 
-    .. math:: I \approx \sum_{j} c_j \sum_h \frac{1}{H n_h} \sum_{i=1}^{n_h}
-        J(y_i) f(x(y_i)), \qquad c_j \propto \frac{1}{\sigma_j^2}
+    .. math:: I \approx \frac{1}{m} \sum_{j=1}^m \sum_h \frac{1}{H n_h}
+        \sum_{i=1}^{n_h} J(y_i) f(x(y_i)), \qquad
+        \chi^2 = \sum_{j=1}^m \frac{(I_j - I)^2}{\sigma^2}
 
     The map :math:`x(y)` with Jacobian :math:`J` is piecewise linear on each axis and
     learned in ``warmup`` iterations, in each integral of a batch for itself; so are the
-    samples :math:`n_h` in the H strata of the cube. Then both are frozen, and
-    ``iterations`` more are averaged. The error is half the width of a 95 % interval,
-    widened by :math:`\sqrt{\chi^2 / \text{dof}}` where the iterations scatter more
-    than their errors say. It is the rule for peaks of which the axes tell where they
+    samples :math:`n_h` in the H strata of the cube. Then both are frozen, and m =
+    ``iterations`` more are averaged, with equal weights, as their variances
+    :math:`\sigma^2` are then equal. The error is half the width of a 95 % interval,
+    widened by :math:`\sqrt{\chi^2 / (m - 1)}` where the iterations scatter more than
+    their variance says. It is the rule for peaks of which the axes tell where they
     are; a peak that no sample saw is not found.
 
     The map does not depend on the integrand's parameters: gradients are those of the
@@ -158,17 +163,16 @@ class Vegas(RandomRule):
     def _measured(
         self, sampler: Sampler, map_: ImportanceMap, seed: int, evaluate: Evaluate
     ) -> Average:
-        tallies: list[Tally] = []
+        done: list[Iteration] = []
         while True:
-            stream = _MEASURE + len(tallies)
-            tallies.append(_iterate(sampler, map_, seed, stream, evaluate))
-            if len(tallies) < 2:
+            stream = _MEASURE + len(done)
+            done.append(_iterate(sampler, map_, seed, stream, evaluate).iteration())
+            if len(done) < 2:
                 continue
-            average = _average(tallies, sampler)
+            average = _average(done, sampler)
             sampler.show(average.value, average.error)
-            if len(tallies) < self.iterations:
-                continue
-            if self._enough(sampler, len(tallies), average):
+            ready = len(done) >= self.iterations
+            if ready and self._enough(sampler, len(done), average):
                 return average
 
     def _enough(self, sampler: Sampler, done: int, average: Average) -> bool:
@@ -205,7 +209,7 @@ class VegasNodes(UnitNodes):
         edges: Ends of the bins of the map, ``(*batch, d, bins + 1)``.
         counts: Samples in each stratum, ``(*batch, strata)``.
         strata: Strata along an axis.
-        shares: What each iteration counts in the average, ``(iterations, *batch)``.
+        iterations: How many; each counts the same.
         chi2: How the iterations scatter about the average in units of their errors;
             about ``iterations - 1`` if all is well, ``(*batch, *event)``.
     """
@@ -216,13 +220,13 @@ class VegasNodes(UnitNodes):
     edges: Tensor
     counts: Tensor
     strata: int
-    shares: Tensor
+    iterations: int
     chi2: Tensor
 
     @property
     def n(self) -> int:  # type: ignore[override]
         """Of all iterations together."""
-        return self.samples * len(self.shares)
+        return self.samples * self.iterations
 
     def unit(
         self, start: int, stop: int, dtype: torch.dtype, device: torch.device
@@ -254,21 +258,16 @@ class VegasNodes(UnitNodes):
         weights = samples.weight * torch.exp(samples.log_jacobian)
         m = last - first
         nodes = samples.nodes.reshape(m, *batch, self.dimension)
-        return nodes, weights.reshape(m, *batch) * self.shares[iteration]
+        return nodes, weights.reshape(m, *batch) / self.iterations
 
 
 class Average(NamedTuple):
-    """The weighted average of iterations, ``(elements, events)``.
-
-    ``parts`` are the estimates of the iterations and ``shares`` what they count,
-    ``(iterations, elements)``.
-    """
+    """Of iterations, ``(elements, events)``; ``parts`` are their estimates."""
 
     value: Values
     error: Array
     chi2: Array
     parts: Values
-    shares: Array
 
 
 def _map_of(plan: object) -> ImportanceMap:
@@ -308,40 +307,32 @@ def _blocks(sampler: Sampler, n: int) -> Iterator[tuple[int, int]]:
         yield first, min(first + size, n)
 
 
-def _average(tallies: list[Tally], sampler: Sampler) -> Average:
-    """Average of iterations, weighted by the inverses of their variances."""
-    top = np.max([t.top.numpy() for t in tallies], axis=0)[:, None]
+def _average(done: list[Iteration], sampler: Sampler) -> Average:
+    """Average of iterations, weighted by the inverses of their variances.
+
+    At a frozen map their true variances are equal, and so are the weights. Weights by
+    the single estimates of them would be biased: an iteration that missed a part of the
+    integrand also has a small estimate.
+
+    Returns:
+        The average, its error and chi2, and the estimates of the iterations.
+    """
+    top = np.max([each.top for each in done], axis=0)[:, None]
     base = np.where(np.isfinite(top), top, 0.0)
-    parts, variances = [], []
-    for tally in tallies:
-        value, variance = (each.numpy() for each in tally.estimate())
-        factor = np.exp(tally.top.numpy()[:, None] - base) if sampler.log else 1.0
-        broken = ~tally.finite.numpy()[:, None]
-        parts.append(np.where(broken, np.nan, value * factor))
-        variances.append(variance * factor**2)
-    part, variance = np.stack(parts), np.stack(variances)
-    # At a frozen map all iterations have the same true variance. Each estimate of it is
-    # moved halfway to their mean: an iteration that missed a peak also has a small
-    # variance, and would drag the average down.
-    variance = (variance + variance.mean(0)) / 2
-    total = variance.sum(2)
-    some = (total > 0).all(0)
-    weight = np.where(some, 1 / np.where(some, total, 1), 1)
-    shares = weight / weight.sum(0)
-    value = (shares[..., None] * part).sum(0)
-    safe = np.where(variance > 0, variance, 1)
-    chi2 = np.where(variance > 0, np.abs(part - value) ** 2 / safe, 0).sum(0)
-    spread = np.sqrt(np.maximum(1, chi2 / (len(tallies) - 1)))
-    deviation = np.sqrt((shares[..., None] ** 2 * variance).sum(0)) * spread
-    error = stats.norm.ppf((1 + CONFIDENCE) / 2) * deviation
+    factor = [np.exp(each.top[:, None] - base) if sampler.log else 1.0 for each in done]
+    part = np.stack([e.value * f for e, f in zip(done, factor, strict=True)])
+    variances = [e.variance * f**2 for e, f in zip(done, factor, strict=True)]
+    variance, value = np.mean(variances, axis=0), part.mean(0)
+    some = variance > 0
+    chi2 = (np.abs(part - value) ** 2 / np.where(some, variance, 1)).sum(0) * some
+    spread = np.maximum(1, chi2 / (len(done) - 1))
+    error = _QUANTILE * np.sqrt(variance / len(done) * spread)
     rounding = torch.finfo(sampler.integrand.dtype).eps
-    if sampler.log:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            error = np.maximum(error / value, rounding * (1 + np.abs(base)))
-            value, part = np.log(value) + base, np.log(part) + base
-    else:
-        error = np.maximum(error, rounding * np.abs(value))
-    return Average(value, error, chi2, part, shares)
+    if not sampler.log:
+        return Average(value, np.maximum(error, rounding * np.abs(value)), chi2, part)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.maximum(error / value, rounding * (1 + np.abs(base)))
+        return Average(np.log(value) + base, error, chi2, np.log(part) + base)
 
 
 def _freeze(
@@ -365,6 +356,6 @@ def _freeze(
         tensor(edges, *edges.shape[1:]),
         tensor(counts, *counts.shape[1:]),
         strata,
-        tensor(average.shares.T, len(average.shares)).movedim(-1, 0),
+        len(average.parts),
         tensor(average.chi2, *sampler.event_shape),
     )
