@@ -57,11 +57,15 @@ def find(
         raise TypeError(f"{rule} is not a rule for one dimension.")
     tolerance = Tolerance.of(settings.rtol, settings.atol, integrand.dtype)
     pieces, mark, lead = _host_pieces(problem)
-    evaluate = Evaluator(integrand, lead, mark, _home(pieces), settings.memory)
+    grad = torch.is_grad_enabled()
+    home = _home(pieces)
+    evaluate = Evaluator(integrand, lead, mark, home, settings.memory, grad=grad)
     epsilon = torch.finfo(integrand.dtype).eps
     budget = settings.max_evals or MAX_EVALS
     ledger = Ledger(pieces.elements, tolerance, epsilon, budget, log=log)
-    automatic.run(Search(pieces, evaluate, ledger), rule)
+    # What overflows or has no value is looked at, level by level, where it matters.
+    with frozen(), np.errstate(all="ignore"):
+        automatic.run(Search(pieces, evaluate, ledger), rule)
     status = status_of(ledger)
     report(status, _detail(ledger), settings.on_failure, stacklevel=4)
     return Found(problem, pieces, evaluate, ledger, status, settings.memory)
@@ -151,7 +155,7 @@ def _total(evaluate: Evaluator, ledger: Ledger) -> Tensor:
         value: Values = np.full(shape, -np.inf if ledger.log else 0.0)
     else:
         value = total.value.reshape(shape)
-        if ledger.log:
+        if total.log_unit is not None:
             with np.errstate(divide="ignore"):
                 value = np.log(value) + total.log_unit.reshape(shape)
     tensor = torch.as_tensor(value, device=integrand.device).to(evaluate.dtype)
@@ -174,8 +178,10 @@ def freeze(found: Found) -> LinePlan:
             return write(array.copy(), mark, device)
 
     cells = []
+    with np.errstate(all="ignore"):
+        parts = [make() for make in ledger.nodes]
     for positions, weights, piece, low, high in make_cells(
-        ledger.parts, pieces.elements, gathers=evaluate.gathers
+        parts, pieces.elements, gathers=evaluate.gathers
     ):
         columns = (piece.shape[-1],) if evaluate.gathers else (inner,)
         # Mapped elements are integrals of their own here, but not inside vmap.
