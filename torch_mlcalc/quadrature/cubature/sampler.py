@@ -89,6 +89,13 @@ class Sampler:
             )
             return int(draw)
 
+    def show(self, value: Values, error: Array) -> None:
+        """Write a running estimate on the bar, if the caller wants one."""
+        show = getattr(self.integrand.function, "show", None)
+        if show is not None:
+            first = f"{value.flat[0]:.6g} +- {error.flat[0]:.1g}"
+            show(first if value.size == 1 else f"{first} and {value.size - 1} more")
+
     def sums(self, nodes: Nodes, replicates: int = 1) -> Values:
         """The integral by each replicate: the first ``n / replicates`` nodes and so on.
 
