@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch_mlcalc.quadrature import (
     Domain,
     Plan,
     Rule,
+    Vegas,
     adapt,
     integrate,
     log_integrate,
@@ -28,6 +30,7 @@ class Integral(nn.Module):
     In training, an adaptive rule need not look for its nodes in every step: with
     ``plan_every=k`` it does so in every k-th call, and in between replays the plan,
     which is saved in the ``state_dict``. In ``eval()`` every call looks anew.
+    :class:`Vegas` always goes on from the map of the last plan.
 
     Args:
         integrand: Module or function of the points and the args of ``forward``.
@@ -121,7 +124,10 @@ class Integral(nn.Module):
             "on_failure": self.on_failure,
         }
         rule: Rule | None = self.rule
-        if self.training and self.plan_every > 1:
+        learns = isinstance(rule, Vegas)
+        if isinstance(rule, Vegas) and self.plan is not None:
+            rule = replace(rule, start=self.plan)
+        if self.training and (self.plan_every > 1 or learns):
             if self.plan is None or self._calls_left == 0:
                 self.plan = adapt(
                     self.integrand, self.domain, rule, log=self.log, **shape, **search

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -22,6 +22,29 @@ _REAL = {
 
 #: Dtypes whose sums lose all but three digits; they are summed in float32.
 HALF = (torch.float16, torch.bfloat16)
+
+
+class Callee(Protocol):
+    """What an adaptive rule evaluates: an integrand, or one mapped to the cube."""
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """Further arguments of the function."""
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Shape of the batch."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the points."""
+
+    @property
+    def device(self) -> torch.device:
+        """That of the points."""
+
+    def __call__(self, points: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Values at points."""
 
 
 class Integrand(NamedTuple):
@@ -226,7 +249,7 @@ def _wrong_shape(
     )
 
 
-def as_result(total: Tensor, integrand: Integrand) -> Tensor:
+def as_result(total: Tensor, integrand: Callee) -> Tensor:
     """Half-precision inputs give a half-precision result, summed in float32."""
     if integrand.dtype in HALF and total.dtype == torch.float32:
         return total.to(integrand.dtype)

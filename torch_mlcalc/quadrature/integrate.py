@@ -18,8 +18,11 @@ from torch_mlcalc.quadrature.checks import (
     refuse_tolerance,
 )
 from torch_mlcalc.quadrature.cubature import engine as cubature
+from torch_mlcalc.quadrature.cubature import line
 from torch_mlcalc.quadrature.cubature import problem as solid
 from torch_mlcalc.quadrature.cubature.box import Solid
+from torch_mlcalc.quadrature.cubature.cubature import FixedCubature, RandomRule
+from torch_mlcalc.quadrature.cubature.plan import NodesPlan
 from torch_mlcalc.quadrature.domains import Domain
 from torch_mlcalc.quadrature.estimate import Estimate
 from torch_mlcalc.quadrature.integrand import Function
@@ -54,8 +57,14 @@ _SOLID = Engine(
 )
 
 
-def _engine(domain: Domain) -> Engine:
-    return _SOLID if isinstance(domain, Solid) else _LINE
+# A rule for any dimension on a line.
+_AXIS = _SOLID._replace(pose=line.pose)
+
+
+def _engine(domain: Domain, rule: Rule | None) -> Engine:
+    if isinstance(domain, Solid):
+        return _SOLID
+    return _AXIS if isinstance(rule, (FixedCubature, RandomRule, NodesPlan)) else _LINE
 
 
 def integrate(
@@ -136,7 +145,7 @@ def integrate(
     """
     settings = Settings(rtol, atol, max_evals, memory, on_failure, generator)
     call = check(integrand, domain, rule, settings, progress)
-    engine = _engine(domain)
+    engine = _engine(domain, rule)
     problem = engine.pose(call, domain, args, batch_shape, breakpoints)
     if rule is not None and rule.fixed:
         refuse_tolerance(rule, settings)
@@ -195,7 +204,7 @@ def integrate_with_error(
     settings = Settings(rtol, atol, max_evals, memory, on_failure, generator)
     call = check(integrand, domain, rule, settings, progress)
     refuse_fixed(rule)
-    engine = _engine(domain)
+    engine = _engine(domain, rule)
     problem = engine.pose(call, domain, args, batch_shape, breakpoints)
     return engine.estimate_of(engine.find(problem, rule, settings, log=False))
 
@@ -254,7 +263,7 @@ def log_integrate(
     """
     settings = Settings(rtol, atol, max_evals, memory, on_failure, generator)
     call = check(log_integrand, domain, rule, settings, progress)
-    engine = _engine(domain)
+    engine = _engine(domain, rule)
     problem = engine.pose(call, domain, args, batch_shape, breakpoints)
     engine.refuse_reversed(problem)
     if rule is not None and rule.fixed:
@@ -316,7 +325,7 @@ def log_integrate_with_error(
     settings = Settings(rtol, atol, max_evals, memory, on_failure, generator)
     call = check(log_integrand, domain, rule, settings, progress)
     refuse_fixed(rule)
-    engine = _engine(domain)
+    engine = _engine(domain, rule)
     problem = engine.pose(call, domain, args, batch_shape, breakpoints)
     engine.refuse_reversed(problem)
     return engine.estimate_of(engine.find(problem, rule, settings, log=True))
@@ -375,7 +384,7 @@ def adapt(
     settings = Settings(rtol, atol, max_evals, memory, on_failure, generator)
     call = check(integrand, domain, rule, settings, progress)
     refuse_fixed(rule)
-    engine = _engine(domain)
+    engine = _engine(domain, rule)
     problem = engine.pose(call, domain, args, batch_shape, breakpoints)
     if log:
         engine.refuse_reversed(problem)

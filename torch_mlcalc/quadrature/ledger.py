@@ -135,7 +135,7 @@ class Ledger:
         self.unseen = np.zeros(elements, dtype=bool)
         self.nodes: list[Nodes] = []
         self.expected: list[tuple[Index, Amount]] = []
-        self.bad_point: tuple[int, float] | None = None
+        self.bad_point: tuple[int, object] | None = None
 
     def count(self, element: Index, points: int) -> None:
         """Note that so many points were evaluated for each entry of ``element``."""
