@@ -977,12 +977,12 @@ BAD = {
     ),
     "rtol": (
         ValueError,
-        r"rtol and atol have no effect with GaussLegendre\(n=5\), whose nodes",
+        r"rtol, atol and grad_rtol have no effect with GaussLegendre\(n=5\), w",
         lambda: q.integrate(bell, UNIT, RULE, rtol=1e-3),
     ),
     "atol": (
         ValueError,
-        "rtol and atol have no effect",
+        "rtol, atol and grad_rtol have no effect",
         lambda: q.log_integrate(bell, UNIT, RULE, atol=1e-3),
     ),
     "max_evals": (
