@@ -2,6 +2,12 @@
 
 from torch_mlcalc.quadrature.adaptive_hermite import AdaptiveGaussHermite
 from torch_mlcalc.quadrature.cubature.box import Box
+from torch_mlcalc.quadrature.cubature.chart import Tails
+from torch_mlcalc.quadrature.cubature.lattice import Lattice
+from torch_mlcalc.quadrature.cubature.monte_carlo import MonteCarlo
+from torch_mlcalc.quadrature.cubature.sobol import Sobol
+from torch_mlcalc.quadrature.cubature.torchquad import Torchquad
+from torch_mlcalc.quadrature.cubature.vegas import Vegas
 from torch_mlcalc.quadrature.cumulative import cumulative_integrate
 from torch_mlcalc.quadrature.domains import (
     Domain,
@@ -57,13 +63,19 @@ __all__ = [
     "IntegrationError",
     "IntegrationWarning",
     "Interval",
+    "Lattice",
+    "MonteCarlo",
     "Plan",
     "RealLine",
     "Rule",
     "Simpson",
+    "Sobol",
     "Status",
     "TabulatedRule",
+    "Tails",
+    "Torchquad",
     "Trapezoid",
+    "Vegas",
     "adapt",
     "cumulative_integrate",
     "cumulative_simpson",

@@ -66,7 +66,9 @@ def find(
     integrand = problem.integrand
     if rule is not None and not isinstance(rule, RULES):
         raise TypeError(f"{rule} is not a rule for one dimension.")
-    tolerance = Tolerance.of(settings.rtol, settings.atol, integrand.dtype)
+    tolerance = Tolerance.of(
+        settings.rtol, settings.atol, integrand.dtype, settings.grad_rtol
+    )
     if isinstance(rule, AdaptiveGaussHermite):
         check_hermite(problem, log=log)
         if rule.n is not None:

@@ -24,6 +24,7 @@ class Settings(NamedTuple):
     memory: int | None
     on_failure: str
     generator: torch.Generator | None = None
+    grad_rtol: float | None = None
 
 
 def check(
@@ -57,7 +58,7 @@ def check(
         _check_generator(settings.generator, domain, rule)
     if not progress:
         return function
-    return _counting(function, domain.coordinates if isinstance(domain, Solid) else 1)
+    return Counted(function, domain.coordinates if isinstance(domain, Solid) else 1)
 
 
 def _check_generator(generator: object, domain: Domain, rule: Rule | None) -> None:
@@ -73,30 +74,41 @@ def _check_generator(generator: object, domain: Domain, rule: Rule | None) -> No
         )
 
 
-def _counting(function: Function, coordinates: int) -> Function:
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        raise ImportError(
-            "progress=True shows a bar by tqdm, which is not installed: "
-            "pip install 'torch_mlcalc[examples]'"
-        ) from None
-    bar = tqdm(unit=" points", unit_scale=True)
+class Counted:
+    """A function that shows on a bar how many points it got, and what came of it."""
 
-    def counted(points: Tensor, *args: Any) -> Tensor:  # noqa: ANN401
-        bar.update(points.numel() // coordinates)
-        bar.refresh()
-        return function(points, *args)
+    def __init__(self, function: Function, coordinates: int) -> None:
+        """Show the bar."""
+        try:
+            from tqdm import tqdm
+        except ImportError:
+            raise ImportError(
+                "progress=True shows a bar by tqdm, which is not installed: "
+                "pip install 'torch_mlcalc[examples]'"
+            ) from None
+        self._function = function
+        self._coordinates = coordinates
+        self._bar = tqdm(unit=" points", unit_scale=True)
 
-    return counted
+    def __call__(self, points: Tensor, *args: Any) -> Tensor:  # noqa: ANN401
+        """Count, and call the function."""
+        self._bar.update(points.numel() // self._coordinates)
+        self._bar.refresh()
+        return self._function(points, *args)
+
+    def show(self, estimate: str) -> None:
+        """Write the running estimate behind the bar."""
+        self._bar.set_postfix_str(estimate)
 
 
 def refuse_tolerance(rule: Rule, settings: Settings) -> None:
     """Refuse a tolerance that a fixed rule could not keep."""
-    if settings.rtol is not None or settings.atol is not None:
+    asked = (settings.rtol, settings.atol, settings.grad_rtol)
+    if any(tolerance is not None for tolerance in asked):
         raise ValueError(
-            f"rtol and atol have no effect with {rule}, whose nodes are fixed; leave "
-            "them out, or use an adaptive rule such as GaussKronrod(), or none."
+            f"rtol, atol and grad_rtol have no effect with {rule}, whose nodes are "
+            "fixed; leave them out, or use an adaptive rule such as GaussKronrod(), or "
+            "none."
         )
 
 

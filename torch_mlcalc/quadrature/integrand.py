@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -22,6 +22,29 @@ _REAL = {
 
 #: Dtypes whose sums lose all but three digits; they are summed in float32.
 HALF = (torch.float16, torch.bfloat16)
+
+
+class Callee(Protocol):
+    """What an adaptive rule evaluates: an integrand, or one mapped to the cube."""
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """Further arguments of the function."""
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Shape of the batch."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the points."""
+
+    @property
+    def device(self) -> torch.device:
+        """That of the points."""
+
+    def __call__(self, points: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Values at points."""
 
 
 class Integrand(NamedTuple):
@@ -54,7 +77,7 @@ class Integrand(NamedTuple):
         """
         args = self.args
         if rows is not None:
-            args = tuple(self._take(a, rows) for a in args)
+            args = tuple(self.rows(a, rows) for a in args)
         values = self.function(points, *args)
         wanted = points.shape[:-1] if self.coordinates else points.shape
         if not isinstance(values, Tensor):
@@ -68,12 +91,14 @@ class Integrand(NamedTuple):
             return values.to(points.dtype)
         return values
 
-    def _take(self, arg: object, rows: Tensor) -> object:
+    def rows(self, arg: Any, rows: Tensor) -> Any:  # noqa: ANN401
+        """An arg for some elements of the batch, numbered in one dimension."""
         if not isinstance(arg, Tensor) or arg.ndim == 0:
             return arg
         trailing = arg.shape[self._leading(arg) :]
-        full = arg.expand(*self.batch_shape, *trailing)
-        return full.reshape(-1, *trailing).index_select(0, rows)
+        full = arg.expand(*self.batch_shape, *trailing).reshape(-1, *trailing)
+        taken = full.index_select(0, rows.reshape(-1))
+        return taken.reshape(*rows.shape, *trailing)
 
     def _leading(self, arg: Tensor) -> int:
         # Without declared batch dimensions an arg has no trailing ones of its own.
@@ -226,7 +251,7 @@ def _wrong_shape(
     )
 
 
-def as_result(total: Tensor, integrand: Integrand) -> Tensor:
+def as_result(total: Tensor, integrand: Callee) -> Tensor:
     """Half-precision inputs give a half-precision result, summed in float32."""
     if integrand.dtype in HALF and total.dtype == torch.float32:
         return total.to(integrand.dtype)

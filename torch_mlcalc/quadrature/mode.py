@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torch_mlcalc.quadrature.host import read
-from torch_mlcalc.quadrature.integrand import Integrand
+from torch_mlcalc.quadrature.integrand import Callee
 
 #: Newton steps at most. Well-behaved posteriors take 4 to 8; one that starts 1e6 widths
 #: away and must walk there takes 15.
@@ -44,7 +44,7 @@ class Modes(NamedTuple):
     steps: int
 
 
-def expand(integrand: Integrand, x: Tensor) -> Taylor:
+def expand(integrand: Callee, x: Tensor) -> Taylor:
     """Value and two derivatives by ``x`` ``(1, *batch)``, themselves differentiable."""
 
     def total(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,7 +67,7 @@ def expand(integrand: Integrand, x: Tensor) -> Taylor:
 
 
 def find_modes(
-    integrand: Integrand, start: Tensor, scale: Tensor, mark: Tensor | None
+    integrand: Callee, start: Tensor, scale: Tensor, mark: Tensor | None
 ) -> Modes:
     r"""Maximise by Newton steps in a trust interval, every element on its own.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -52,6 +51,13 @@ class Solid(Domain):
 
     def refuse_reversed(self) -> None:  # noqa: B027
         """Refuse limits that make the integral negative."""
+
+    def refuse_breakpoints(self) -> None:
+        """Refuse breakpoints where the axes of the cube are not those of the points."""
+        raise ValueError(
+            f"breakpoints have no meaning on {self}, whose axes are not those of the "
+            "unit cube; leave them out, or integrate over a Box."
+        )
 
 
 @final
@@ -137,6 +143,12 @@ class Box(Solid):
             lower, upper, self.loc, self.scale, bounds, integrand, self.dimension, tails
         )
 
+    def refuse_breakpoints(self) -> None:
+        """Refuse them with limits that are functions."""
+        for limits in (self.lower, self.upper):
+            if isinstance(limits, Sequence) and any(map(callable, limits)):
+                super().refuse_breakpoints()
+
     def refuse_reversed(self) -> None:
         """Refuse limits that make the integral negative, where reading them is free."""
         for axis in range(self.dimension):
@@ -221,8 +233,3 @@ def _columns(
         for e in fixed
     ]
     return torch.stack(columns, -1), bounds
-
-
-def is_infinite(limit: object) -> bool:
-    """Whether a limit is known to be infinite."""
-    return isinstance(limit, (int, float)) and math.isinf(limit)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,40 +11,20 @@ import torch
 from torch import Tensor
 
 from torch_mlcalc.quadrature.checks import Settings
+from torch_mlcalc.quadrature.cubature.adaptive import find_regions
 from torch_mlcalc.quadrature.cubature.cubature import FixedCubature, RandomRule
+from torch_mlcalc.quadrature.cubature.found import MAX_EVALS, Found
+from torch_mlcalc.quadrature.cubature.genz_malik import GenzMalik
 from torch_mlcalc.quadrature.cubature.nodes import apply_nodes
 from torch_mlcalc.quadrature.cubature.plan import NodesPlan
 from torch_mlcalc.quadrature.cubature.problem import SolidProblem
+from torch_mlcalc.quadrature.cubature.region_plan import RegionPlan
 from torch_mlcalc.quadrature.cubature.sampler import Sampler
 from torch_mlcalc.quadrature.estimate import Estimate, Tolerance, report
-from torch_mlcalc.quadrature.evaluator import Values
 from torch_mlcalc.quadrature.host import dual_level, transforming, write
 from torch_mlcalc.quadrature.integrand import as_result
 from torch_mlcalc.quadrature.plan import Plan
-from torch_mlcalc.quadrature.rules import Array, FixedRule, Rule
-
-#: Points that one integral may use by default.
-MAX_EVALS = 10_000_000
-
-Freeze = Callable[[Tensor, Tensor, Tensor], Plan]
-
-
-@dataclass(frozen=True, eq=False)
-class Found:
-    """What a search found, on the host; see :class:`Outcome` for the arrays.
-
-    ``freeze`` makes the plan from error, status and n_evals as tensors.
-    """
-
-    problem: SolidProblem
-    settings: Settings
-    log: bool
-    probe: Sampler
-    value: Values
-    error: Array
-    status: npt.NDArray[Any]
-    n_evals: npt.NDArray[Any]
-    freeze: Freeze
+from torch_mlcalc.quadrature.rules import FixedRule, Rule
 
 
 def refuse_reversed(problem: SolidProblem) -> None:
@@ -58,14 +36,23 @@ def apply_rule(
     problem: SolidProblem, rule: Rule, settings: Settings, *, log: bool
 ) -> Tensor:
     """A fixed rule or a plan, with ordinary autograd."""
-    integrand, domain = problem
+    integrand, domain, splits = problem
+    split = any(s is not None for s in splits)
     memory = settings.memory
+    if isinstance(rule, RegionPlan):
+        _refuse_other_batch(rule, problem)
+        chart = domain.chart(integrand, rule.tails)
+        return rule.apply(integrand, chart, problem.splits, log=log, memory=memory)
     if isinstance(rule, NodesPlan):
         _refuse_other_batch(rule, problem)
+        if split:
+            raise ValueError(_no_breakpoints(rule))
         chart = domain.chart(integrand, rule.tails)
         return apply_nodes(rule.nodes, chart, integrand, log=log, memory=memory)
     if not isinstance(rule, FixedCubature):
         raise TypeError(_not_solid(rule))
+    if log:
+        rule.refuse_log()
     count = rule.count(domain.dimension)
     if settings.max_evals is not None and count > settings.max_evals:
         raise ValueError(
@@ -73,7 +60,15 @@ def apply_rule(
             "raise it, or use fewer nodes."
         )
     chart = domain.chart(integrand)
-    return apply_nodes(rule.nodes(chart), chart, integrand, log=log, memory=memory)
+    nodes = rule.nodes_between(chart, splits) if split else rule.nodes(chart)
+    return apply_nodes(nodes, chart, integrand, log=log, memory=memory)
+
+
+def _no_breakpoints(rule: Rule) -> str:
+    return (
+        f"breakpoints have no effect with {rule}, whose nodes are random; leave them "
+        "out, or use a Product or no rule."
+    )
 
 
 def _not_solid(rule: Rule) -> str:
@@ -93,15 +88,23 @@ def _refuse_other_batch(plan: Plan, problem: SolidProblem) -> None:
             f"limits and args now have shape {batch}; make a new one with adapt, or "
             "pass limits and args of the old shape."
         )
+    if isinstance(plan, RegionPlan) and plan.breakpoints != problem.counts:
+        raise ValueError(
+            f"the plan was made with {plan.breakpoints} breakpoints on the axes, got "
+            f"{problem.counts}; pass breakpoints= as it was passed to adapt."
+        )
 
 
 def find(
     problem: SolidProblem, rule: Rule | None, settings: Settings, *, log: bool
 ) -> Found:
     """Search for the nodes that the integrals need, and report on it."""
-    if not isinstance(rule, RandomRule):
-        raise TypeError(_not_solid(rule) if rule else "pass a rule.")
-    found, detail = _find_random(problem, rule, settings, log=log)
+    if isinstance(rule, RandomRule):
+        found, detail = _find_random(problem, rule, settings, log=log)
+    elif rule is None or isinstance(rule, GenzMalik):
+        found, detail = find_regions(problem, rule, settings, log=log)
+    else:
+        raise TypeError(_not_solid(rule))
     report(found.status, detail, settings.on_failure, stacklevel=4)
     return found
 
@@ -109,7 +112,9 @@ def find(
 def _find_random(
     problem: SolidProblem, rule: RandomRule, settings: Settings, *, log: bool
 ) -> tuple[Found, str]:
-    integrand, domain = problem
+    integrand, domain, splits = problem
+    if any(s is not None for s in splits):
+        raise ValueError(_no_breakpoints(rule))
     asked = Tolerance.of(settings.rtol, settings.atol, integrand.dtype)
     free = settings.rtol is None and settings.atol is None
     sampler = Sampler(
@@ -153,7 +158,7 @@ def plan_of(found: Found) -> Plan:
     batch, events = found.problem.integrand.batch_shape, found.probe.event_shape
 
     def tensor(array: npt.NDArray[Any], shape: tuple[int, ...]) -> Tensor:
-        array = array.reshape(*found.probe.lead, *shape)
+        array = array.reshape((*found.probe.lead, *shape))
         with torch.inference_mode(False):
             return write(array.copy(), found.probe.mark, found.problem.integrand.device)
 
@@ -167,7 +172,7 @@ def plan_of(found: Found) -> Plan:
 def _wants_gradient(found: Found) -> bool:
     if transforming() or dual_level():
         return True
-    moving = any(t.requires_grad for t, _ in found.problem.domain.limits())
+    moving = any(t.requires_grad for t in found.problem.tensors)
     return torch.is_grad_enabled() and (moving or found.probe.requires_grad)
 
 

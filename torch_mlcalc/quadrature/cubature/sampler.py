@@ -14,9 +14,10 @@ from torch import Tensor
 from torch_mlcalc.quadrature.contract import LinearSum, LogSum, sum_blocks
 from torch_mlcalc.quadrature.cubature.chart import Chart
 from torch_mlcalc.quadrature.cubature.nodes import Nodes, nodes_per_block
+from torch_mlcalc.quadrature.cubature.pulled import mapped_over
 from torch_mlcalc.quadrature.estimate import Tolerance
 from torch_mlcalc.quadrature.evaluator import Values
-from torch_mlcalc.quadrature.host import frozen, mapped_mark, read, transforming, write
+from torch_mlcalc.quadrature.host import frozen, read, write
 from torch_mlcalc.quadrature.integrand import Integrand
 from torch_mlcalc.quadrature.rules import Array
 
@@ -58,17 +59,8 @@ class Sampler:
     _fresh: bool = field(default=True, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Find out over what vmap maps; only below vmap does this evaluate, once."""
-        if not transforming():
-            return
-        with frozen():
-            middle = torch.full((1, self.dimension), 0.5, dtype=self.chart.dtype)
-            points, _ = self.chart(middle.to(self.chart.device), log=self.log)
-            values = self.integrand(points.to(self.integrand.dtype))
-            values = values.real if values.is_complex() else values
-            self.mark = mapped_mark(points, values)
-            assert self.mark is not None  # noqa: S101
-            self.lead = read(self.mark, self.mark).shape
+        """Find out over what vmap maps."""
+        self.lead, self.mark = mapped_over(self.integrand, self.chart)
 
     @property
     def dimension(self) -> int:
@@ -96,6 +88,13 @@ class Sampler:
                 2**62, (), generator=self.generator, device=self.generator.device
             )
             return int(draw)
+
+    def show(self, value: Values, error: Array) -> None:
+        """Write a running estimate on the bar, if the caller wants one."""
+        show = getattr(self.integrand.function, "show", None)
+        if show is not None:
+            first = f"{value.flat[0]:.6g} +- {error.flat[0]:.1g}"
+            show(first if value.size == 1 else f"{first} and {value.size - 1} more")
 
     def sums(self, nodes: Nodes, replicates: int = 1) -> Values:
         """The integral by each replicate: the first ``n / replicates`` nodes and so on.
