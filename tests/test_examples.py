@@ -81,6 +81,41 @@ def check_item_response(output: str) -> None:
     np.testing.assert_allclose(slopes[:, 0], slopes[:, 1], atol=1.5e-3)
 
 
+def check_energy_regression(output: str) -> None:
+    exact, sampled = map(float, re.findall(r"(?:exact|sampled): (\S+) ", output))
+    # A short run; 1500 steps from three seeds end at 0.03 and 0.13.
+    assert exact < sampled < 2
+    assert float(re.search(r"64 nodes: (\S+)", output).group(1)) < 1e-4
+
+
+def check_monotone_network(output: str) -> None:
+    error, slope, inverse = (
+        float(re.search(pattern + r" (\S+?),?(?: |$)", output, re.M).group(1))
+        for pattern in ("squared error", "smallest slope", r"F\(x\):")
+    )
+    assert error < 0.5
+    assert slope > 0
+    assert inverse < 1e-8
+
+
+def check_point_process(output: str) -> None:
+    events, expected = map(
+        float, re.search(r"(\d+) events.* (\S+)$", output, re.M).groups()
+    )
+    assert expected == pytest.approx(events, rel=0.1)
+    ours, theirs = map(
+        float, re.search(r"hood (\S+), .* (\S+)$", output, re.M).groups()
+    )
+    assert ours > theirs - 60
+
+
+def check_calculus_tour(output: str) -> None:
+    errors = [float(e) for e in re.findall(r"(\d\.\de[+-]\d\d)$", output, re.M)]
+    assert len(errors) == 9
+    assert max(errors[:-1]) < 1e-8  # the decision is an argmin: half the digits
+    assert errors[-1] < 1e-4
+
+
 class Example(NamedTuple):
     """A script, arguments that make it quick, and what its output has to show."""
 
@@ -100,6 +135,20 @@ TABLE = [
     ),
     Example("mixed_model", ["--nodes", "1"], check_mixed_model, has_picture=True),
     Example("item_response", [], check_item_response, has_picture=True),
+    Example(
+        "energy_regression",
+        ["--seeds", "1", "--steps", "60"],
+        check_energy_regression,
+        has_picture=True,
+    ),
+    Example(
+        "monotone_network",
+        ["--steps", "60"],
+        check_monotone_network,
+        has_picture=True,
+    ),
+    Example("point_process", ["--steps", "60"], check_point_process, has_picture=True),
+    Example("calculus_tour", [], check_calculus_tour, has_picture=True),
 ]
 
 

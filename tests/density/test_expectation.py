@@ -238,7 +238,7 @@ def test_dirichlet() -> None:
     exact = alpha[0] * alpha[2] / (total * (total + 1))
     torch.testing.assert_close(value, exact, rtol=1e-6, atol=0)
     ours, theirs = (torch.autograd.grad(v, alpha)[0] for v in (value, exact))
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
 def test_rough_functions_of_several_variables_go_to_the_box() -> None:
