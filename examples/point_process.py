@@ -1,9 +1,9 @@
 """An inhomogeneous Poisson process whose intensity is a network.
 
-The log likelihood of event times is the sum of log intensities there less the integral
-of the intensity, the compensator. All its values come from one call of
-cumulative_integrate; between events it must grow by exponential steps of mean 1, which a
-Kolmogorov-Smirnov test checks (time rescaling).
+The log likelihood of event times is the sum of log intensities there less the
+integral of the intensity, the compensator. All its values come from one call of
+cumulative_integrate; between events it must grow by exponential steps of mean 1, which
+a Kolmogorov-Smirnov test checks (time rescaling).
 
     python examples/point_process.py
 """

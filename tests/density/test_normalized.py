@@ -381,7 +381,8 @@ def test_expand_and_shapes() -> None:
 
 
 def test_values_outside_of_the_support() -> None:
-    p = mlc.NormalizedDensity(lambda x: -x, HALF)
+    # The compiler turns torch's default validation off, for the whole process.
+    p = mlc.NormalizedDensity(lambda x: -x, HALF, validate_args=True)
     with pytest.raises(ValueError, match="support"):
         p.log_prob(t(-1.0))
     with pytest.raises(ValueError, match="support"):
@@ -396,7 +397,8 @@ def test_values_outside_of_the_support() -> None:
 
 
 def test_quantiles_at_and_beyond_the_ends() -> None:
-    p = mlc.NormalizedDensity(lambda x: -x, HALF)
+    # The compiler turns torch's default validation off, for the whole process.
+    p = mlc.NormalizedDensity(lambda x: -x, HALF, validate_args=True)
     assert p.icdf(t(0.0, 1.0)).tolist() == [0.0, math.inf]
     with pytest.raises(ValueError, match=r"icdf got probabilities from -0.1"):
         p.icdf(t(-0.1))
@@ -530,7 +532,7 @@ def test_refusals(
 
 
 def test_wrong_shapes_are_refused() -> None:
-    p = springs(stiffness())
+    p = springs(stiffness(), validate_args=True)
     with pytest.raises(ValueError, match=r"value has shape \(2,\)"):
         mlc.NormalizedDensity.log_prob(
             springs(stiffness(), validate_args=False), t(1, 2)

@@ -47,8 +47,8 @@ class Peaks(NamedTuple):
     """Where each density is high, as the nodes of its normaliser saw it.
 
     Attributes:
-        at: The highest point, ``(*batch)``.
-        width: Mass over height, the width of any peak, ``(*batch)``.
+        at: Where most mass is, ``(*batch)``.
+        width: Mass over density there, ``(*batch)``.
         every: Peaks, the highest first, ``(k, *batch)``.
     """
 
@@ -217,46 +217,84 @@ def _probability(density: NormalizedDensity) -> Integrand:
 
 
 def _peaks(density: NormalizedDensity) -> tuple[Tensor, Tensor, Tensor]:
-    """Highest point and its log density ``(*batch)``, and peaks ``(k, *batch)``."""
+    """Where most mass is, the log density there, and peaks, the highest first.
+
+    Most mass is where density times distance from the nearest end is largest: near a
+    singular end the density alone is infinite on next to nothing.
+
+    Returns:
+        Two tensors ``(*batch)`` and one ``(k, *batch)``.
+    """
+    batch = tuple(density.batch_shape)
+    count = int(np.prod(batch, dtype=int))
+    element, x, value, distance = _seen(density)
+    order = np.lexsort((x, element))
+    element, x, value = element[order].astype(int), x[order], value[order]
+    value = np.where(np.isnan(value), -np.inf, value)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mass = value + np.log(distance[order])
+    mass = np.where(np.isnan(mass), -np.inf, mass)
+    most = _first_of_each(element, np.lexsort((-mass, element)))
+    at, height = np.zeros(count), np.zeros(count)
+    at[element[most]], height[element[most]] = x[most], value[most]
+    edge = np.flatnonzero(np.diff(element)) + 1
+    before = np.concatenate([[-np.inf], value[:-1]])
+    after = np.concatenate([value[1:], [-np.inf]])
+    before[edge], after[edge - 1] = -np.inf, -np.inf
+    peak = np.flatnonzero((value >= before) & (value > after))
+    peak = peak[np.lexsort((-value[peak], element[peak]))]
+    rank = np.arange(peak.size) - np.searchsorted(element[peak], element[peak])
+    # Where there are fewer peaks, the place of most mass stands for the others.
+    table = np.tile(at, (PEAKS, 1))
+    keep = rank < PEAKS
+    table[rank[keep], element[peak[keep]]] = x[peak[keep]]
+
+    def tensor(array: Array) -> Tensor:
+        own = torch.as_tensor(array, device=density.device).to(density.dtype)
+        return own.reshape((*array.shape[:-1], *batch))
+
+    return tensor(at), tensor(height), tensor(table)
+
+
+def _first_of_each(element: Array, order: Array) -> Array:
+    """Of an order that is by element first, the first entry of each element."""
+    return order[np.concatenate([[True], np.diff(element[order]) > 0])]
+
+
+def _seen(density: NormalizedDensity) -> tuple[Array, Array, Array, Array]:
+    """Element, point, value and distance from an end, at the normaliser's nodes."""
     batch = tuple(density.batch_shape)
     count = int(np.prod(batch, dtype=int))
     index = torch.arange(count, device=density.device).reshape(batch)
-    seen: list[tuple[Array, Array, Array]] = []
+    lower, upper = (
+        torch.as_tensor(t, dtype=density.dtype, device=density.device).expand(batch)
+        for t in extent_of(density.domain)[:2]
+    )
+    rows: list[list[Array]] = []
 
-    def record(points: Tensor, index: Tensor, *args: Any) -> Tensor:  # noqa: ANN401
+    def record(
+        points: Tensor,
+        index: Tensor,
+        lower: Tensor,
+        upper: Tensor,
+        *args: Any,  # noqa: ANN401
+    ) -> Tensor:
         values = density.log_unnormalized(points, *args)
-        triple = (index.expand_as(points), points, values)
-        seen.append(tuple(read(t).ravel() for t in triple))  # type: ignore[arg-type]
+        distance = torch.minimum(points - lower, upper - points)
+        distance = torch.where(distance.isinf(), 1, distance)
+        columns = (index.expand_as(points), points, values, distance)
+        rows.append([read(column).ravel() for column in columns])
         return values
 
     log_integrate(
         record,
         density.domain,
         density._plan,
-        args=(index, *density.args),
+        args=(index, lower, upper, *density.args),
         batch_shape=batch,
         breakpoints=density.breakpoints,
     )
-    element, x, value = (np.concatenate(c) for c in zip(*seen, strict=True))
-    order = np.lexsort((x, element))
-    element, x, value = element[order].astype(int), x[order], value[order]
-    value = np.where(np.isnan(value), -np.inf, value)
-    edge = np.flatnonzero(np.diff(element)) + 1
-    before = np.concatenate([[-np.inf], value[:-1]])
-    after = np.concatenate([value[1:], [-np.inf]])
-    before[edge], after[edge - 1] = -np.inf, -np.inf
-    peak = np.flatnonzero((value >= before) & (value > after))
-    # Highest first within each element.
-    peak = peak[np.lexsort((-value[peak], element[peak]))]
-    rank = np.arange(peak.size) - np.searchsorted(element[peak], element[peak])
-    table = np.zeros((PEAKS, count))
-    height = np.full(count, 0.0)
-    top = peak[rank == 0]
-    # Where there are fewer peaks, the highest stands for the others.
-    table[:, element[top]] = x[top]
-    height[element[top]] = value[top]
-    keep = rank < PEAKS
-    table[rank[keep], element[peak[keep]]] = x[peak[keep]]
-    tensor = torch.as_tensor(table, device=density.device).reshape((PEAKS, *batch))
-    tall = torch.as_tensor(height, device=density.device).reshape(batch)
-    return tensor[0].to(density.dtype), tall.to(density.dtype), tensor.to(density.dtype)
+    element, x, value, distance = (
+        np.concatenate(column) for column in zip(*rows, strict=True)
+    )
+    return element, x, value, distance
