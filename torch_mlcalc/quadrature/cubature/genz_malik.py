@@ -31,13 +31,13 @@ Mask = npt.NDArray[Any]
 #: region agree by accident, this is what tells.
 INHERITED = 0.1
 
-#: Safety of an error that no second look confirms.
+#: Safety of the error of a region that is not half of another, to compare it with.
 CERTAIN = 10.0
 
 #: A region is resolved where the differences to the rules of lower degrees fall at
 #: least so much, and else their largest is multiplied. Chosen on the Genz families in
 #: 5 dimensions, where the plain difference claims up to 4 times too little.
-RESOLVED, UNRESOLVED = 0.3, 3.0
+RESOLVED, UNRESOLVED = 0.3, 5.0
 
 #: Regions at rest, which are not halved in a level, together have at most the first of
 #: these parts of the allowed error, or the second of the error there is. PAGANI retires
@@ -153,7 +153,9 @@ def _measure(
     measured = search.measure(regions, Table(table.nodes, table.weights), rows)
     error = _error(measured.sums[1], measured.sums[2])
     amount = search.amount(regions, measured, error, measured.sums[0])
-    if parents is not None:
+    if parents is None:
+        amount.columns[1] *= CERTAIN
+    else:
         amount = _compared(amount, parents)
     axis = _axis(search, regions, measured)
     return Pool(regions, amount, axis, measured.broken)
@@ -203,14 +205,14 @@ def glance(search: CubeSearch, regions: Regions, degree: int) -> Regions:
     pool = _measure(search, regions, table, None)
     owner, ledger = regions.owner, search.ledger
     total = ledger.with_open(owner, pool.amount)
-    sure = CERTAIN * total.error <= ledger.allowed(total)
+    sure = total.error <= ledger.allowed(total)
     # Where every value is 0 nothing was seen.
     done = np.logical_and.reduce(sure & (total.absolute != 0), 1)
     done[owner[pool.broken]] = False
     own = done[owner]
     if own.any():
-        table_ = Table(table.nodes, table.weights)
-        search.keep(table_, regions.take(own), pool.amount.take(own))
+        kept = Table(table.nodes, table.weights)
+        search.keep(kept, regions.take(own), pool.amount.take(own))
     return regions.take(~own)
 
 

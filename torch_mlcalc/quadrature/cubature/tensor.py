@@ -71,7 +71,7 @@ class Stage(NamedTuple):
 def _stage(sizes: tuple[int, ...], dimension: int) -> Stage:
     tables = [gauss_table(n) for n in sizes]
     counts = [t.count(dimension) for t in tables]
-    if max(counts) > MOST_SEEN:
+    if len(sizes) == 1 and counts[0] > MOST_SEEN:
         return Stage(sizes[-1], tables[-1], np.empty((0, 0)), 1)
     blocks = [t.block(0, c, dimension) for t, c in zip(tables, counts, strict=True)]
     nodes = np.concatenate([b[0] for b in blocks])
