@@ -13,8 +13,8 @@ from torch_mlcalc.quadrature.estimate import Estimate, Status, report
 from torch_mlcalc.quadrature.host import transforming
 from torch_mlcalc.quadrature.plan import Plan
 
-#: 32,768 points see whatever fills more than about 1e-4 of the domain.
-AUDITOR = Lattice(4096, replicates=8)
+#: 131,072 points see whatever fills more than about 1e-4 of the domain.
+AUDITOR = Lattice(16384, replicates=8)
 
 #: Any seed but that of calls without a generator.
 SEED = 20_231

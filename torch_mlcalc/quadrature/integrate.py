@@ -357,7 +357,7 @@ def adapt(
         domain: Where to integrate.
         rule: None or an adaptive rule.
         log: Whether the integrand returns logs, as for :func:`log_integrate`.
-        audit: Whether to test the plan on 32,768 points of an independent, randomly
+        audit: Whether to test the plan on 131,072 points of an independent, randomly
             shifted lattice, and to downgrade its status where that disagrees: a peak
             that no node of the search has seen is found if it fills more than about
             1e-4 of the domain.
