@@ -16,8 +16,8 @@ from torch_mlcalc.quadrature.rules import Rule
 
 Mask = npt.NDArray[Any]
 
-#: Points for Genz and Malik's rule before tensor rules are tried, by dimension: about as
-#: many as the first two of those have, which one region or a few often make unnecessary.
+#: Points for Genz and Malik's rule before tensor rules are tried, by dimension: about
+#: as many as the first two of those have, which a few regions often make unnecessary.
 ATTEMPTS = {4: 0, 5: 1_000, 6: 5_000, 7: 20_000, 8: 60_000}
 
 #: Nodes on each axis of a domain without volume: the derivative by its limits, if a
