@@ -95,8 +95,9 @@ class Sobol(ReplicatedRule):
 def _scrambled(dimension: int, seed: int, replicate: int) -> tuple[Tensor, Tensor]:
     """Direction numbers ``(30, d)`` and digital shift ``(d)`` of a replicate."""
     own = np.random.SeedSequence([seed, replicate]).generate_state(1)[0]
-    # Never an inference tensor, whatever mode the first caller was in.
-    with torch.inference_mode(False):
+    # Never an inference tensor, whatever mode the first caller was in; and below vmap
+    # the engine may not draw.
+    with torch.inference_mode(False), torch._C._DisableFuncTorch():
         engine = SobolEngine(  # type: ignore[no-untyped-call]
             dimension, scramble=True, seed=int(own)
         )
