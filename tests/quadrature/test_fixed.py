@@ -888,7 +888,7 @@ BAD = {
     ),
     "max_evals type": (
         TypeError,
-        "max_evals is a float; an integer is wanted",
+        "max_evals is .* \\(float\\); an integer is wanted",
         lambda: q.integrate(bell, UNIT, RULE, max_evals=1e3),
     ),
     "memory": (
@@ -898,7 +898,7 @@ BAD = {
     ),
     "memory type": (
         TypeError,
-        "memory is a bool; an integer is wanted",
+        "memory is True \\(bool\\); an integer is wanted",
         lambda: q.integrate(bell, UNIT, RULE, memory=True),
     ),
     "domain": (

@@ -12,7 +12,7 @@ from torch_mlcalc.quadrature.domains import Domain
 from torch_mlcalc.quadrature.host import readable
 from torch_mlcalc.quadrature.integrand import Function
 from torch_mlcalc.quadrature.problem import Problem
-from torch_mlcalc.quadrature.rules import Rule
+from torch_mlcalc.quadrature.rules import Rule, check_count
 
 
 class Settings(NamedTuple):
@@ -49,25 +49,18 @@ def check(
             f"on_failure is {settings.on_failure!r}; "
             "'warn', 'raise' or 'ignore' is wanted."
         )
-    for name in ("max_evals", "memory"):
-        value = getattr(settings, name)
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(
-                f"{name} is a {type(value).__name__}; an integer is wanted."
-            )
-        if value < 1:
-            raise ValueError(f"{name} is {value}; at least 1 is wanted.")
-    _check_generator(settings.generator, domain, rule)
+    if settings.max_evals is not None:
+        check_count("max_evals", settings.max_evals, 1)
+    if settings.memory is not None:
+        check_count("memory", settings.memory, 1)
+    if settings.generator is not None:
+        _check_generator(settings.generator, domain, rule)
     if not progress:
         return function
     return Counted(function, domain.coordinates if isinstance(domain, Solid) else 1)
 
 
 def _check_generator(generator: object, domain: Domain, rule: Rule | None) -> None:
-    if generator is None:
-        return
     if not isinstance(generator, torch.Generator):
         raise TypeError(
             f"generator is a {type(generator).__name__}; a torch.Generator is wanted."

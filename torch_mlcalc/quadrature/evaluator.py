@@ -80,13 +80,20 @@ class Evaluator:
         k, m = points.shape[:2]
         if self.elements > 1 and not self.gathers:
             return self._whole_batch(element, points)
-        size = block_size(m, k * self._bytes, self.memory)
-        if size >= m:
+        blocks = self.blocks(m, k)
+        if len(blocks) == 1:
             return self._columns(element, points)
-        blocks = [slice(i, i + size) for i in range(0, m, size)]
         return np.concatenate(
             [self._columns(element[i], points[:, i]) for i in blocks], axis=1
         )
+
+    def blocks(self, columns: int, nodes: int) -> list[slice]:
+        """Which columns, of so many nodes each, are evaluated together."""
+        size = columns
+        if self.elements == 1 or self.gathers:
+            each = nodes * self._bytes
+            size = block_size(columns, each, self.memory)
+        return [slice(i, i + size) for i in range(0, columns, max(size, 1))]
 
     @property
     def _bytes(self) -> int:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -48,8 +47,7 @@ class Callee(Protocol):
         """Values at points."""
 
 
-@dataclass(frozen=True)
-class Integrand:
+class Integrand(NamedTuple):
     """A function of points and args, and what is known of one batch of integrals.
 
     ``batch_shape`` is that of the integrals; inside ``vmap`` the mapped dimensions are
@@ -77,9 +75,9 @@ class Integrand:
             TypeError: If the function does not return a tensor.
             ValueError: If that has another shape.
         """
-        args = (
-            self.args if rows is None else tuple(self._take(a, rows) for a in self.args)
-        )
+        args = self.args
+        if rows is not None:
+            args = tuple(self._take(a, rows) for a in args)
         values = self.function(points, *args)
         wanted = points.shape[:-1] if self.coordinates else points.shape
         if not isinstance(values, Tensor):
@@ -87,7 +85,7 @@ class Integrand:
                 f"the integrand returned {type(values).__name__}; a tensor is wanted, "
                 f"of shape {_shape(wanted)} or with event dimensions behind."
             )
-        if values.shape[: len(wanted)] != wanted:
+        if values.shape != wanted and values.shape[: len(wanted)] != wanted:
             raise ValueError(_wrong_shape(points.shape, values.shape, wanted))
         if not (values.is_floating_point() or values.is_complex()):
             return values.to(points.dtype)
@@ -113,8 +111,11 @@ def bind(
     breakpoints: Tensor | None = None,
 ) -> Integrand:
     """Check what the caller passed; settle batch shape, dtype and device."""
-    limits = [t for t in extent if isinstance(t, Tensor)]
-    shapes = [t.shape for t in limits]
+    limits = []
+    for limit in extent:
+        if isinstance(limit, Tensor):
+            limits.append(limit)
+    shapes = [t.shape for t in limits] if limits else []
     if breakpoints is not None:
         limits.append(breakpoints)
         shapes.append(breakpoints.shape[1:])

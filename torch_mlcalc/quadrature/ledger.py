@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,7 +66,7 @@ def factor_between(unit: Array | None, other: Array | None) -> Array | float:
     return np.where(np.isneginf(unit), 0.0, np.exp(unit - other))
 
 
-def join(amounts: list[Amount]) -> Amount:
+def join(amounts: Sequence[Amount]) -> Amount:
     """Contributions one after another."""
     units = [a.log_unit for a in amounts if a.log_unit is not None]
     return Amount(

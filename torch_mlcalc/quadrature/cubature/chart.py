@@ -103,6 +103,10 @@ class Chart(ABC):
     def __call__(self, u: Tensor, *, log: bool) -> Placed:
         """Points and density at ``u``: ``(n, d)`` or ``(n, *batch, d)``."""
 
+    def place(self, z: Tensor, *, log: bool) -> Placed:
+        """Points and density at ``z``, to which infinite axes are stretched already."""
+        return self(z, log=log)
+
     @abstractmethod
     def scale(self, total: Tensor, *, log: bool) -> Tensor:
         """The sum over the cube times the volume, or plus its log."""
@@ -189,10 +193,15 @@ class BoxChart(Chart):
         """Points and density at ``u``: ``(n, d)`` or ``(n, *batch, d)``."""
         u = self.widened(u)
         if self.kind is None:
-            return self.place(u, None, log=log)
+            return self.place(u, log=log)
         z, log_slope = unfold(u, self.kind, self.tails)
         log_density = log_slope.sum(-1)
-        return self.place(z, log_density if log else log_density.exp(), log=log)
+        points, density = self.place(z, log=log)
+        if density is None:
+            return Placed(points, log_density if log else log_density.exp())
+        if log:
+            return Placed(points, density + log_density)
+        return Placed(points, density * log_density.exp())
 
     @property
     def unbounded(self) -> bool:
@@ -251,21 +260,21 @@ class BoxChart(Chart):
             z = fold(z, self.kind[..., axis].expand(z.shape), self.tails)
         return z.clamp(0, 1)
 
-    def place(self, z: Tensor, density: Tensor | None, *, log: bool) -> Placed:
-        """Points at ``z``, and a density that grows by the length of bent axes."""
+    def place(self, z: Tensor, *, log: bool) -> Placed:
+        """Points at ``z``; the density is the length of bent axes."""
+        z = self.widened(z)
         if self.bounds:
-            return self._bend(z, density, log=log)
+            return self._bend(z, log=log)
         points = self.anchor + self.span * z
         shape = (points.shape[0], *self.batch_shape, self.dimension)
-        return Placed(
-            points if points.shape == shape else points.expand(shape), density
-        )
+        return Placed(points if points.shape == shape else points.expand(shape), None)
 
-    def _bend(self, z: Tensor, density: Tensor | None, *, log: bool) -> Placed:
+    def _bend(self, z: Tensor, *, log: bool) -> Placed:
         shape = (z.shape[0], *self.batch_shape)
         straight = self.anchor + self.span * z
         lower, upper = self.anchor, self.anchor + self.span
         points: list[Tensor] = []
+        lengths: list[Tensor] = []
         for axis, (low, high) in enumerate(self.bounds):
             if low is None and high is None:
                 points.append(straight[..., axis].expand(shape))
@@ -275,15 +284,11 @@ class BoxChart(Chart):
             for name, bound, limit in (("lower", low, begin), ("upper", high, end)):
                 if bound:
                     _check_bound(f"{name}[{axis}]", limit, shape)
-            length = end - begin
-            points.append((begin + length * z[..., axis]).expand(shape))
-            if log:
-                length = torch.log(length)
-                density = length if density is None else density + length
-            else:
-                density = length if density is None else density * length
-        assert density is not None  # noqa: S101
-        return Placed(torch.stack(points, -1), density.expand(shape))
+            lengths.append((end - begin).expand(shape))
+            points.append((begin + lengths[-1] * z[..., axis]).expand(shape))
+        length = torch.stack(lengths, -1)
+        density = torch.log(length).sum(-1) if log else length.prod(-1)
+        return Placed(torch.stack(points, -1), density)
 
     def scale(self, total: Tensor, *, log: bool) -> Tensor:
         """The sum over the cube times the volume, or plus its log."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy.typing as npt
+from torch import Tensor
 
 from torch_mlcalc.quadrature.cubature.chart import ALGEBRAIC, Chart, Tails
 from torch_mlcalc.quadrature.cubature.nodes import Nodes
@@ -14,6 +16,9 @@ from torch_mlcalc.quadrature.rules import Array, Rule
 
 if TYPE_CHECKING:
     from torch_mlcalc.quadrature.cubature.sampler import Sampler
+
+#: Breakpoints of each axis, ``(k)`` or ``(k, *batch)``.
+Splits = Sequence[Tensor | None]
 
 
 class FixedCubature(Rule):
@@ -28,6 +33,20 @@ class FixedCubature(Rule):
         Raises:
             ValueError: If the rule does not fit the domain.
         """
+
+    def nodes_between(self, chart: Chart, splits: Splits) -> Nodes:
+        """The nodes for a domain that is split at breakpoints.
+
+        Raises:
+            ValueError: If the rule does not fit the domain, or cannot be split.
+        """
+        raise ValueError(
+            f"breakpoints have no effect with {self}; leave them out, or use a Product "
+            "or no rule."
+        )
+
+    def refuse_log(self) -> None:  # noqa: B027
+        """Refuse the log form if there are negative weights."""
 
     @abstractmethod
     def count(self, dimension: int) -> int:

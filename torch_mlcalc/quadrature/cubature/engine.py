@@ -36,7 +36,8 @@ def apply_rule(
     problem: SolidProblem, rule: Rule, settings: Settings, *, log: bool
 ) -> Tensor:
     """A fixed rule or a plan, with ordinary autograd."""
-    integrand, domain, _ = problem
+    integrand, domain, splits = problem
+    split = any(s is not None for s in splits)
     memory = settings.memory
     if isinstance(rule, RegionPlan):
         _refuse_other_batch(rule, problem)
@@ -44,10 +45,14 @@ def apply_rule(
         return rule.apply(integrand, chart, problem.splits, log=log, memory=memory)
     if isinstance(rule, NodesPlan):
         _refuse_other_batch(rule, problem)
+        if split:
+            raise ValueError(_no_breakpoints(rule))
         chart = domain.chart(integrand, rule.tails)
         return apply_nodes(rule.nodes, chart, integrand, log=log, memory=memory)
     if not isinstance(rule, FixedCubature):
         raise TypeError(_not_solid(rule))
+    if log:
+        rule.refuse_log()
     count = rule.count(domain.dimension)
     if settings.max_evals is not None and count > settings.max_evals:
         raise ValueError(
@@ -55,7 +60,15 @@ def apply_rule(
             "raise it, or use fewer nodes."
         )
     chart = domain.chart(integrand)
-    return apply_nodes(rule.nodes(chart), chart, integrand, log=log, memory=memory)
+    nodes = rule.nodes_between(chart, splits) if split else rule.nodes(chart)
+    return apply_nodes(nodes, chart, integrand, log=log, memory=memory)
+
+
+def _no_breakpoints(rule: Rule) -> str:
+    return (
+        f"breakpoints have no effect with {rule}, whose nodes are random; leave them "
+        "out, or use a Product or no rule."
+    )
 
 
 def _not_solid(rule: Rule) -> str:
@@ -99,7 +112,9 @@ def find(
 def _find_random(
     problem: SolidProblem, rule: RandomRule, settings: Settings, *, log: bool
 ) -> tuple[Found, str]:
-    integrand, domain, _ = problem
+    integrand, domain, splits = problem
+    if any(s is not None for s in splits):
+        raise ValueError(_no_breakpoints(rule))
     asked = Tolerance.of(settings.rtol, settings.atol, integrand.dtype)
     free = settings.rtol is None and settings.atol is None
     sampler = Sampler(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -33,7 +33,7 @@ def pose(
     problem = pose_box(function, box, args, batch_shape, None)
 
     on_line = OnLine(function, getattr(function, "show", None))
-    return problem._replace(integrand=replace(problem.integrand, function=on_line))
+    return problem._replace(integrand=problem.integrand._replace(function=on_line))
 
 
 @dataclass(frozen=True)
