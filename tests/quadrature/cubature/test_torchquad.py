@@ -4,7 +4,7 @@ import copy
 import math
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -16,6 +16,17 @@ from torch.autograd import gradcheck, gradgradcheck
 import torch_mlcalc.quadrature as q
 
 D = torch.float64
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Threads only cost where tensors are small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 # The number of points suits every grid in one, two and three dimensions, but for Boole.
 GRIDS = {
     "trapezoid": q.Torchquad(torchquad.Trapezoid(), n=4225),
@@ -85,7 +96,7 @@ def test_log_form(rule: q.Rule, rtol: float) -> None:
         lambda x, rate: 2e4 - rate * x.sum(-1), q.Box(0.0, UPPER), rule, args=(RATE,)
     )
     torch.testing.assert_close(
-        value - 2e4, _exact(RATE, UPPER).log(), rtol=0, atol=2 * rtol
+        value - 2e4, _exact(RATE, UPPER).log(), rtol=0, atol=2 * rtol + 1e-11
     )
 
 
@@ -168,7 +179,7 @@ def test_transforms_of_torch_func(rule: q.Rule) -> None:
 
 
 @rules
-def test_nodes_first_made_in_inference_mode_can_be_used_later(
+def test_nodes_made_in_inference_mode_can_be_used_later(
     rule: q.Torchquad,
 ) -> None:
     own = q.Torchquad(type(rule.integrator)(), rule.n, rule.sampler)

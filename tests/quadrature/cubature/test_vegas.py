@@ -3,6 +3,7 @@
 import copy
 import io
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -14,6 +15,15 @@ from torch_mlcalc.quadrature.cubature.importance import ImportanceMap
 from torch_mlcalc.quadrature.cubature.vegas import VegasNodes
 
 D = torch.float64
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Threads only cost where tensors are small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def _peak(x: Tensor, place: float | Tensor = 0.3, width: float = 0.01) -> Tensor:
