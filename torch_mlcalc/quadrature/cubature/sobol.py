@@ -104,6 +104,17 @@ def _scrambled(dimension: int, seed: int, replicate: int) -> tuple[Tensor, Tenso
         return engine.sobolstate.T.contiguous(), engine.shift
 
 
+@lru_cache(maxsize=8)
+def _first_run(dimension: int, seed: int, replicate: int, bits: int) -> Tensor:
+    """The first 2^bits points of a replicate, which many blocks have in common."""
+    columns, shift = _scrambled(dimension, seed, replicate)
+    with torch.inference_mode(False), torch._C._DisableFuncTorch():
+        run = shift[None]
+        for column in columns[:bits]:
+            run = torch.cat([run, run ^ column])
+        return run
+
+
 @final
 @dataclass(frozen=True)
 class SobolNodes(EqualWeights):
@@ -140,13 +151,11 @@ class SobolNodes(EqualWeights):
         # Point k is the shift plus (exclusive or) the direction numbers at the binary
         # digits of k. SobolEngine.draw makes points one after another only, rounds the
         # first to float32, and can return exactly 1 in float32.
-        columns, shift = _scrambled(self.dimension, self.seed, replicate)
-        columns, shift = columns.to(device), shift.to(device)
         # Aligned runs of 2^bits points differ from each other by the high digits alone.
         bits = (stop - start - 1).bit_length()
-        run = shift[None]
-        for column in columns[:bits]:
-            run = torch.cat([run, run ^ column])
+        columns, _ = _scrambled(self.dimension, self.seed, replicate)
+        run = _first_run(self.dimension, self.seed, replicate, bits).to(device)
+        columns = columns.to(device)
         parts = []
         for high in range(start >> bits, ((stop - 1) >> bits) + 1):
             part = run
