@@ -16,10 +16,6 @@ from torch_mlcalc.quadrature.rules import Rule
 
 Mask = npt.NDArray[Any]
 
-#: Above this dimension a tensor grid of 2 nodes on each axis has more nodes than a
-#: lattice needs, and so have the corners of Genz and Malik's rules.
-MOST_DIMENSIONS = 8
-
 #: From here on one look by Genz and Malik's rule, 145 nodes in 4 dimensions, comes
 #: before the tensor rules.
 GLANCES = 4

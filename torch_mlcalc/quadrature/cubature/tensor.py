@@ -27,18 +27,18 @@ LADDERS = {
     2: (4, 8, 15, 28, 48, 80),
     3: (3, 5, 8, 13, 20, 30, 44),
     4: (3, 4, 6, 9, 13, 18),
-    5: (2, 3, 4, 6, 8, 11),
-    6: (2, 3, 4, 5, 7, 9),
-    7: (2, 3, 4, 5, 6),
-    8: (2, 3, 4, 5),
+    5: (3, 4, 6, 8, 11),
+    6: (3, 4, 5, 7, 9),
+    7: (3, 4, 5, 6),
+    8: (3, 4, 5),
 }
 
 #: An integrand is smooth enough while the last Legendre coefficients of a larger rule
 #: are less than this part of those of the one before. A kink's are 0.3 to 0.5, a jump's
 #: more. Oscillations that no rule has resolved yet look the same, so where a larger
-#: rule costs little, up to 3 axes, it must be missed three times in a row.
+#: rule costs little it must be missed up to three times in a row.
 SMOOTH = 0.2
-PATIENCE = {1: 3, 2: 3, 3: 3}
+PATIENCE = {1: 3, 2: 3, 3: 3, 4: 2, 5: 2}
 
 #: Safety of the change from one rule to the next where coefficients do not fall, and of
 #: the error extrapolated from it where they do.
@@ -71,7 +71,7 @@ class Stage(NamedTuple):
 def _stage(sizes: tuple[int, ...], dimension: int) -> Stage:
     tables = [gauss_table(n) for n in sizes]
     counts = [t.count(dimension) for t in tables]
-    if max(counts) > MOST_SEEN:
+    if len(sizes) == 1 and counts[0] > MOST_SEEN:
         return Stage(sizes[-1], tables[-1], np.empty((0, 0)), 1)
     blocks = [t.block(0, c, dimension) for t, c in zip(tables, counts, strict=True)]
     nodes = np.concatenate([b[0] for b in blocks])
@@ -91,14 +91,12 @@ def _stage(sizes: tuple[int, ...], dimension: int) -> Stage:
 def _coefficients(n: int, u: Array, weights: Array) -> Array:
     """Weights of the two highest Legendre coefficients along every axis."""
     found = []
-    for degree in range(max(n - 2, 1), n):
+    for degree in (n - 2, n - 1):
         basis = np.zeros(degree + 1)
         basis[-1] = 2 * degree + 1
         values = np.polynomial.legendre.legval(2 * u - 1, basis)
         found.append(weights * values.T)
-    rows = np.concatenate(found)
-    # As many for every n: with 2 nodes there is only one such degree.
-    return np.concatenate([rows, rows]) if n == 2 else rows
+    return np.concatenate(found)
 
 
 def climb(search: CubeSearch, regions: Regions) -> Regions:
