@@ -174,7 +174,7 @@ class LatticeNodes(EqualWeights):
         fraction = torch.where(k > 0, odd * (MOST_POINTS // (2 * power)), 0)
         vector = (self.vector or built_in_vector())[: self.dimension]
         whole = fraction[:, None] * torch.tensor(vector, device=device)
-        # The remainder of division by a power of two, at a tenth of its cost.
+        # The remainder of division by a power of two, which % takes far longer for.
         whole = whole & (MOST_POINTS - 1)
         table = _shifts(self.seed, self.replicates, self.dimension)
         shifts = torch.tensor(table, device=device)
