@@ -367,6 +367,21 @@ def test_generator_below_vmap(rule: q.Rule) -> None:
     torch.testing.assert_close(mapped, wanted)
 
 
+@rules
+def test_plan_is_compiled_whole(rule: q.Rule) -> None:
+    rate = torch.tensor(1.0, dtype=D, requires_grad=True)
+    plan = q.adapt(_decay, _box(), rule, args=(rate,))
+
+    def apply(rate: Tensor) -> Tensor:
+        return q.integrate(_decay, _box(), plan, args=(rate,))
+
+    torch.compiler.reset()
+    value = torch.compile(apply, fullgraph=True, backend="aot_eager")(rate)
+    torch.testing.assert_close(value, apply(rate))
+    (slope,) = torch.autograd.grad(value, rate)
+    torch.testing.assert_close(slope, torch.autograd.grad(apply(rate), rate)[0])
+
+
 # --- plans -------------------------------------------------------------------------
 
 

@@ -178,6 +178,18 @@ def test_transforms_of_torch_func(rule: q.Rule) -> None:
     assert fresh == rule
 
 
+@pytest.mark.parametrize("name", ["simpson", "monte_carlo"])
+def test_fixed_ones_are_compiled_whole(name: str) -> None:
+    rule = RULES[name]
+
+    def apply(rate: Tensor) -> Tensor:
+        return q.integrate(_decay, q.Box(0.0, UPPER), rule, args=(rate,))
+
+    torch.compiler.reset()
+    value = torch.compile(apply, fullgraph=True, backend="aot_eager")(RATE)
+    torch.testing.assert_close(value, apply(RATE))
+
+
 @rules
 def test_nodes_made_in_inference_mode_can_be_used_later(
     rule: q.Torchquad,
