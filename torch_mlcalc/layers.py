@@ -40,6 +40,7 @@ class Integral(nn.Module):
         plan_every: Number of training calls that share a plan.
         rtol: Wanted relative error of an adaptive rule.
         atol: Wanted absolute error of an adaptive rule.
+        grad_rtol: Wanted relative error of the gradient, of an adaptive rule.
         max_evals: Points that each integral may use.
         memory: Bytes that a block may use.
         on_failure: ``"warn"``, ``"raise"`` or ``"ignore"``.
@@ -68,6 +69,7 @@ class Integral(nn.Module):
         plan_every: int = 1,
         rtol: float | None = None,
         atol: float | None = None,
+        grad_rtol: float | None = None,
         max_evals: int | None = None,
         memory: int | None = None,
         on_failure: str = "warn",
@@ -92,6 +94,7 @@ class Integral(nn.Module):
         self.plan_every = plan_every
         self.rtol = rtol
         self.atol = atol
+        self.grad_rtol = grad_rtol
         self.max_evals = max_evals
         self.memory = memory
         self.on_failure = on_failure
@@ -120,6 +123,7 @@ class Integral(nn.Module):
         search: dict[str, Any] = {
             "rtol": self.rtol,
             "atol": self.atol,
+            "grad_rtol": self.grad_rtol,
             "max_evals": self.max_evals,
             "on_failure": self.on_failure,
         }

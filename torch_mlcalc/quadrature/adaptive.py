@@ -55,7 +55,9 @@ def find(
     integrand = problem.integrand
     if rule is not None and not isinstance(rule, (GaussKronrod, DoubleExponential)):
         raise TypeError(f"{rule} is not a rule for one dimension.")
-    tolerance = Tolerance.of(settings.rtol, settings.atol, integrand.dtype)
+    tolerance = Tolerance.of(
+        settings.rtol, settings.atol, integrand.dtype, settings.grad_rtol
+    )
     pieces, mark, lead = _host_pieces(problem)
     grad = torch.is_grad_enabled()
     home = _home(pieces)

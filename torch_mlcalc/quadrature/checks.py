@@ -24,6 +24,7 @@ class Settings(NamedTuple):
     memory: int | None
     on_failure: str
     generator: torch.Generator | None = None
+    grad_rtol: float | None = None
 
 
 def check(
@@ -103,10 +104,12 @@ class Counted:
 
 def refuse_tolerance(rule: Rule, settings: Settings) -> None:
     """Refuse a tolerance that a fixed rule could not keep."""
-    if settings.rtol is not None or settings.atol is not None:
+    asked = (settings.rtol, settings.atol, settings.grad_rtol)
+    if any(tolerance is not None for tolerance in asked):
         raise ValueError(
-            f"rtol and atol have no effect with {rule}, whose nodes are fixed; leave "
-            "them out, or use an adaptive rule such as GaussKronrod(), or none."
+            f"rtol, atol and grad_rtol have no effect with {rule}, whose nodes are "
+            "fixed; leave them out, or use an adaptive rule such as GaussKronrod(), or "
+            "none."
         )
 
 

@@ -227,7 +227,8 @@ def _first_level(search: Search, jobs: Jobs) -> Levels:
 
 def _negligible(ledger: Ledger) -> float:
     """Part of the sum below which terms decay double-exponentially further out."""
-    return max(ledger.epsilon, 1e-4 * ledger.tolerance.rtol)
+    rtol, _, slope = ledger.tolerance
+    return max(ledger.epsilon, 1e-4 * min(rtol, rtol if slope is None else slope))
 
 
 def _usable(sample: Sample, shape: tuple[int, ...]) -> tuple[Mask, Mask]:

@@ -205,7 +205,7 @@ def apply_fixed(
         for each in set(kind.flatten().tolist()):
             placed_table(rule, each)  # says so if the rule does not fit
     part = partial(_part, rule, placement, integrand, add)
-    total = part(0, n) if size >= n else sum_blocks(part, n, size, add)
+    total = part(0, n) if size >= n else sum_blocks(part, n, size, add, memory)
     if isinstance(length, Tensor):
         length = length.expand(batch)
     return as_result(add.scale(total, length), integrand)

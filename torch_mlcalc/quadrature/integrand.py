@@ -77,7 +77,7 @@ class Integrand(NamedTuple):
         """
         args = self.args
         if rows is not None:
-            args = tuple(self._take(a, rows) for a in args)
+            args = tuple(self.rows(a, rows) for a in args)
         values = self.function(points, *args)
         wanted = points.shape[:-1] if self.coordinates else points.shape
         if not isinstance(values, Tensor):
@@ -91,12 +91,14 @@ class Integrand(NamedTuple):
             return values.to(points.dtype)
         return values
 
-    def _take(self, arg: object, rows: Tensor) -> object:
+    def rows(self, arg: Any, rows: Tensor) -> Any:  # noqa: ANN401
+        """An arg for some elements of the batch, numbered in one dimension."""
         if not isinstance(arg, Tensor) or arg.ndim == 0:
             return arg
         trailing = arg.shape[self._leading(arg) :]
-        full = arg.expand(*self.batch_shape, *trailing)
-        return full.reshape(-1, *trailing).index_select(0, rows)
+        full = arg.expand(*self.batch_shape, *trailing).reshape(-1, *trailing)
+        taken = full.index_select(0, rows.reshape(-1))
+        return taken.reshape(*rows.shape, *trailing)
 
     def _leading(self, arg: Tensor) -> int:
         # Without declared batch dimensions an arg has no trailing ones of its own.

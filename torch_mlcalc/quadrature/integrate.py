@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ from torch_mlcalc.quadrature.integrand import Function
 from torch_mlcalc.quadrature.plan import Plan
 from torch_mlcalc.quadrature.problem import Breakpoints, pose
 from torch_mlcalc.quadrature.rules import Rule
+from torch_mlcalc.quadrature.slopes import search
 
 
 class Engine(NamedTuple):
@@ -78,6 +79,7 @@ def integrate(
     breakpoints: Breakpoints | None = None,
     rtol: float | None = None,
     atol: float | None = None,
+    grad_rtol: float | None = None,
     max_evals: int | None = None,
     memory: int | None = None,
     generator: torch.Generator | None = None,
@@ -108,6 +110,9 @@ def integrate(
         rtol: Wanted relative error; by default the square root of the dtype's epsilon
             (0 if ``atol`` is given). Adaptive rules only.
         atol: Wanted absolute error: either of the two is enough. Adaptive rules only.
+        grad_rtol: Wanted relative error of the gradient, in its own direction; by
+            default nobody looks, and nodes are chosen for the value alone. Adaptive
+            rules only; costs a second search, with two backward passes for each point.
         max_evals: Points that each integral may use.
         memory: Bytes that a block of points with its values may use, about; by
             default a block fits the cache.
@@ -144,13 +149,15 @@ def integrate(
         P. J. Davis, P. Rabinowitz, "Methods of Numerical Integration", 2nd ed.,
         Academic Press 1984.
     """
-    settings = Settings(rtol, atol, max_evals, memory, on_failure, generator)
+    settings = Settings(rtol, atol, max_evals, memory, on_failure, generator, grad_rtol)
     call = check(integrand, domain, rule, settings, progress)
     engine = _engine(domain, rule)
     problem = engine.pose(call, domain, args, batch_shape, breakpoints)
     if rule is not None and rule.fixed:
         refuse_tolerance(rule, settings)
         return engine.apply_rule(problem, rule, settings, log=False)
+    if grad_rtol is not None:
+        return search(engine, problem, rule, settings, log=False).value
     return engine.value_of(engine.find(problem, rule, settings, log=False))
 
 
@@ -164,6 +171,7 @@ def integrate_with_error(
     breakpoints: Breakpoints | None = None,
     rtol: float | None = None,
     atol: float | None = None,
+    grad_rtol: float | None = None,
     max_evals: int | None = None,
     memory: int | None = None,
     generator: torch.Generator | None = None,
@@ -181,6 +189,7 @@ def integrate_with_error(
         breakpoints: Where to split.
         rtol: Wanted relative error.
         atol: Wanted absolute error.
+        grad_rtol: Wanted relative error of the gradient.
         max_evals: Points that each integral may use.
         memory: Bytes that a block may use.
         generator: What seeds a random rule.
@@ -202,11 +211,13 @@ def integrate_with_error(
         >>> estimate.value, mlc.Status(int(estimate.status)).name
         (tensor(1.7183), 'CONVERGED')
     """
-    settings = Settings(rtol, atol, max_evals, memory, on_failure, generator)
+    settings = Settings(rtol, atol, max_evals, memory, on_failure, generator, grad_rtol)
     call = check(integrand, domain, rule, settings, progress)
     refuse_fixed(rule)
     engine = _engine(domain, rule)
     problem = engine.pose(call, domain, args, batch_shape, breakpoints)
+    if grad_rtol is not None:
+        return search(engine, problem, rule, settings, log=False)
     return engine.estimate_of(engine.find(problem, rule, settings, log=False))
 
 
@@ -220,6 +231,7 @@ def log_integrate(
     breakpoints: Breakpoints | None = None,
     rtol: float | None = None,
     atol: float | None = None,
+    grad_rtol: float | None = None,
     max_evals: int | None = None,
     memory: int | None = None,
     generator: torch.Generator | None = None,
@@ -242,6 +254,7 @@ def log_integrate(
         breakpoints: Where to split.
         rtol: Wanted error of the log, which is the relative error of the integral.
         atol: The same; the larger of the two counts.
+        grad_rtol: Wanted relative error of the gradient.
         max_evals: Points that each integral may use.
         memory: Bytes that a block may use.
         generator: What seeds a random rule.
@@ -262,7 +275,7 @@ def log_integrate(
         >>> mlc.log_integrate(lambda x: 1000 - x * x / 2, mlc.RealLine())
         tensor(1000.9189)
     """
-    settings = Settings(rtol, atol, max_evals, memory, on_failure, generator)
+    settings = Settings(rtol, atol, max_evals, memory, on_failure, generator, grad_rtol)
     call = check(log_integrand, domain, rule, settings, progress)
     engine = _engine(domain, rule)
     problem = engine.pose(call, domain, args, batch_shape, breakpoints)
@@ -270,6 +283,8 @@ def log_integrate(
     if rule is not None and rule.fixed:
         refuse_tolerance(rule, settings)
         return engine.apply_rule(problem, rule, settings, log=True)
+    if grad_rtol is not None:
+        return search(engine, problem, rule, settings, log=True).value
     return engine.value_of(engine.find(problem, rule, settings, log=True))
 
 
@@ -283,6 +298,7 @@ def log_integrate_with_error(
     breakpoints: Breakpoints | None = None,
     rtol: float | None = None,
     atol: float | None = None,
+    grad_rtol: float | None = None,
     max_evals: int | None = None,
     memory: int | None = None,
     generator: torch.Generator | None = None,
@@ -300,6 +316,7 @@ def log_integrate_with_error(
         breakpoints: Where to split.
         rtol: Wanted error of the log.
         atol: The same; the larger of the two counts.
+        grad_rtol: Wanted relative error of the gradient.
         max_evals: Points that each integral may use.
         memory: Bytes that a block may use.
         generator: What seeds a random rule.
@@ -323,12 +340,14 @@ def log_integrate_with_error(
         >>> estimate.value, bool(estimate.error < 1e-3)
         (tensor(0.9189), True)
     """
-    settings = Settings(rtol, atol, max_evals, memory, on_failure, generator)
+    settings = Settings(rtol, atol, max_evals, memory, on_failure, generator, grad_rtol)
     call = check(log_integrand, domain, rule, settings, progress)
     refuse_fixed(rule)
     engine = _engine(domain, rule)
     problem = engine.pose(call, domain, args, batch_shape, breakpoints)
     engine.refuse_reversed(problem)
+    if grad_rtol is not None:
+        return search(engine, problem, rule, settings, log=True)
     return engine.estimate_of(engine.find(problem, rule, settings, log=True))
 
 
@@ -344,6 +363,7 @@ def adapt(
     breakpoints: Breakpoints | None = None,
     rtol: float | None = None,
     atol: float | None = None,
+    grad_rtol: float | None = None,
     max_evals: int | None = None,
     memory: int | None = None,
     generator: torch.Generator | None = None,
@@ -366,6 +386,7 @@ def adapt(
         breakpoints: Where to split.
         rtol: Wanted relative error.
         atol: Wanted absolute error.
+        grad_rtol: Wanted relative error of the gradient.
         max_evals: Points that each integral may use.
         memory: Bytes that a block may use.
         generator: What seeds a random rule.
@@ -387,19 +408,22 @@ def adapt(
         >>> mlc.integrate(lambda x: x * torch.sqrt(x), mlc.Interval(0, 2), plan)
         tensor(2.2627)
     """
-    settings = Settings(rtol, atol, max_evals, memory, on_failure, generator)
+    settings = Settings(rtol, atol, max_evals, memory, on_failure, generator, grad_rtol)
     call = check(integrand, domain, rule, settings, progress)
     refuse_fixed(rule)
     engine = _engine(domain, rule)
     problem = engine.pose(call, domain, args, batch_shape, breakpoints)
     if log:
         engine.refuse_reversed(problem)
-    found = engine.find(problem, rule, settings, log=log)
-    plan = engine.plan_of(found)
+    if grad_rtol is not None:
+        plan = cast(Plan, search(engine, problem, rule, settings, log=log).plan)
+    else:
+        plan = engine.plan_of(engine.find(problem, rule, settings, log=log))
     if not audit:
         return plan
     other = _engine(domain, AUDITOR)
     again = other.pose(call, domain, args, batch_shape, None)
     looked = other.find(again, AUDITOR, audit_settings(settings), log=log)
-    value = engine.value_of(found)
+    with torch.no_grad():
+        value = engine.apply_rule(problem, plan, settings, log=log)
     return audited(plan, value, other.estimate_of(looked), settings)

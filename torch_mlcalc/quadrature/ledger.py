@@ -18,6 +18,11 @@ from torch_mlcalc.quadrature.rules import Array
 ROUNDING = 50.0
 
 
+#: A slope less than this of the integral of its absolute value has cancelled: what is
+#: left of it is not asked to have as many digits as its parts (see slopes.py).
+CANCELS = 1e-3
+
+
 class Amount(NamedTuple):
     """Contributions to integrals: ``exp(log_unit)`` times the three columns.
 
@@ -180,7 +185,12 @@ class Ledger:
 
     def allowed(self, total: Amount) -> Array:
         """Error at which an integral with this total counts as converged."""
-        size, (rtol, atol) = np.abs(total.value), self.tolerance
+        size, (rtol, atol, slope) = np.abs(total.value), self.tolerance
+        if slope is not None:
+            wanted = np.maximum(atol, rtol * size)
+            parts = np.maximum(size, CANCELS * total.absolute)
+            wanted[:, 1::2] = slope * parts[:, 1::2]
+            return np.maximum(wanted, self.rounding(total) * (1 + 1e-3))
         if self.log:
             # An absolute error of the log is a relative error of the integral.
             wanted = max(rtol, atol) * size

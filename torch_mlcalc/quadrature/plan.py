@@ -194,7 +194,7 @@ class LinePlan(Plan):
             width = cells.positions[:, 0].numel() * integrand.dtype.itemsize
             whole = torch.compiler.is_compiling()
             size = block_size(count, width, memory, whole=whole)
-            value = sum_blocks(part, count, size, add)
+            value = sum_blocks(part, count, size, add, memory)
             total = value if total is None else add.join(total, value)
         if total is None:
             total = _nothing(integrand, log=log)

@@ -77,7 +77,9 @@ def _search(
     pulled = PulledBack(integrand, chart, log)
     home = np.full((elements, chart.dimension), 0.5)
     evaluate = Evaluator(pulled, lead, mark, home, settings.memory, grad=grad)
-    tolerance = Tolerance.of(settings.rtol, settings.atol, integrand.dtype)
+    tolerance = Tolerance.of(
+        settings.rtol, settings.atol, integrand.dtype, settings.grad_rtol
+    )
     epsilon, budget = torch.finfo(integrand.dtype).eps, settings.max_evals or MAX_EVALS
     ledger = Ledger(elements, tolerance, epsilon, budget, log=log)
     volume = _volume(chart, mark, elements, log=log)

@@ -114,6 +114,37 @@ class Pool(NamedTuple):
 def subdivide(search: CubeSearch, regions: Regions, degree: int) -> None:
     """Halve regions until every integral is converged, or out of budget or digits."""
     ledger, table = search.ledger, symmetric_table(degree, search.dimension)
+    pool, _ = _refine(search, regions, table, ledger.max_evals)
+    owner = pool.regions.owner
+    ledger.blame(owner[pool.broken], Status.NON_FINITE)
+    search.keep(Table(table.nodes, table.weights), pool.regions, pool.amount)
+
+
+def attempt(search: CubeSearch, regions: Regions, degree: int, budget: int) -> Regions:
+    """Do so with a small budget, and book only the integrals for which it is enough.
+
+    Returns:
+        The given regions of all others.
+    """
+    ledger, table = search.ledger, symmetric_table(degree, search.dimension)
+    most = min(ledger.max_evals, int(ledger.n_evals.max()) + budget)
+    pool, total = _refine(search, regions, table, most)
+    # Where every value is 0 nothing was seen.
+    fine = (total.error <= ledger.allowed(total)) & (total.absolute != 0)
+    done = np.logical_and.reduce(fine, 1)
+    done[pool.regions.owner[pool.broken]] = False
+    own = done[pool.regions.owner]
+    if own.any():
+        kept = Table(table.nodes, table.weights)
+        search.keep(kept, pool.regions.take(own), pool.amount.take(own))
+    return regions.take(~done[regions.owner])
+
+
+def _refine(
+    search: CubeSearch, regions: Regions, table: SymmetricTable, most: int
+) -> tuple[Pool, Amount]:
+    """Halve regions while an integral needs it and has used fewer points than most."""
+    ledger = search.ledger
     pool = _measure(search, regions, table, None)
     looks = search.dimension
     while True:
@@ -126,14 +157,14 @@ def subdivide(search: CubeSearch, regions: Regions, degree: int) -> None:
             looks -= 1
         size = np.max(pool.regions.high - pool.regions.low, 1)
         split &= size >= NARROW * ledger.epsilon
-        split = _affordable(ledger, owner, split, pool.amount, table)
+        split = _affordable(
+            ledger, owner, split, pool.amount, 2 * len(table.nodes), most
+        )
         if not split.any():
-            break
+            return pool, total
         failing, rest = pool.take(split), pool.take(~split)
         halves = failing.regions.cut(failing.axis, np.full(failing.axis.size, 0.5))
         pool = _joined(rest, _measure(search, halves, table, failing.amount))
-    ledger.blame(owner[pool.broken], Status.NON_FINITE)
-    search.keep(Table(table.nodes, table.weights), pool.regions, pool.amount)
 
 
 def _joined(one: Pool, other: Pool) -> Pool:
@@ -195,27 +226,6 @@ def _compared(amount: Amount, parents: Amount) -> Amount:
     return amount._replace(columns=columns)
 
 
-def glance(search: CubeSearch, regions: Regions, degree: int) -> Regions:
-    """Book the integrals for which one use of the rule is enough.
-
-    Returns:
-        The regions of all others.
-    """
-    table = symmetric_table(degree, search.dimension)
-    pool = _measure(search, regions, table, None)
-    owner, ledger = regions.owner, search.ledger
-    total = ledger.with_open(owner, pool.amount)
-    sure = total.error <= ledger.allowed(total)
-    # Where every value is 0 nothing was seen.
-    done = np.logical_and.reduce(sure & (total.absolute != 0), 1)
-    done[owner[pool.broken]] = False
-    own = done[owner]
-    if own.any():
-        kept = Table(table.nodes, table.weights)
-        search.keep(kept, regions.take(own), pool.amount.take(own))
-    return regions.take(~own)
-
-
 def resting(ledger: Ledger, owner: Index, amount: Amount, total: Amount) -> Mask:
     """Which regions need no more work now: the smallest errors, bounded in their sum.
 
@@ -248,14 +258,12 @@ def resting(ledger: Ledger, owner: Index, amount: Amount, total: Amount) -> Mask
 
 
 def _affordable(
-    ledger: Ledger, owner: Index, split: Mask, amount: Amount, table: SymmetricTable
+    ledger: Ledger, owner: Index, split: Mask, amount: Amount, cost: int, most: int
 ) -> Mask:
     """The regions with the largest errors that an integral can pay to halve."""
-    cost = 2 * len(table.nodes)
     wanted = np.flatnonzero(split)
     lacking = np.bincount(owner[wanted], minlength=ledger.elements) * cost
-    lacks = ledger.n_evals + lacking > ledger.max_evals
-    if not lacks.any():
+    if (ledger.n_evals + lacking <= most).all():
         return split
     error = amount.error.max(1)
     if amount.log_unit is not None:
@@ -263,11 +271,9 @@ def _affordable(
     order = wanted[np.lexsort((-error[wanted], owner[wanted]))]
     first = np.searchsorted(owner[order], owner[order])
     rank = np.arange(order.size) - first
-    most = np.maximum(ledger.max_evals - ledger.n_evals, 0) // cost
-    fine = rank < most[owner[order]]
+    affordable = np.maximum(most - ledger.n_evals, 0) // cost
     result = np.zeros_like(split)
-    result[order[fine]] = True
-    ledger.blame(np.flatnonzero(lacks), Status.TOLERANCE_NOT_REACHED)
+    result[order[rank < affordable[owner[order]]]] = True
     return result
 
 
