@@ -18,8 +18,8 @@ from torch_mlcalc.quadrature.integrand import HALF
 from torch_mlcalc.quadrature.one_pass import Running, clock, leaves_behind
 
 #: Bytes of points in one block. Measured on one core for exp(-x*x)*cos(3x)+sin(x)^2 at
-#: 1e7 nodes: 0.15 to 0.16 s between 32 k and 128 k float64 nodes, 0.17 s at 16 k, 0.74 s
-#: in one sweep (temporaries leave the cache and their pages are mapped anew).
+#: 1e7 float64 nodes: 0.15 to 0.16 s between 32 k and 128 k nodes, 0.17 s at 16 k, 0.74
+#: s in one sweep (temporaries leave the cache and their pages are mapped anew).
 BLOCK_BYTES = 32768 * 8
 
 #: Bytes that the graph of a block may keep. Measured for a 2x64 network in float64 on
