@@ -227,13 +227,16 @@ def _sum(
     """Weighted sum over nodes, in blocks."""
     points, log_weights = nodes
     count, events = len(points), len(distribution.event_shape)
-    lead = points.shape[: points.ndim - events]
     wide = accumulator(log_weights.dtype)
-    log_weights = log_weights.to(wide).expand(lead)
+    log_weights = log_weights.to(wide)
+    if log_weights.numel() == count:
+        # The same for the whole batch: a matrix product.
+        log_weights = log_weights.reshape(count)
+    weights = log_weights if log else log_weights.exp()
     add = LogSum() if log else LinearSum()
 
     def part(start: int, stop: int) -> Tensor:
-        some, logs = points[start:stop], log_weights[start:stop]
+        some = points[start:stop]
         values = function(some)
         if not isinstance(values, Tensor):
             raise TypeError(
@@ -247,8 +250,8 @@ def _sum(
                 "dimensions behind."
             )
         if not (values.is_floating_point() or values.is_complex()):
-            values = values.to(logs.dtype)
-        return add(logs if log else logs.exp(), logs, values)
+            values = values.to(wide)
+        return add(weights[start:stop], log_weights[start:stop], values)
 
     width = max(1, points[0].numel()) * points.element_size()
     total = sum_blocks(part, count, block_size(count, width, settings.memory), add)

@@ -20,6 +20,7 @@ from torch_mlcalc.density.support import (
     support_of,
     tensors_of,
 )
+from torch_mlcalc.quadrature.adaptive_hermite import AdaptiveGaussHermite
 from torch_mlcalc.quadrature.cubature.box import Solid
 from torch_mlcalc.quadrature.domains import Domain
 from torch_mlcalc.quadrature.estimate import Estimate, Status, report
@@ -389,8 +390,6 @@ class NormalizedDensity(Distribution):
     @property
     def _other_rule(self) -> Rule | None:
         """The rule for expectations: log rules are for the normaliser alone."""
-        from torch_mlcalc.quadrature.adaptive_hermite import AdaptiveGaussHermite
-
         return None if isinstance(self.rule, AdaptiveGaussHermite) else self.rule
 
     def _mean_of(
