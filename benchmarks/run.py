@@ -1,0 +1,89 @@
+"""Run the benchmarks and write their tables; ``make bench`` sets up and calls this."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import platform
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+HERE = Path(__file__).resolve().parent
+
+#: Modules with ``TITLE`` and ``rows(quick) -> list[dict]``; one that is not there is
+#: left out. A row has "name", "asked", "reached", "how", and may have "met".
+SECTIONS = ("integrals_1d", "integrals_nd", "densities", "losses", "sgd")
+
+
+def main() -> None:
+    """Run the sections asked for; with all of them, write RESULTS.md."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sections", nargs="*", metavar="section", help=str(SECTIONS))
+    parser.add_argument("--quick", action="store_true", help="fewer rows and rounds")
+    parser.add_argument("--output", type=Path, help="default: RESULTS.md beside this")
+    options = parser.parse_args()
+    unknown = set(options.sections) - set(SECTIONS)
+    if unknown:
+        parser.error(f"no such section: {', '.join(sorted(unknown))}")
+
+    torch.set_default_dtype(torch.float64)
+    report = [_machine()]
+    for name in options.sections or SECTIONS:
+        if (HERE / f"{name}.py").exists():
+            report.append(_section(name, options.quick))
+            print(report[-1], flush=True)
+    complete = not options.sections and not options.quick
+    output = options.output or (HERE / "RESULTS.md" if complete else None)
+    if output:
+        output.write_text("\n".join(report))
+
+
+def _section(name: str, quick: bool) -> str:
+    start = time.perf_counter()
+    module = importlib.import_module(name)
+    lines = [
+        f"## {module.TITLE}\n",
+        "| figure | asked | reached | met | how |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in module.rows(quick=quick):
+        met = {True: "yes", False: "**no**", None: ""}[row.get("met")]
+        cells = (row["name"], row["asked"], row["reached"], met, row["how"])
+        lines.append("| " + " | ".join(map(_cell, cells)) + " |")
+    minutes = (time.perf_counter() - start) / 60
+    lines.append(f"\nThis section took {minutes:.1f} minutes.\n")
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def _machine() -> str:
+    packages = ("torch_mlcalc", "torch", "numpy", "scipy", "torchquad")
+    versions = [f"{name} {metadata.version(name)}" for name in packages]
+    return (
+        "# Results of `make bench`\n\n"
+        f"{_processor()}, {torch.get_num_threads()} threads; "
+        f"{platform.system()} {platform.machine()}, "
+        f"Python {platform.python_version()}, {', '.join(versions)}. "
+        "Times are medians of calls that took turns; ratios are of such medians.\n"
+    )
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":")[1].strip()
+    return platform.processor() or "an unknown processor"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
