@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from torch_mlcalc.quadrature.contract import block_size
-from torch_mlcalc.quadrature.host import frozen, read, transforming, write
+from torch_mlcalc.quadrature.host import read, transforming, write
 from torch_mlcalc.quadrature.integrand import Integrand
 from torch_mlcalc.quadrature.pieces import Index
 from torch_mlcalc.quadrature.rules import Array
@@ -21,6 +21,8 @@ Values = npt.NDArray[Any]
 
 class Evaluator:
     """Calls the integrand at host points for any subset of the integrals.
+
+    The caller has frozen gradients for the whole of the search.
 
     With batched args (and outside torch.func) only the rows asked for are evaluated.
     Without, the integrand may close over batched tensors, so it always gets the whole
@@ -41,6 +43,8 @@ class Evaluator:
         mark: Tensor | None,
         home: Array,
         memory: int | None,
+        *,
+        grad: bool,
     ) -> None:
         """Take what one search needs; nothing is evaluated yet.
 
@@ -50,12 +54,14 @@ class Evaluator:
             mark: A tensor mapped over these dimensions, or None without them.
             home: A point inside each domain, for elements nobody asked for.
             memory: Bytes that one call may use.
+            grad: Whether the caller records gradients; the search itself does not.
         """
         self.integrand = integrand
         self.lead = lead
         self.mark = mark
         self.home = home
         self.memory = memory
+        self.grad = grad
         self.elements = home.size
         self.event_shape: tuple[int, ...] = ()
         self.dtype = integrand.dtype
@@ -71,27 +77,24 @@ class Evaluator:
     def __call__(self, element: Index, points: Array) -> Values:
         """Values ``(k, m, events)`` at points ``(k, m)`` of elements ``(m,)``."""
         k, m = points.shape
-        if self.gathers:
-            blocks = [self._rows(element[i], points[:, i]) for i in self._blocks(m, k)]
-        elif self.elements == 1:
-            blocks = [
-                self._call(points[:, i].reshape(-1, 1)).reshape(k, -1, self._events)
-                for i in self._blocks(m, k)
-            ]
-        else:
+        if self.elements > 1 and not self.gathers:
             return self._whole_batch(element, points)
-        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
+        size = block_size(m, k * self.integrand.dtype.itemsize, self.memory)
+        if size >= m:
+            return self._columns(element, points)
+        blocks = [slice(i, i + size) for i in range(0, m, size)]
+        return np.concatenate(
+            [self._columns(element[i], points[:, i]) for i in blocks], axis=1
+        )
 
     @property
     def _events(self) -> int:
         return math.prod(self.event_shape)
 
-    def _blocks(self, count: int, nodes: int) -> list[slice]:
-        size = block_size(count, nodes * self.integrand.dtype.itemsize, self.memory)
-        return [slice(i, i + size) for i in range(0, count, size)]
-
-    def _rows(self, element: Index, points: Array) -> Values:
-        m = element.size
+    def _columns(self, element: Index, points: Array) -> Values:
+        k, m = points.shape
+        if not self.gathers:
+            return self._call(points.reshape(-1, 1)).reshape(k, m, self._events)
         # One row more where the rows would pass for the whole batch: a closed-over
         # batched tensor then fails on its shape instead of meeting the wrong rows.
         if m == self.elements and not np.array_equal(element, np.arange(m)):
@@ -107,11 +110,14 @@ class Evaluator:
         dense[:] = self.home
         dense[:, :, element] = points[:, None, :]
         dense[:, slot, element] = points
+        size = block_size(
+            cells, k * self.elements * self.integrand.dtype.itemsize, self.memory
+        )
         values = [
-            self._call(dense[:, i].reshape(-1, self.elements)).reshape(
+            self._call(dense[:, i : i + size].reshape(-1, self.elements)).reshape(
                 k, -1, self.elements, self._events
             )
-            for i in self._blocks(cells, k * self.elements)
+            for i in range(0, cells, size)
         ]
         return np.concatenate(values, axis=1)[:, slot, element]
 
@@ -120,19 +126,24 @@ class Evaluator:
         integrand, n = self.integrand, points.shape[0]
         if rows is None:
             points = points.reshape(n, *self.lead, *integrand.batch_shape)
-            points = np.moveaxis(points, 0, len(self.lead))
-        # The first call is made in the caller's grad mode: it tells whether a gradient
-        # will be wanted at all, also of closed-over tensors.
-        grad = torch.is_grad_enabled() and self._fresh
-        with frozen(), torch.set_grad_enabled(grad):
-            tensor = write(points.copy(), self.mark, integrand.device)
-            values = integrand(tensor.to(integrand.dtype), rows)
+            if self.lead:
+                points = np.moveaxis(points, 0, len(self.lead))
+        tensor = write(points.copy(), self.mark, integrand.device)
+        if tensor.dtype != integrand.dtype:
+            tensor = tensor.to(integrand.dtype)
         if self._fresh:
+            # The first call tells whether a gradient will be wanted at all, also of
+            # closed-over tensors.
+            with torch.set_grad_enabled(self.grad):
+                values = integrand(tensor, rows)
             self.event_shape = tuple(values.shape[tensor.ndim :])
             self.dtype, self.requires_grad = values.dtype, values.requires_grad
             self._fresh = False
+        else:
+            values = integrand(tensor, rows)
         array = read(values, self.mark)
-        array = np.moveaxis(array, len(self.lead), 0)
+        if self.lead:
+            array = np.moveaxis(array, len(self.lead), 0)
         return array.reshape(n, points.size // n, self._events)
 
 

@@ -1,7 +1,7 @@
 """Variables in which adaptive rules work: as the domain is, or double-exponential.
 
-Each gives the canonical position of a variable ``t`` and its derivative, in units of
-the piece (see :mod:`torch_mlcalc.quadrature.pieces`).
+Each gives the canonical position of a variable ``t`` and its derivative (None where it
+is 1), in units of the piece (see :mod:`torch_mlcalc.quadrature.pieces`).
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Jobs(NamedTuple):
         return Jobs(*(column[index] for column in self))
 
 
-def identity(jobs: Jobs, t: Array) -> tuple[Array, Array]:
+def identity(jobs: Jobs, t: Array) -> tuple[Array, None]:
     """The fraction of a finite piece itself, counted from the nearer end."""
-    return np.where(t <= 0.5, t, t - 1), np.ones_like(t)
+    return t - (t > 0.5), None
 
 
 def double_exponential(jobs: Jobs, t: Array) -> tuple[Array, Array]:
