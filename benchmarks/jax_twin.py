@@ -1,8 +1,8 @@
 """The torch functions that the table of problems uses, acting on JAX arrays.
 
 ``tests/problems.py`` is written for torch. In a process without torch, ``install()``
-puts this module in its place, so that quadax integrates the very same functions;
-``quadax_server.py`` lets the benchmark check them point by point before any timing.
+puts this module in its place, so that quadax integrates the very same functions; the
+benchmark compares them point by point with torch's before any timing.
 """
 
 from __future__ import annotations
@@ -10,37 +10,38 @@ from __future__ import annotations
 import operator
 import sys
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+Array = jax.Array
 
 
 class Tensor:
     """A JAX array with the operators and methods of a torch tensor."""
 
-    def __init__(self, array: Any) -> None:
+    def __init__(self, array: Array) -> None:  # noqa: D107
         self.array = array
 
-    def __getattr__(self, name: str) -> Callable[..., Tensor]:
+    def __getattr__(self, name: str) -> Callable[..., Tensor]:  # noqa: D105
         if name not in FUNCTIONS:
-            raise AttributeError(f"{name} has no twin in JAX yet; add it here.")
+            raise AttributeError(f"{name} has no twin in JAX yet; add it to FUNCTIONS.")
         return lambda *args, **options: FUNCTIONS[name](self, *args, **options)
 
 
-def array_of(value: Any) -> Any:
+def array_of(value: Tensor | Array | float) -> Array | float:
     """The JAX array inside a twin; anything else as it is."""
     return value.array if isinstance(value, Tensor) else value
 
 
-def _lifted(function: Callable[..., Any]) -> Callable[..., Tensor]:
-    def call(*args: Any, **options: Any) -> Tensor:
+def _lifted(function: Callable[..., Array]) -> Callable[..., Tensor]:
+    def call(*args: Tensor | float, **options: float) -> Tensor:
         return Tensor(function(*map(array_of, args), **options))
 
     return call
 
 
-def _reflected(function: Callable[..., Any]) -> Callable[..., Tensor]:
+def _reflected(function: Callable[..., Array]) -> Callable[..., Tensor]:
     return _lifted(lambda right, left: function(left, right))
 
 

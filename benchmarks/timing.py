@@ -5,20 +5,20 @@ from __future__ import annotations
 import ctypes
 import importlib
 import json
+import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 #: Runs a call so many times and returns the seconds per call; a peer in another
 #: process has its own clock.
 Timer = Callable[[int], float]
 
 
-def timer(call: Callable[[], Any]) -> Timer:
+def timer(call: Callable[[], object]) -> Timer:
     """The clock of a call in this process."""
 
     def clock(calls: int) -> float:
@@ -40,8 +40,10 @@ def medians(
     """
     calls = {}
     for name, clock in timers.items():
-        clock(1)
-        calls[name] = max(1, round(burst / clock(1)))
+        first = clock(1)
+        # The first call may have set things up; a long one has not only done that.
+        once = first if first > 50 * burst else clock(1)
+        calls[name] = max(1, round(burst / once))
     seconds: dict[str, list[float]] = {name: [] for name in timers}
     for _ in range(rounds):
         for name, clock in timers.items():
@@ -50,7 +52,12 @@ def medians(
 
 
 def extra_memory(
-    module: str, prepare: str, *, warm_up: Mapping[str, Any], **settings: Any
+    module: str,
+    prepare: str,
+    *,
+    warm_up: Mapping[str, object],
+    environ: Mapping[str, str] | None = None,
+    **settings: object,
 ) -> float:
     """MiB that the call ``module.prepare(**settings)()`` needs beyond what was there.
 
@@ -66,13 +73,14 @@ def extra_memory(
         capture_output=True,
         text=True,
         check=False,
+        env={**os.environ, **(environ or {})},
     )
     if answer.returncode:
         raise RuntimeError(answer.stderr.strip().splitlines()[-1])
     return float(answer.stdout.splitlines()[-1])
 
 
-def high_water(call: Callable[[], Any]) -> float:
+def high_water(call: Callable[[], object]) -> float:
     """MiB by which the resident set rises during a call, at its highest."""
     # Freed memory that the allocator still holds would be used without being counted.
     ctypes.CDLL(None).malloc_trim(0)
