@@ -1,5 +1,12 @@
 """Integrals: domains, rules, and the functions that join them."""
 
+from torch_mlcalc.quadrature.cubature.box import Box
+from torch_mlcalc.quadrature.cubature.chart import Tails
+from torch_mlcalc.quadrature.cubature.lattice import Lattice
+from torch_mlcalc.quadrature.cubature.monte_carlo import MonteCarlo
+from torch_mlcalc.quadrature.cubature.sobol import Sobol
+from torch_mlcalc.quadrature.cubature.torchquad import Torchquad
+from torch_mlcalc.quadrature.cubature.vegas import Vegas
 from torch_mlcalc.quadrature.domains import (
     Domain,
     HalfLine,
@@ -37,6 +44,7 @@ from torch_mlcalc.quadrature.rules import (
 )
 
 __all__ = [
+    "Box",
     "ClenshawCurtis",
     "Domain",
     "DoubleExponential",
@@ -51,13 +59,19 @@ __all__ = [
     "IntegrationError",
     "IntegrationWarning",
     "Interval",
+    "Lattice",
+    "MonteCarlo",
     "Plan",
     "RealLine",
     "Rule",
     "Simpson",
+    "Sobol",
     "Status",
     "TabulatedRule",
+    "Tails",
+    "Torchquad",
     "Trapezoid",
+    "Vegas",
     "adapt",
     "domain_of",
     "integrate",

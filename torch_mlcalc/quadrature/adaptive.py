@@ -27,7 +27,7 @@ from torch_mlcalc.quadrature.integrand import as_result
 from torch_mlcalc.quadrature.ledger import Ledger, status_of
 from torch_mlcalc.quadrature.pieces import Pieces, make_pieces
 from torch_mlcalc.quadrature.placement import ABOVE, BELOW, FINITE
-from torch_mlcalc.quadrature.plan import Cells, Plan, make_cells
+from torch_mlcalc.quadrature.plan import Cells, LinePlan, make_cells
 from torch_mlcalc.quadrature.problem import Problem, full, per_element
 from torch_mlcalc.quadrature.rules import Array, Rule
 from torch_mlcalc.quadrature.search import Search
@@ -55,7 +55,9 @@ def find(
     integrand = problem.integrand
     if rule is not None and not isinstance(rule, (GaussKronrod, DoubleExponential)):
         raise TypeError(f"{rule} is not a rule for one dimension.")
-    tolerance = Tolerance.of(settings.rtol, settings.atol, integrand.dtype)
+    tolerance = Tolerance.of(
+        settings.rtol, settings.atol, integrand.dtype, settings.grad_rtol
+    )
     pieces, mark, lead = _host_pieces(problem)
     grad = torch.is_grad_enabled()
     home = _home(pieces)
@@ -71,7 +73,7 @@ def find(
     return Found(problem, pieces, evaluate, ledger, status, settings.memory)
 
 
-def value_of(found: Found, plan: Plan | None = None) -> Tensor:
+def value_of(found: Found, plan: LinePlan | None = None) -> Tensor:
     """The integrals: by a plan if a gradient is wanted, else as they were added up."""
     problem, log = found.problem, found.ledger.log
     # Without any length nothing was evaluated, and the event shape is not known.
@@ -162,7 +164,7 @@ def _total(evaluate: Evaluator, ledger: Ledger) -> Tensor:
     return as_result(tensor, integrand)
 
 
-def freeze(found: Found) -> Plan:
+def freeze(found: Found) -> LinePlan:
     """The nodes of the ledger as tensors, mapped as the search was."""
     problem, pieces, evaluate, ledger, status, _ = found
     integrand, mark, lead = problem.integrand, evaluate.mark, evaluate.lead
@@ -201,7 +203,7 @@ def freeze(found: Found) -> Plan:
         error = _reported_error(ledger)
     count = 0 if problem.breakpoints is None else len(problem.breakpoints)
     kinds = pieces.kind.reshape(count + 1, pieces.elements)
-    return Plan(
+    return LinePlan(
         batch,
         count,
         tensor(kinds, (inner,)).reshape(-1),

@@ -12,8 +12,7 @@ from torch_mlcalc.quadrature.contract import LinearSum, LogSum
 from torch_mlcalc.quadrature.domains import Extent
 from torch_mlcalc.quadrature.fixed import apply_fixed
 from torch_mlcalc.quadrature.integrand import Integrand
-from torch_mlcalc.quadrature.placement import place
-from torch_mlcalc.quadrature.plan import Plan
+from torch_mlcalc.quadrature.plan import LinePlan
 from torch_mlcalc.quadrature.problem import Problem, full, per_element
 from torch_mlcalc.quadrature.rules import FixedRule, Rule, TabulatedRule
 
@@ -24,9 +23,9 @@ def apply_rule(
     """A fixed rule, on every piece between breakpoints, or a plan."""
     integrand, extent, breakpoints = problem
     max_evals, memory = settings.max_evals, settings.memory
-    if isinstance(rule, Plan):
+    if not isinstance(rule, FixedRule):
+        assert isinstance(rule, LinePlan)  # noqa: S101
         return rule.apply(extent, integrand, breakpoints, log=log, memory=memory)
-    assert isinstance(rule, FixedRule)  # noqa: S101
     pieces = 1 if breakpoints is None else len(breakpoints) + 1
     if max_evals is not None and rule.n * pieces > max_evals:
         raise ValueError(
@@ -40,10 +39,10 @@ def apply_rule(
         )
     add = LogSum() if log else LinearSum()
     if breakpoints is None:
-        return apply_fixed(rule, place(extent), integrand, add, memory)
+        return apply_fixed(rule, extent, integrand, add, memory)
     total = None
     for piece in _between(extent, breakpoints, integrand):
-        value = apply_fixed(rule, place(piece), integrand, add, memory)
+        value = apply_fixed(rule, piece, integrand, add, memory)
         total = value if total is None else add.join(total, value)
     assert total is not None  # noqa: S101
     return total

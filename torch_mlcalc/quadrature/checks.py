@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-from torch_mlcalc.quadrature.domains import Domain, Extent
+from torch_mlcalc.quadrature.cubature.box import Solid
+from torch_mlcalc.quadrature.domains import Domain
 from torch_mlcalc.quadrature.host import readable
 from torch_mlcalc.quadrature.integrand import Function
-from torch_mlcalc.quadrature.plan import Plan
-from torch_mlcalc.quadrature.rules import FixedRule, Rule
+from torch_mlcalc.quadrature.problem import Problem
+from torch_mlcalc.quadrature.rules import Rule, check_count
 
 
 class Settings(NamedTuple):
@@ -21,6 +23,8 @@ class Settings(NamedTuple):
     max_evals: int | None
     memory: int | None
     on_failure: str
+    generator: torch.Generator | None = None
+    grad_rtol: float | None = None
 
 
 def check(
@@ -34,7 +38,7 @@ def check(
     if not isinstance(domain, Domain):
         raise TypeError(
             f"domain is a {type(domain).__name__}; a domain is wanted, for example "
-            "Interval(0, 1) or RealLine()."
+            "Interval(0, 1), RealLine() or Box(0, 1, dimension=3)."
         )
     if rule is not None and not isinstance(rule, Rule):
         raise TypeError(
@@ -46,58 +50,80 @@ def check(
             f"on_failure is {settings.on_failure!r}; "
             "'warn', 'raise' or 'ignore' is wanted."
         )
-    for name in ("max_evals", "memory"):
-        value = getattr(settings, name)
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(
-                f"{name} is a {type(value).__name__}; an integer is wanted."
-            )
-        if value < 1:
-            raise ValueError(f"{name} is {value}; at least 1 is wanted.")
-    return _counting(function) if progress else function
+    if settings.max_evals is not None:
+        check_count("max_evals", settings.max_evals, 1)
+    if settings.memory is not None:
+        check_count("memory", settings.memory, 1)
+    if settings.generator is not None:
+        _check_generator(settings.generator, domain, rule)
+    if not progress:
+        return function
+    return Counted(function, domain.coordinates if isinstance(domain, Solid) else 1)
 
 
-def _counting(function: Function) -> Function:
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        raise ImportError(
-            "progress=True shows a bar by tqdm, which is not installed: "
-            "pip install 'torch_mlcalc[examples]'"
-        ) from None
-    bar = tqdm(unit=" points", unit_scale=True)
+def _check_generator(generator: object, domain: Domain, rule: Rule | None) -> None:
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"generator is a {type(generator).__name__}; a torch.Generator is wanted."
+        )
+    # Without a rule, a random one may be chosen in several dimensions.
+    if not (rule.random if rule else isinstance(domain, Solid)):
+        raise ValueError(
+            f"generator has no effect with {rule or 'an integral over a line'}, "
+            "where nothing is random; leave it out, or use a random rule on a Box."
+        )
 
-    def counted(points: Tensor, *args: Any) -> Tensor:  # noqa: ANN401
-        bar.update(points.numel())
-        bar.refresh()
-        return function(points, *args)
 
-    return counted
+class Counted:
+    """A function that shows on a bar how many points it got, and what came of it."""
+
+    def __init__(self, function: Function, coordinates: int) -> None:
+        """Show the bar."""
+        try:
+            from tqdm import tqdm
+        except ImportError:
+            raise ImportError(
+                "progress=True shows a bar by tqdm, which is not installed: "
+                "pip install 'torch_mlcalc[examples]'"
+            ) from None
+        self._function = function
+        self._coordinates = coordinates
+        self._bar = tqdm(unit=" points", unit_scale=True)
+
+    def __call__(self, points: Tensor, *args: Any) -> Tensor:  # noqa: ANN401
+        """Count, and call the function."""
+        self._bar.update(points.numel() // self._coordinates)
+        self._bar.refresh()
+        return self._function(points, *args)
+
+    def show(self, estimate: str) -> None:
+        """Write the running estimate behind the bar."""
+        self._bar.set_postfix_str(estimate)
 
 
 def refuse_tolerance(rule: Rule, settings: Settings) -> None:
     """Refuse a tolerance that a fixed rule could not keep."""
-    if settings.rtol is not None or settings.atol is not None:
+    asked = (settings.rtol, settings.atol, settings.grad_rtol)
+    if any(tolerance is not None for tolerance in asked):
         raise ValueError(
-            f"rtol and atol have no effect with {rule}, whose nodes are fixed; leave "
-            "them out, or use an adaptive rule such as GaussKronrod()."
+            f"rtol, atol and grad_rtol have no effect with {rule}, whose nodes are "
+            "fixed; leave them out, or use an adaptive rule such as GaussKronrod(), or "
+            "none."
         )
 
 
 def refuse_fixed(rule: Rule | None) -> None:
     """Refuse a rule without an error estimate where one is asked for."""
-    if isinstance(rule, (FixedRule, Plan)):
+    if rule is not None and rule.fixed:
         raise ValueError(
             f"{rule} has no error estimate, as its nodes are fixed; use an adaptive "
             "rule such as GaussKronrod(), or none, or call integrate."
         )
 
 
-def refuse_reversed(extent: Extent) -> None:
+def refuse_reversed(problem: Problem) -> None:
     """Refuse a negative integral where its log is asked for."""
-    lower, upper = extent.lower, extent.upper
+    lower, upper = problem.extent.lower, problem.extent.upper
     reversed_ = lower > upper
     if isinstance(reversed_, Tensor):
         # On a GPU and in vmap reading this would stall or fail; the result is nan.

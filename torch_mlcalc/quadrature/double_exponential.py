@@ -192,19 +192,17 @@ def _first_level(search: Search, jobs: Jobs) -> Levels:
     """Level 0 over all of the reachable range, which it then narrows."""
     edge, count = reach(search.evaluate.integrand.dtype), jobs.piece.size
     t = np.arange(-edge, edge + FIRST_STEP / 2, FIRST_STEP)
-    grid = np.broadcast_to(t[:, None], (t.size, count))
-    sample = search.sample(jobs, grid, double_exponential, guard=GUARD)
+    sample = search.sample(jobs, t[:, None], double_exponential, guard=GUARD)
+    search.ledger.count(search.elements(jobs), t.size)
     values, log_unit = unlogged(sample.values, log=search.ledger.log)
     value = FIRST_STEP * values.sum(0)
     change = np.full(value.shape, np.inf)
     size = np.abs(values).max(-1, initial=0.0)
-    # Terms that far below the sum decay double-exponentially further out.
-    cut = max(search.ledger.epsilon, 1e-4 * search.ledger.tolerance.rtol)
-    seen = size > cut * size.sum(0)
+    seen = size > _negligible(search.ledger) * size.sum(0)
     nothing = ~seen.any(0)
     first = np.where(nothing, 0, seen.argmax(0))
     last = np.where(nothing, t.size - 1, t.size - 1 - seen[::-1].argmax(0))
-    usable, finite = _usable(sample, grid.shape)
+    usable, finite = _usable(sample, (t.size, count))
     column = np.arange(count)
     before, after = np.maximum(first - 1, 0), np.minimum(last + 1, t.size - 1)
     first = np.where(usable[before, column], before, first)
@@ -227,6 +225,12 @@ def _first_level(search: Search, jobs: Jobs) -> Levels:
     )
 
 
+def _negligible(ledger: Ledger) -> float:
+    """Part of the sum below which terms decay double-exponentially further out."""
+    rtol, _, slope = ledger.tolerance
+    return max(ledger.epsilon, 1e-4 * min(rtol, rtol if slope is None else slope))
+
+
 def _usable(sample: Sample, shape: tuple[int, ...]) -> tuple[Mask, Mask]:
     """Which nodes can be used, and at which the integrand was finite."""
     finite = np.ones(shape, bool) if sample.finite is None else sample.finite
@@ -244,9 +248,9 @@ def _add_level(search: Search, levels: Levels, step: float) -> Levels:
     first = math.ceil((levels.low.min() / step - 1) / 2)
     last = math.floor((levels.high.max() / step - 1) / 2)
     t = (2 * np.arange(first, last + 1) + 1) * step
-    grid = np.broadcast_to(t[:, None], (t.size, levels.jobs.piece.size))
-    sample = search.sample(levels.jobs, grid, double_exponential, guard=GUARD)
-    usable, finite = _usable(sample, grid.shape)
+    sample = search.sample(levels.jobs, t[:, None], double_exponential, guard=GUARD)
+    search.ledger.count(search.elements(levels.jobs), t.size)
+    usable, finite = _usable(sample, (t.size, levels.jobs.piece.size))
     flawed = levels.flawed
     if sample.finite is not None:
         flawed = flawed | (~finite & _between(t, levels.low, levels.high)).any(0)
@@ -298,7 +302,7 @@ def _measure(
     values = np.where(used[..., None], levels.values, nothing)
     values, log_unit = unlogged(values, log=ledger.log)
     size = np.abs(values)
-    ends = _ends(levels.t, used, size, step)
+    ends = _ends(levels.t, used, size, step, _negligible(ledger))
     value, absolute = (_sum(terms, ends, step) for terms in (values, size))
     factor = factor_between(levels.log_unit, log_unit)
     change = np.abs(value - levels.value * factor)
@@ -333,7 +337,7 @@ def _sum(terms: npt.NDArray[Any], ends: Ends, step: float) -> npt.NDArray[Any]:
     return step * (terms.sum(0) + (ends.rest[..., None] * outermost).sum(0))
 
 
-def _ends(t: Array, used: Mask, size: Array, step: float) -> Ends:
+def _ends(t: Array, used: Mask, size: Array, step: float, cut: float) -> Ends:
     """What lies beyond the outermost nodes.
 
     Where rounding or the range of the dtype cuts the sum off, the outermost node also
@@ -344,6 +348,7 @@ def _ends(t: Array, used: Mask, size: Array, step: float) -> Ends:
         used: Which are in the sum, ``(n, jobs)``.
         size: Absolute terms, ``(n, jobs, events)``.
         step: Distance of the nodes.
+        cut: Part of the sum at which a term is negligible.
 
     Returns:
         The ends of the sums.
@@ -357,14 +362,16 @@ def _ends(t: Array, used: Mask, size: Array, step: float) -> Ends:
     inward = np.arange(3)[:, None, None] * np.array([1, -1])[:, None]
     three = np.clip(index + inward, 0, count - 1)
     largest = size.max(-1) if size.shape[-1] != 1 else size[..., 0]
-    rest, doubt = _beyond(np.abs(t[three]), largest[three, column], step)
+    terms = largest[three, column]
+    matter = terms[0] > cut * largest.sum(0)
+    rest, doubt = _beyond(np.abs(t[three]), terms, matter, step)
     outermost = size[index, column]
     endless = ((outermost > FLAT * size.max(0)) & (outermost > 0)).any((0, 2))
     doubt = step * (doubt[..., None] * outermost).sum(0)
     return Ends(used, index, rest * used[index, column], doubt, endless)
 
 
-def _beyond(t: Array, terms: Array, step: float) -> tuple[Array, Array]:
+def _beyond(t: Array, terms: Array, matter: Mask, step: float) -> tuple[Array, Array]:
     r"""Sum of the terms beyond the outermost, in units of it, and its uncertainty.
 
     If the integrand is a power of the distance from the end, its terms are
@@ -374,17 +381,20 @@ def _beyond(t: Array, terms: Array, step: float) -> tuple[Array, Array]:
     Args:
         t: Absolute values of the three outermost nodes, ``(3, 2, jobs)``.
         terms: Terms there, ``(3, 2, jobs)``.
+        matter: Where they are worth it, ``(2, jobs)``; else they count as doubt.
         step: Distance to the nodes that are missing.
 
     Returns:
         Both ``(2, jobs)``.
     """
+    rest, doubt = np.zeros(matter.shape), np.where(terms[0] > 0, 1 / step, 0.0)
+    if not matter.any():
+        return rest, doubt
     grown, rise = np.cosh(t), np.sinh(t)
     logs = np.log(terms / grown)
     rates = (logs[:-1] - logs[1:]) / (rise[:-1] - rise[1:])
     # A term that is 0, or two alike as in a batch of one node, say nothing.
-    usable = np.isfinite(rates).all(0) & (rates < 0).all(0)
-    rest, doubt = np.zeros(usable.shape), np.where(terms[0] > 0, 1 / step, 0.0)
+    usable = matter & np.isfinite(rates).all(0) & (rates < 0).all(0)
     if usable.any():
         away = step * np.arange(1, 1 + math.ceil(3 / step))[:, None]
         missing = t[0, usable] + away

@@ -57,11 +57,18 @@ class Tolerance(NamedTuple):
 
     rtol: float
     atol: float
+    #: That of every other component, a slope; None where there are none.
+    grad_rtol: float | None = None
 
     @staticmethod
-    def of(rtol: float | None, atol: float | None, dtype: torch.dtype) -> Tolerance:
+    def of(
+        rtol: float | None,
+        atol: float | None,
+        dtype: torch.dtype,
+        grad_rtol: float | None = None,
+    ) -> Tolerance:
         """Settle what the caller left out: the square root of the dtype's epsilon."""
-        for name, value in (("rtol", rtol), ("atol", atol)):
+        for name, value in (("rtol", rtol), ("atol", atol), ("grad_rtol", grad_rtol)):
             if value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -74,7 +81,7 @@ class Tolerance(NamedTuple):
                 )
         if rtol is None:
             rtol = math.sqrt(torch.finfo(dtype).eps) if not atol else 0.0
-        return Tolerance(float(rtol), float(atol or 0.0))
+        return Tolerance(float(rtol), float(atol or 0.0), grad_rtol)
 
 
 _ADVICE = {

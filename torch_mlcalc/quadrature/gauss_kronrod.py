@@ -14,6 +14,7 @@ from torch_mlcalc.quadrature.ledger import (
     Amount,
     Ledger,
     factor_between,
+    join,
     sum_by,
     unlogged,
 )
@@ -28,8 +29,8 @@ from torch_mlcalc.quadrature.variables import Jobs, identity
 #: resolved, less than 2^-20.
 SLOW = 0.05
 
-#: Times in a row that a cell may converge slowly: it holds a singularity then, or a peak
-#: far narrower than it is.
+#: Times in a row that a cell may converge slowly: by then it holds a singularity, or a
+#: peak far narrower than it is.
 PATIENCE = 2
 
 #: Parts that such a cell is cut into. To close in on a point, cutting into 4 costs as
@@ -99,7 +100,7 @@ class Cells(NamedTuple):
     job: Index
     columns: Array
 
-    def take(self, index: Mask) -> Cells:
+    def take(self, index: Mask | slice) -> Cells:
         """Some of the cells."""
         return Cells(self.job[index], self.columns[:, index])
 
@@ -159,6 +160,7 @@ def bisect(
         own = jobs.take(cells.job)
         owner = search.elements(own)
         amount, broken = _measure(search, own, cells, variable, n)
+        ledger.count(owner, n)
         total = ledger.with_expected(owner, amount)
         if looks and not total.absolute.all():
             blind = ~np.logical_or.reduce(total.absolute, 1)[owner] & ~broken
@@ -195,6 +197,23 @@ def _measure(
     search: Search, own: Jobs, cells: Cells, variable: Variable, n: int
 ) -> tuple[Amount, Mask]:
     """Integral and error of each cell, and whether it is broken: not finite."""
+    blocks = search.evaluate.blocks(cells.job.size, n)
+    if len(blocks) == 1:
+        return _measure_block(search, own, cells, variable, n)
+    # Block by block also what is done with the values: they are still in the cache.
+    amounts, broken = zip(
+        *[
+            _measure_block(search, own.take(i), cells.take(i), variable, n)
+            for i in blocks
+        ],
+        strict=True,
+    )
+    return join(amounts), np.concatenate(broken)
+
+
+def _measure_block(
+    search: Search, own: Jobs, cells: Cells, variable: Variable, n: int
+) -> tuple[Amount, Mask]:
     nodes, both = kronrod_table(n)
     low, high, _, _ = cells.columns
     half = (high - low) / 2

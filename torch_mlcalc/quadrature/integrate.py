@@ -2,26 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
 
+import torch
 from torch import Tensor
 
+from torch_mlcalc.quadrature import checks
 from torch_mlcalc.quadrature.adaptive import estimate_of, find, freeze, value_of
 from torch_mlcalc.quadrature.apply import apply_rule
 from torch_mlcalc.quadrature.checks import (
     Settings,
     check,
     refuse_fixed,
-    refuse_reversed,
     refuse_tolerance,
 )
+from torch_mlcalc.quadrature.cubature import engine as cubature
+from torch_mlcalc.quadrature.cubature import line
+from torch_mlcalc.quadrature.cubature import problem as solid
+from torch_mlcalc.quadrature.cubature.box import Solid
+from torch_mlcalc.quadrature.cubature.cubature import FixedCubature, RandomRule
+from torch_mlcalc.quadrature.cubature.plan import NodesPlan
 from torch_mlcalc.quadrature.domains import Domain
 from torch_mlcalc.quadrature.estimate import Estimate
 from torch_mlcalc.quadrature.integrand import Function
 from torch_mlcalc.quadrature.plan import Plan
 from torch_mlcalc.quadrature.problem import Breakpoints, pose
-from torch_mlcalc.quadrature.rules import FixedRule, Rule
+from torch_mlcalc.quadrature.rules import Rule
+from torch_mlcalc.quadrature.slopes import search
+
+
+class Engine(NamedTuple):
+    """What an integral goes through, on a line or in several dimensions."""
+
+    pose: Callable[..., Any]
+    refuse_reversed: Callable[[Any], None]
+    apply_rule: Callable[..., Tensor]
+    find: Callable[..., Any]
+    value_of: Callable[[Any], Tensor]
+    estimate_of: Callable[[Any], Estimate]
+    plan_of: Callable[[Any], Plan]
+
+
+_LINE = Engine(
+    pose, checks.refuse_reversed, apply_rule, find, value_of, estimate_of, freeze
+)
+_SOLID = Engine(
+    solid.pose,
+    cubature.refuse_reversed,
+    cubature.apply_rule,
+    cubature.find,
+    cubature.value_of,
+    cubature.estimate_of,
+    cubature.plan_of,
+)
+
+
+# A rule for any dimension on a line.
+_AXIS = _SOLID._replace(pose=line.pose)
+
+
+def _engine(domain: Domain, rule: Rule | None) -> Engine:
+    if isinstance(domain, Solid):
+        return _SOLID
+    return _AXIS if isinstance(rule, (FixedCubature, RandomRule, NodesPlan)) else _LINE
 
 
 def integrate(
@@ -34,8 +78,10 @@ def integrate(
     breakpoints: Breakpoints | None = None,
     rtol: float | None = None,
     atol: float | None = None,
+    grad_rtol: float | None = None,
     max_evals: int | None = None,
     memory: int | None = None,
+    generator: torch.Generator | None = None,
     on_failure: str = "warn",
     progress: bool = False,
 ) -> Tensor:
@@ -48,7 +94,8 @@ def integrate(
 
     Args:
         integrand: Function of the points and ``args``. It gets points of shape
-            ``(n, *batch)`` and returns ``(n, *batch, *event)``.
+            ``(n, *batch)`` on a line, ``(n, *batch, d)`` on a :class:`Box`, and
+            returns ``(n, *batch, *event)``.
         domain: Where to integrate.
         rule: How; by default adaptive Gauss-Kronrod on finite intervals, and
             double-exponential at singular or infinite ends.
@@ -62,9 +109,14 @@ def integrate(
         rtol: Wanted relative error; by default the square root of the dtype's epsilon
             (0 if ``atol`` is given). Adaptive rules only.
         atol: Wanted absolute error: either of the two is enough. Adaptive rules only.
+        grad_rtol: Wanted relative error of the gradient, in its own direction; by
+            default nobody looks, and nodes are chosen for the value alone. Adaptive
+            rules only; costs a second search, with two backward passes for each point.
         max_evals: Points that each integral may use.
         memory: Bytes that a block of points with its values may use, about; by
             default a block fits the cache.
+        generator: What seeds a random rule, or the choice of nodes in many dimensions;
+            without one, the same call gives the same bits. Random rules only.
         on_failure: ``"warn"``, ``"raise"`` or ``"ignore"`` integrals that did not
             converge.
         progress: Whether to show a bar that counts points (needs tqdm).
@@ -96,13 +148,16 @@ def integrate(
         P. J. Davis, P. Rabinowitz, "Methods of Numerical Integration", 2nd ed.,
         Academic Press 1984.
     """
-    settings = Settings(rtol, atol, max_evals, memory, on_failure)
+    settings = Settings(rtol, atol, max_evals, memory, on_failure, generator, grad_rtol)
     call = check(integrand, domain, rule, settings, progress)
-    problem = pose(call, domain, args, batch_shape, breakpoints)
-    if isinstance(rule, (FixedRule, Plan)):
+    engine = _engine(domain, rule)
+    problem = engine.pose(call, domain, args, batch_shape, breakpoints)
+    if rule is not None and rule.fixed:
         refuse_tolerance(rule, settings)
-        return apply_rule(problem, rule, settings, log=False)
-    return value_of(find(problem, rule, settings, log=False))
+        return engine.apply_rule(problem, rule, settings, log=False)
+    if grad_rtol is not None:
+        return search(engine, problem, rule, settings, log=False).value
+    return engine.value_of(engine.find(problem, rule, settings, log=False))
 
 
 def integrate_with_error(
@@ -115,8 +170,10 @@ def integrate_with_error(
     breakpoints: Breakpoints | None = None,
     rtol: float | None = None,
     atol: float | None = None,
+    grad_rtol: float | None = None,
     max_evals: int | None = None,
     memory: int | None = None,
+    generator: torch.Generator | None = None,
     on_failure: str = "warn",
     progress: bool = False,
 ) -> Estimate:
@@ -131,8 +188,10 @@ def integrate_with_error(
         breakpoints: Where to split.
         rtol: Wanted relative error.
         atol: Wanted absolute error.
+        grad_rtol: Wanted relative error of the gradient.
         max_evals: Points that each integral may use.
         memory: Bytes that a block may use.
+        generator: What seeds a random rule.
         on_failure: ``"warn"``, ``"raise"`` or ``"ignore"``.
         progress: Whether to show a bar.
 
@@ -151,11 +210,14 @@ def integrate_with_error(
         >>> estimate.value, mlc.Status(int(estimate.status)).name
         (tensor(1.7183), 'CONVERGED')
     """
-    settings = Settings(rtol, atol, max_evals, memory, on_failure)
+    settings = Settings(rtol, atol, max_evals, memory, on_failure, generator, grad_rtol)
     call = check(integrand, domain, rule, settings, progress)
     refuse_fixed(rule)
-    problem = pose(call, domain, args, batch_shape, breakpoints)
-    return estimate_of(find(problem, rule, settings, log=False))
+    engine = _engine(domain, rule)
+    problem = engine.pose(call, domain, args, batch_shape, breakpoints)
+    if grad_rtol is not None:
+        return search(engine, problem, rule, settings, log=False)
+    return engine.estimate_of(engine.find(problem, rule, settings, log=False))
 
 
 def log_integrate(
@@ -168,8 +230,10 @@ def log_integrate(
     breakpoints: Breakpoints | None = None,
     rtol: float | None = None,
     atol: float | None = None,
+    grad_rtol: float | None = None,
     max_evals: int | None = None,
     memory: int | None = None,
+    generator: torch.Generator | None = None,
     on_failure: str = "warn",
     progress: bool = False,
 ) -> Tensor:
@@ -189,8 +253,10 @@ def log_integrate(
         breakpoints: Where to split.
         rtol: Wanted error of the log, which is the relative error of the integral.
         atol: The same; the larger of the two counts.
+        grad_rtol: Wanted relative error of the gradient.
         max_evals: Points that each integral may use.
         memory: Bytes that a block may use.
+        generator: What seeds a random rule.
         on_failure: ``"warn"``, ``"raise"`` or ``"ignore"``.
         progress: Whether to show a bar.
 
@@ -208,14 +274,17 @@ def log_integrate(
         >>> mlc.log_integrate(lambda x: 1000 - x * x / 2, mlc.RealLine())
         tensor(1000.9189)
     """
-    settings = Settings(rtol, atol, max_evals, memory, on_failure)
+    settings = Settings(rtol, atol, max_evals, memory, on_failure, generator, grad_rtol)
     call = check(log_integrand, domain, rule, settings, progress)
-    problem = pose(call, domain, args, batch_shape, breakpoints)
-    refuse_reversed(problem.extent)
-    if isinstance(rule, (FixedRule, Plan)):
+    engine = _engine(domain, rule)
+    problem = engine.pose(call, domain, args, batch_shape, breakpoints)
+    engine.refuse_reversed(problem)
+    if rule is not None and rule.fixed:
         refuse_tolerance(rule, settings)
-        return apply_rule(problem, rule, settings, log=True)
-    return value_of(find(problem, rule, settings, log=True))
+        return engine.apply_rule(problem, rule, settings, log=True)
+    if grad_rtol is not None:
+        return search(engine, problem, rule, settings, log=True).value
+    return engine.value_of(engine.find(problem, rule, settings, log=True))
 
 
 def log_integrate_with_error(
@@ -228,8 +297,10 @@ def log_integrate_with_error(
     breakpoints: Breakpoints | None = None,
     rtol: float | None = None,
     atol: float | None = None,
+    grad_rtol: float | None = None,
     max_evals: int | None = None,
     memory: int | None = None,
+    generator: torch.Generator | None = None,
     on_failure: str = "warn",
     progress: bool = False,
 ) -> Estimate:
@@ -244,8 +315,10 @@ def log_integrate_with_error(
         breakpoints: Where to split.
         rtol: Wanted error of the log.
         atol: The same; the larger of the two counts.
+        grad_rtol: Wanted relative error of the gradient.
         max_evals: Points that each integral may use.
         memory: Bytes that a block may use.
+        generator: What seeds a random rule.
         on_failure: ``"warn"``, ``"raise"`` or ``"ignore"``.
         progress: Whether to show a bar.
 
@@ -266,12 +339,15 @@ def log_integrate_with_error(
         >>> estimate.value, bool(estimate.error < 1e-3)
         (tensor(0.9189), True)
     """
-    settings = Settings(rtol, atol, max_evals, memory, on_failure)
+    settings = Settings(rtol, atol, max_evals, memory, on_failure, generator, grad_rtol)
     call = check(log_integrand, domain, rule, settings, progress)
     refuse_fixed(rule)
-    problem = pose(call, domain, args, batch_shape, breakpoints)
-    refuse_reversed(problem.extent)
-    return estimate_of(find(problem, rule, settings, log=True))
+    engine = _engine(domain, rule)
+    problem = engine.pose(call, domain, args, batch_shape, breakpoints)
+    engine.refuse_reversed(problem)
+    if grad_rtol is not None:
+        return search(engine, problem, rule, settings, log=True)
+    return engine.estimate_of(engine.find(problem, rule, settings, log=True))
 
 
 def adapt(
@@ -285,8 +361,10 @@ def adapt(
     breakpoints: Breakpoints | None = None,
     rtol: float | None = None,
     atol: float | None = None,
+    grad_rtol: float | None = None,
     max_evals: int | None = None,
     memory: int | None = None,
+    generator: torch.Generator | None = None,
     on_failure: str = "warn",
     progress: bool = False,
 ) -> Plan:
@@ -302,8 +380,10 @@ def adapt(
         breakpoints: Where to split.
         rtol: Wanted relative error.
         atol: Wanted absolute error.
+        grad_rtol: Wanted relative error of the gradient.
         max_evals: Points that each integral may use.
         memory: Bytes that a block may use.
+        generator: What seeds a random rule.
         on_failure: ``"warn"``, ``"raise"`` or ``"ignore"``.
         progress: Whether to show a bar.
 
@@ -322,10 +402,13 @@ def adapt(
         >>> mlc.integrate(lambda x: x * torch.sqrt(x), mlc.Interval(0, 2), plan)
         tensor(2.2627)
     """
-    settings = Settings(rtol, atol, max_evals, memory, on_failure)
+    settings = Settings(rtol, atol, max_evals, memory, on_failure, generator, grad_rtol)
     call = check(integrand, domain, rule, settings, progress)
     refuse_fixed(rule)
-    problem = pose(call, domain, args, batch_shape, breakpoints)
+    engine = _engine(domain, rule)
+    problem = engine.pose(call, domain, args, batch_shape, breakpoints)
     if log:
-        refuse_reversed(problem.extent)
-    return freeze(find(problem, rule, settings, log=log))
+        engine.refuse_reversed(problem)
+    if grad_rtol is not None:
+        return cast(Plan, search(engine, problem, rule, settings, log=log).plan)
+    return engine.plan_of(engine.find(problem, rule, settings, log=log))

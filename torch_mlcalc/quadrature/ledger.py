@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,11 @@ from torch_mlcalc.quadrature.rules import Array
 #: QUADPACK's factor for the rounding error of a sum: no estimate is believed below so
 #: many epsilons of the integral of |f| (Piessens et al., QUADPACK, 1983, section 3.4).
 ROUNDING = 50.0
+
+
+#: A slope less than this of the integral of its absolute value has cancelled: what is
+#: left of it is not asked to have as many digits as its parts (see slopes.py).
+CANCELS = 1e-3
 
 
 class Amount(NamedTuple):
@@ -65,7 +71,7 @@ def factor_between(unit: Array | None, other: Array | None) -> Array | float:
     return np.where(np.isneginf(unit), 0.0, np.exp(unit - other))
 
 
-def join(amounts: list[Amount]) -> Amount:
+def join(amounts: Sequence[Amount]) -> Amount:
     """Contributions one after another."""
     units = [a.log_unit for a in amounts if a.log_unit is not None]
     return Amount(
@@ -134,7 +140,7 @@ class Ledger:
         self.unseen = np.zeros(elements, dtype=bool)
         self.nodes: list[Nodes] = []
         self.expected: list[tuple[Index, Amount]] = []
-        self.bad_point: tuple[int, float] | None = None
+        self.bad_point: tuple[int, object] | None = None
 
     def count(self, element: Index, points: int) -> None:
         """Note that so many points were evaluated for each entry of ``element``."""
@@ -179,7 +185,12 @@ class Ledger:
 
     def allowed(self, total: Amount) -> Array:
         """Error at which an integral with this total counts as converged."""
-        size, (rtol, atol) = np.abs(total.value), self.tolerance
+        size, (rtol, atol, slope) = np.abs(total.value), self.tolerance
+        if slope is not None:
+            wanted = np.maximum(atol, rtol * size)
+            parts = np.maximum(size, CANCELS * total.absolute)
+            wanted[:, 1::2] = slope * parts[:, 1::2]
+            return np.maximum(wanted, self.rounding(total) * (1 + 1e-3))
         if self.log:
             # An absolute error of the log is a relative error of the integral.
             wanted = max(rtol, atol) * size

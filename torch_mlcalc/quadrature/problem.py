@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torch_mlcalc.quadrature.domains import Domain, Extent, Limit
+from torch_mlcalc.quadrature.domains import Extent, Limit, Line
 from torch_mlcalc.quadrature.integrand import Function, Integrand, bind
 
 Breakpoints = Tensor | Sequence[float]
@@ -24,7 +24,7 @@ class Problem(NamedTuple):
 
 def pose(
     function: Function,
-    domain: Domain,
+    domain: Line,
     args: Sequence[Any],
     batch_shape: Sequence[int] | None,
     breakpoints: Breakpoints | None,

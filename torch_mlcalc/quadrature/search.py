@@ -62,7 +62,7 @@ class Search:
 
         Args:
             jobs: What the columns are ranges of.
-            t: Where, in the variable, ascending.
+            t: Where, in the variable, ascending; ``(k, 1)`` for all columns alike.
             variable: From there to canonical positions.
             guard: Units in the last place to keep from a finite end.
 
@@ -72,11 +72,12 @@ class Search:
         element = self.elements(jobs)
         positions, slope = variable(jobs, t)
         points = self._rounded(self.pieces.points(jobs.piece, positions))
+        if points.shape[1] != element.size:
+            points = np.broadcast_to(points, (len(points), element.size))
         inside = self._inside(jobs, points, guard)
         if inside is not None:
             points = np.where(inside, points, self.evaluate.home[element])
         values = self.evaluate(element, points)
-        self.ledger.count(element, t.shape[0])
         if slope is not None:
             slope = (np.log(slope) if self.ledger.log else slope)[..., None]
             values = values + slope if self.ledger.log else values * slope
