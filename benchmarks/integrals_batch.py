@@ -218,7 +218,7 @@ def _network_memory(n: int, quick: bool) -> Row:
     sizes = (10**5, 10**6) if quick else (10**5, 10**6, 10**7)
     ours = {size: measure(method="mlc", n=size) for size in sizes}
     theirs = {m: measure(method=m, n=n) for m in ("plain autograd", "torchquad")}
-    # glibc keeps what was freed once it has seen a large block freed, unless told not to.
+    # Once glibc has seen a large block freed it keeps such blocks, unless told not to.
     fixed = measure(
         method="mlc", n=max(sizes), environ={"MALLOC_MMAP_THRESHOLD_": "65536"}
     )
