@@ -8,15 +8,24 @@ import platform
 import sys
 import time
 from importlib import metadata
+from inspect import signature
 from pathlib import Path
 
 import torch
 
 HERE = Path(__file__).resolve().parent
 
-#: Modules with ``TITLE`` and ``rows(quick) -> list[dict]``; one that is not there is
-#: left out. A row has "name", "asked", "reached", "how", and may have "met".
-SECTIONS = ("integrals_1d", "integrals_nd", "densities", "losses", "sgd")
+#: Modules with ``rows() -> list[dict]``, which may take ``quick``, and perhaps a
+#: ``TITLE``; one that is not there is left out. A row has "name", "asked", "reached",
+#: "how", and may have "met": None where nothing was asked for.
+SECTIONS = (
+    "integrals_1d",
+    "integrals_nd",
+    "integrals_random",
+    "densities",
+    "losses",
+    "sgd",
+)
 
 
 def main() -> None:
@@ -30,7 +39,6 @@ def main() -> None:
     if unknown:
         parser.error(f"no such section: {', '.join(sorted(unknown))}")
 
-    torch.set_default_dtype(torch.float64)
     report = [_machine()]
     for name in options.sections or SECTIONS:
         if (HERE / f"{name}.py").exists():
@@ -44,13 +52,16 @@ def main() -> None:
 
 def _section(name: str, quick: bool) -> str:
     start = time.perf_counter()
+    # Whatever the section before has set; each sets what it needs.
+    torch.set_default_dtype(torch.float32)
     module = importlib.import_module(name)
+    options = {"quick": quick} if "quick" in signature(module.rows).parameters else {}
     lines = [
-        f"## {module.TITLE}\n",
+        f"## {getattr(module, 'TITLE', name.replace('_', ' ').capitalize())}\n",
         "| figure | asked | reached | met | how |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for row in module.rows(quick=quick):
+    for row in module.rows(**options):
         met = {True: "yes", False: "**no**", None: ""}[row.get("met")]
         cells = (row["name"], row["asked"], row["reached"], met, row["how"])
         lines.append("| " + " | ".join(map(_cell, cells)) + " |")

@@ -18,7 +18,7 @@ import torch_mlcalc as mlc
 Call = Callable[[], object]
 PEAK_RTOL = 1e-6
 
-# Here, so that it holds in the fresh process that measures memory too.
+# At import, so that it holds in the fresh process that measures memory too.
 torch.set_default_dtype(torch.float64)
 
 
