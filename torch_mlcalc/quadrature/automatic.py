@@ -56,6 +56,8 @@ def run(search: Search, rule: Rule | None) -> None:
 def _keep_empty(search: Search) -> None:
     """Give pieces of no length a few nodes, for the derivatives by their limits."""
     pieces = search.pieces
+    if pieces.sign.all():
+        return
     place = np.isfinite(pieces.anchors[0])
     piece = np.flatnonzero((pieces.sign == 0) & (pieces.kind == FINITE) & place)
     if piece.size:
