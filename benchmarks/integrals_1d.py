@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Iterator
 
 import integrals_batch
 import integrals_single
@@ -12,12 +12,9 @@ from peer import ROOT, peer
 TITLE = "Integrals in one dimension"
 
 
-def rows(quick: bool = False) -> list[Row]:
+def rows(quick: bool = False) -> Iterator[Row]:
     """All figures; values and gradients are checked before any time counts."""
-    with contextlib.ExitStack() as peers:
-        jax = ROOT / ".venv-jax" / "bin" / "python"
-        quadax = peers.enter_context(peer(jax, "quadax_server.py"))
-        return [
-            *integrals_single.rows(quadax, quick),
-            *integrals_batch.rows(quadax, quick),
-        ]
+    jax = ROOT / ".venv-jax" / "bin" / "python"
+    with peer(jax, "quadax_server.py") as quadax:
+        yield from integrals_single.rows(quadax, quick)
+        yield from integrals_batch.rows(quadax, quick)

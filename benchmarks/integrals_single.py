@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from figures import Row, as_time, figure
@@ -34,7 +34,7 @@ Answers = dict[str, Answer]
 Times = dict[str, float]
 
 
-def rows(quadax: Call, quick: bool) -> list[Row]:
+def rows(quadax: Call, quick: bool) -> Iterator[Row]:
     """Success and honesty on the whole table, times, evaluations, the log form."""
     _check_twins(quadax)
     answers = {
@@ -43,12 +43,11 @@ def rows(quadax: Call, quick: bool) -> list[Row]:
         "scipy tanhsinh": _answers(tanhsinh_answer),
         "quadax quadgk": _answers(partial(quadax_answer, quadax)),
     }
-    return [
-        *(_success(name, found) for name, found in answers.items()),
-        _evaluations(answers["torch_mlcalc"], answers["scipy quad"]),
-        *_times(answers["torch_mlcalc"], answers["quadax quadgk"], quadax, quick),
-        *_log_form(answers),
-    ]
+    for name, found in answers.items():
+        yield _success(name, found)
+    yield _evaluations(answers["torch_mlcalc"], answers["scipy quad"])
+    yield from _log_form(answers)
+    yield from _times(answers["torch_mlcalc"], answers["quadax quadgk"], quadax, quick)
 
 
 def _answers(method: Callable[..., Answer]) -> Answers:

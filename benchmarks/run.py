@@ -7,6 +7,8 @@ import importlib
 import platform
 import sys
 import time
+import traceback
+from collections.abc import Mapping
 from importlib import metadata
 from inspect import signature
 from pathlib import Path
@@ -27,8 +29,10 @@ SECTIONS = (
     "sgd",
 )
 
+ENDED_EARLY = "**ended early**"
 
-def main() -> None:
+
+def main() -> int:
     """Run the sections asked for; with all of them, write RESULTS.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sections", nargs="*", metavar="section", help=str(SECTIONS))
@@ -43,11 +47,11 @@ def main() -> None:
     for name in options.sections or SECTIONS:
         if (HERE / f"{name}.py").exists():
             report.append(_section(name, options.quick))
-            print(report[-1], flush=True)
     complete = not options.sections and not options.quick
     output = options.output or (HERE / "RESULTS.md" if complete else None)
     if output:
         output.write_text("\n".join(report))
+    return int(any(ENDED_EARLY in section for section in report))
 
 
 def _section(name: str, quick: bool) -> str:
@@ -61,13 +65,22 @@ def _section(name: str, quick: bool) -> str:
         "| figure | asked | reached | met | how |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for row in module.rows(**options):
-        met = {True: "yes", False: "**no**", None: ""}[row.get("met")]
-        cells = (row["name"], row["asked"], row["reached"], met, row["how"])
-        lines.append("| " + " | ".join(map(_cell, cells)) + " |")
+    try:
+        for row in module.rows(**options):
+            lines.append(_line(row))
+            print(lines[-1], flush=True)
+    except Exception as error:  # the table shows it, and the other sections go on
+        traceback.print_exc()
+        lines.append(f"| {ENDED_EARLY} | | {_cell(repr(error))} | **no** | |")
     minutes = (time.perf_counter() - start) / 60
     lines.append(f"\nThis section took {minutes:.1f} minutes.\n")
     return "\n".join(lines)
+
+
+def _line(row: Mapping[str, object]) -> str:
+    met = {True: "yes", False: "**no**", None: ""}[row.get("met")]
+    cells = (row["name"], row["asked"], row["reached"], met, row["how"])
+    return "| " + " | ".join(map(_cell, cells)) + " |"
 
 
 def _cell(value: object) -> str:

@@ -88,3 +88,23 @@ def test_missed_figures_are_shown_as_missed(
     text = instruments["run"]._section("missed", quick=True)
     assert "## Missed" in text
     assert "| speed | at most 1 | 2\\|3 | **no** | trial |" in text
+
+
+def test_section_that_fails_says_so_after_its_rows(
+    instruments: dict[str, ModuleType],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def rows() -> Iterator[dict[str, object]]:
+        yield instruments["figures"].figure("first", "", "1", None, "trial")
+        raise RuntimeError("the peer has gone")
+
+    section = ModuleType("broken")
+    section.rows = rows
+    monkeypatch.setitem(sys.modules, "broken", section)
+    text = instruments["run"]._section("broken", quick=True)
+    assert "| first |" in text
+    assert (
+        "| **ended early** | | RuntimeError('the peer has gone') | **no** | |" in text
+    )
+    assert "the peer has gone" in capsys.readouterr().err
