@@ -2,9 +2,14 @@
 
 from torch_mlcalc.quadrature.cubature.box import Box
 from torch_mlcalc.quadrature.cubature.chart import Tails
+from torch_mlcalc.quadrature.cubature.cubature import FixedCubature
+from torch_mlcalc.quadrature.cubature.genz_malik import GenzMalik
 from torch_mlcalc.quadrature.cubature.lattice import Lattice
 from torch_mlcalc.quadrature.cubature.monte_carlo import MonteCarlo
+from torch_mlcalc.quadrature.cubature.product import Product
+from torch_mlcalc.quadrature.cubature.simplex import Simplex
 from torch_mlcalc.quadrature.cubature.sobol import Sobol
+from torch_mlcalc.quadrature.cubature.sparse_grid import SparseGrid
 from torch_mlcalc.quadrature.cubature.torchquad import Torchquad
 from torch_mlcalc.quadrature.cubature.vegas import Vegas
 from torch_mlcalc.quadrature.domains import (
@@ -49,12 +54,14 @@ __all__ = [
     "Domain",
     "DoubleExponential",
     "Estimate",
+    "FixedCubature",
     "FixedRule",
     "GaussHermite",
     "GaussJacobi",
     "GaussKronrod",
     "GaussLaguerre",
     "GaussLegendre",
+    "GenzMalik",
     "HalfLine",
     "IntegrationError",
     "IntegrationWarning",
@@ -62,10 +69,13 @@ __all__ = [
     "Lattice",
     "MonteCarlo",
     "Plan",
+    "Product",
     "RealLine",
     "Rule",
+    "Simplex",
     "Simpson",
     "Sobol",
+    "SparseGrid",
     "Status",
     "TabulatedRule",
     "Tails",

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torch_mlcalc.quadrature.cubature.box import Solid
+from torch_mlcalc.quadrature.cubature.box import DETERMINISTIC, Solid
 from torch_mlcalc.quadrature.domains import Domain
 from torch_mlcalc.quadrature.host import readable
 from torch_mlcalc.quadrature.integrand import Function
@@ -66,11 +66,12 @@ def _check_generator(generator: object, domain: Domain, rule: Rule | None) -> No
         raise TypeError(
             f"generator is a {type(generator).__name__}; a torch.Generator is wanted."
         )
-    # Without a rule, a random one may be chosen in several dimensions.
-    if not (rule.random if rule else isinstance(domain, Solid)):
+    # Without a rule, a random one is chosen in many dimensions.
+    many = isinstance(domain, Solid) and domain.dimension > DETERMINISTIC
+    if not (rule.random if rule else many):
         raise ValueError(
-            f"generator has no effect with {rule or 'an integral over a line'}, "
-            "where nothing is random; leave it out, or use a random rule on a Box."
+            f"generator has no effect with {rule or 'the rule chosen here'}, which is "
+            "not random; leave it out, or use a random rule such as Lattice()."
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from torch_mlcalc.quadrature.cubature.genz_malik import GenzMalik, glance, subdivide
+from torch_mlcalc.quadrature.cubature.genz_malik import GenzMalik, attempt, subdivide
 from torch_mlcalc.quadrature.cubature.kinks import cut_at, find_kinks
 from torch_mlcalc.quadrature.cubature.regions import Regions, gauss_table, whole_cubes
 from torch_mlcalc.quadrature.cubature.search import CubeSearch
@@ -16,14 +16,9 @@ from torch_mlcalc.quadrature.rules import Rule
 
 Mask = npt.NDArray[Any]
 
-#: Above this dimension a tensor grid of 2 nodes on each axis has more nodes than a
-#: lattice needs, and so have the corners of Genz and Malik's rules.
-MOST_DIMENSIONS = 8
-
-#: From here on one look by Genz and Malik's rule, 145 nodes in 4 dimensions, comes
-#: before the tensor rules.
-GLANCES = 4
-
+#: Points for Genz and Malik's rule before tensor rules are tried, by dimension: about
+#: as many as the first two of those have, which a few regions often make unnecessary.
+ATTEMPTS = {4: 0, 5: 1_000, 6: 5_000, 7: 20_000, 8: 60_000}
 
 #: Nodes on each axis of a domain without volume: the derivative by its limits, if a
 #: plan is asked for one, is exact for integrands of degree 9.
@@ -50,8 +45,8 @@ def run(search: CubeSearch, rule: Rule | None) -> None:
         subdivide(search, regions, rule.degree)
         return
     degree = 9
-    if search.dimension >= GLANCES:
-        regions = glance(search, regions, degree)
+    if search.dimension in ATTEMPTS:
+        regions = attempt(search, regions, degree, ATTEMPTS[search.dimension])
     regions = climb(search, regions)
     if regions.owner.size and all(k == 1 for k in search.pieces):
         regions = _split_at_kinks(search, regions)

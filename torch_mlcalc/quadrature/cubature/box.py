@@ -21,6 +21,11 @@ from torch_mlcalc.quadrature.domains import (
 from torch_mlcalc.quadrature.integrand import Integrand
 from torch_mlcalc.quadrature.rules import check_count
 
+#: Up to so many dimensions the automatic rule is deterministic. Above, a tensor grid of
+#: 3 nodes on each axis has more than 20,000 nodes, and the rules of Genz and Malik more
+#: than 1,000 in every region: a lattice of as many points is better.
+DETERMINISTIC = 8
+
 #: A limit of one axis that depends on the coordinates before it.
 Bound = Callable[..., Tensor]
 Limits = Limit | Sequence[Limit | Bound]

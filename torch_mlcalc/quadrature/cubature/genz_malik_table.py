@@ -18,13 +18,14 @@ class SymmetricTable(NamedTuple):
     Attributes:
         nodes: ``(k, d)``.
         weights: They sum to 1, ``(k)``.
-        difference: Weights less those of the embedded rule, ``(k)``.
+        differences: Weights less those of the embedded rules of degrees two and four
+            less, ``(2, k)``.
         fourth: Weights of the fourth difference along each axis, ``(d, k)``.
     """
 
     nodes: Array
     weights: Array
-    difference: Array
+    differences: Array
     fourth: Array
 
 
@@ -38,8 +39,9 @@ _FREE_9 = 0.4707
 def symmetric_table(degree: int, dimension: int) -> SymmetricTable:
     """The rule of Genz and Malik, of degree 7 or 9.
 
-    The weights solve the moment equations. The embedded rule, of degree two less, is
-    the one that leaves out the corners.
+    The weights solve the moment equations. The first embedded rule, of degree two less,
+    is the one that leaves out the corners; the second, of degree four less, differs by
+    weights that are orthogonal to its, and as large.
 
     Args:
         degree: 7 or 9.
@@ -59,19 +61,31 @@ def symmetric_table(degree: int, dimension: int) -> SymmetricTable:
     axis, orbits = _orbits(degree, dimension)
     nodes = np.concatenate(orbits)
     moments, matrix = _moments(degree, dimension, orbits)
-    lower = [sum(m) <= (degree - 3) // 2 for m in moments]
     right = np.array([math.prod(1 / (2 * k + 1) for k in m) for m in moments])
     each = np.linalg.lstsq(matrix, right, rcond=None)[0]
-    # What the weights may be changed by without losing the lower degree.
-    null = np.linalg.svd(matrix[lower])[2][-1]
-    null *= each[-1] / null[-1]
-    sizes = [len(o) for o in orbits]
-    weights, difference = np.repeat(each, sizes), np.repeat(null, sizes)
+    sizes = np.array([len(o) for o in orbits])
+    half = np.array([sum(m) for m in moments])
+    null = _null(matrix[half <= (degree - 3) // 2], sizes, [])
+    null = null * (each[-1] / null[-1])
+    lower = _null(matrix[half <= (degree - 5) // 2], sizes, [null])
+    lower = lower * np.sqrt((sizes * null**2).sum() / (sizes * lower**2).sum())
+    weights = np.repeat(each, sizes)
+    differences = np.stack([np.repeat(null, sizes), np.repeat(lower, sizes)])
     fourth = _fourth_differences(nodes, axis)
-    table = SymmetricTable((1 + nodes) / 2, weights, difference, fourth)
+    table = SymmetricTable((1 + nodes) / 2, weights, differences, fourth)
     for array in table:
         array.setflags(write=False)
     return table
+
+
+def _null(matrix: Array, sizes: Array, others: list[Array]) -> Array:
+    """Weights of orbits that integrate to 0, orthogonal to others as rules of nodes."""
+    root = np.sqrt(sizes)
+    rows = [*(matrix / root), *(other * root for other in others)]
+    vectors = np.linalg.svd(np.array(rows))[2]
+    # Several are left where the degree is much lower; any of them will do.
+    found: Array = vectors[-1] / root
+    return found
 
 
 def count_nodes(degree: int, dimension: int) -> int:

@@ -46,6 +46,7 @@ def find_kinks(search: CubeSearch, owner: Index) -> Array:
     low, high = np.zeros((m, d)), np.ones((m, d))
     found = np.ones((m, d), dtype=bool)
     before = np.full((m, d), np.nan)
+    # The first look stays inside; all others are between two points of the one before.
     steps = (0.5 + np.arange(POINTS)) / POINTS
     for look in range(LOOKS):
         width = high - low
@@ -64,10 +65,11 @@ def find_kinks(search: CubeSearch, owner: Index) -> Array:
         if not going.any():
             break
         before = largest
-        center = low + width * (top + 1.5) / POINTS
-        half = width / POINTS
-        low = np.where(going, np.maximum(center - half, 0), low)
-        high = np.where(going, np.minimum(center + half, 1), high)
+        low, high = (
+            np.where(going, low + width * steps[top], low),
+            np.where(going, low + width * steps[top + 2], high),
+        )
+        steps = np.linspace(0, 1, POINTS)
     inside = (low > 1e-9) & (high < 1 - 1e-9)
     return np.where(found & inside, (low + high) / 2, np.nan)
 

@@ -90,8 +90,7 @@ class CubeSearch:
         Args:
             regions: Where.
             table: The nodes.
-            weights: Rows of weights of one block of nodes each, ``(rows, k)``; no rows
-                for those of the table.
+            weights: Rows of weights, ``(rows, k)``; no rows for those of the table.
 
         Returns:
             Sums of values with each row, then of absolute values with the weights of
@@ -136,7 +135,7 @@ class CubeSearch:
         for start in range(0, count, step):
             stop = min(start + step, count)
             nodes, weights = table.block(start, stop, self.dimension)
-            own = rows if rows.size else weights[None]
+            own = rows[:, start:stop] if rows.size else weights[None]
             values = self.evaluate(owner, low + width * nodes[:, None])
             part = self._sum(owner, low, width, nodes, values, own, weights)
             total = part if total is None else _add(total, part)
