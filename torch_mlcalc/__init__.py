@@ -16,7 +16,7 @@ from torch_mlcalc.losses import (
     quantile_loss,
     smooth_l1_loss,
 )
-from torch_mlcalc.optim import SGD
+from torch_mlcalc.optim import SGD, ArmijoStep, PolyakStep, StepSize, sgd_step
 from torch_mlcalc.quadrature import (
     ClenshawCurtis,
     Domain,
@@ -49,6 +49,7 @@ from torch_mlcalc.quadrature import (
 
 __all__ = [
     "SGD",
+    "ArmijoStep",
     "ClenshawCurtis",
     "Domain",
     "DoubleExponential",
@@ -69,12 +70,14 @@ __all__ = [
     "LogCoshLoss",
     "MSELoss",
     "Plan",
+    "PolyakStep",
     "QuantileLoss",
     "RealLine",
     "Rule",
     "Simpson",
     "SmoothL1Loss",
     "Status",
+    "StepSize",
     "TabulatedRule",
     "Trapezoid",
     "adapt",
@@ -88,6 +91,7 @@ __all__ = [
     "log_integrate_with_error",
     "mse_loss",
     "quantile_loss",
+    "sgd_step",
     "smooth_l1_loss",
     "testing",
 ]
