@@ -105,6 +105,7 @@ class _Block:
         self._momentum: Tensor | None = None
         self._grad_views = self._views(self._grads)
         self._buffers: list[Tensor] = []
+        self._buffer_places: list[int] = []
         self._held: list[dict[str, Any]] = []
         for param, view in zip(params, self._views(self._values), strict=True):
             view.copy_(param.detach())
@@ -112,12 +113,13 @@ class _Block:
         self._places = list(map(Tensor.data_ptr, params))
         self._may_be_fused = is_safe(self._values, self._grads, None)
 
+    def _view(self, block: Tensor, i: int) -> Tensor:
+        """Return the part of a block for a parameter, with its shape and strides."""
+        param = self.params[i]
+        return block.as_strided(param.shape, param.stride(), self._starts[i])
+
     def _views(self, block: Tensor) -> Tensors:
-        """Return the part of a block for each parameter, with its shape and strides."""
-        return [
-            block.as_strided(param.shape, param.stride(), start)
-            for param, start in zip(self.params, self._starts, strict=False)
-        ]
+        return [self._view(block, i) for i in range(len(self.params))]
 
     def is_in_place(self) -> bool:
         return list(map(Tensor.data_ptr, self.params)) == self._places
@@ -186,14 +188,16 @@ class _Block:
 
     def _gather_momentum(self, state: States, present: list[bool]) -> list[bool]:
         """Copy buffers that are not views; return which steps are the first."""
-        if self._held and all(map(operator.is_, self._held_buffers(), self._buffers)):
+        if self._held and self._buffers_are_in_place():
             return [False] * len(present)
         states = [state.get(param, {}) for param in self.params]
         entries = [held.get("momentum_buffer") for held in states]
-        self._allocate_momentum(entries)
+        momentum = self._allocate_momentum(entries)
         fresh = [entry is None for entry in entries]
         for i, view in enumerate(self._buffers):
             entry = entries[i]
+            if entry is view and entry.data_ptr() != self._buffer_places[i]:
+                view = self._buffers[i] = self._view(momentum, i)
             if entry is not None and entry is not view:
                 view.copy_(entry.to_dense() if entry.is_sparse else entry)
             if entry is not None or present[i]:
@@ -202,10 +206,12 @@ class _Block:
             self._held = states
         return fresh
 
-    def _held_buffers(self) -> list[Tensor | None]:
-        return [held.get("momentum_buffer") for held in self._held]
+    def _buffers_are_in_place(self) -> bool:
+        held = [state.get("momentum_buffer") for state in self._held]
+        same = all(map(operator.is_, held, self._buffers))
+        return same and list(map(Tensor.data_ptr, self._buffers)) == self._buffer_places
 
-    def _allocate_momentum(self, entries: list[Tensor | None]) -> None:
+    def _allocate_momentum(self, entries: list[Tensor | None]) -> Tensor:
         dtype = self._values.dtype
         for entry in entries:
             if entry is not None:
@@ -213,6 +219,8 @@ class _Block:
         if self._momentum is None or self._momentum.dtype != dtype:
             self._momentum = torch.zeros_like(self._values, dtype=dtype)
             self._buffers = self._views(self._momentum)
+            self._buffer_places = list(map(Tensor.data_ptr, self._buffers))
+        return self._momentum
 
     def _runs(
         self, present: list[bool], fresh: list[bool]

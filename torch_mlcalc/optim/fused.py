@@ -45,6 +45,8 @@ def fused_(params: Tensors, grads: Tensors, buffers: Tensors, numbers: Numbers) 
         # The kernel would not read the buffer then; it is always initialised here.
         is_first_step=False,
     )
+    # The kernel does not, and a backward pass through the old values must notice.
+    torch.autograd.graph.increment_version(params)
 
 
 def is_safe(param: Tensor, grad: Tensor, buffer: Tensor | None) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from torch_mlcalc.optim.foreach import Packed, foreach_
+from torch_mlcalc.optim.foreach import foreach_
 from torch_mlcalc.optim.fused import MIN_ELEMENTS, fused_, is_safe
 from torch_mlcalc.optim.options import Formula, Numbers
 from torch_mlcalc.optim.update import update_, update_compensated_
@@ -142,8 +142,6 @@ class _Part:
         self._buffers = list(map(_buffer, self._states))
         body: Body = key[0]
         self._body = body
-        if body is foreach_ and self._params[0].device.type == "cpu":
-            self._body = Packed(self._buffers)
         # The others look at what they are given, but for sparse gradients.
         guarded = (self._params, self._buffers) if body is fused_ else ()
         self._checks = [(unchanged(tensors), tensors) for tensors in guarded]

@@ -41,11 +41,10 @@ def update_(param: Tensor, grad: Tensor, state: State, formula: Formula) -> None
         if buffer is None:
             buffer = grad.detach().clone()
         else:
-            # A sparse buffer cannot take a dense gradient, as weight_decay makes it.
-            buffer = buffer.to_dense() if _widens(buffer, grad) else buffer
-            buffer.mul_(momentum).add_(grad, alpha=1 - dampening)
+            buffer = _as_dense_as(grad, buffer)
+            buffer.mul_(momentum).add_(grad, alpha=1 - dampening)  # type: ignore[arg-type]
         state["momentum_buffer"] = buffer
-        grad = _add(grad, buffer, momentum) if nesterov else buffer
+        grad = _ahead(grad, buffer, momentum) if nesterov else buffer
     if _has_gradient(lr):
         param.addcmul_(grad, lr, value=-1)
     else:
@@ -81,9 +80,9 @@ def updated(
         if buffer is None:
             buffer = grad.clone()
         else:
-            buffer = buffer.to_dense() if _widens(buffer, grad) else buffer
+            buffer = _as_dense_as(grad, buffer)
             buffer = _add(buffer * momentum, grad, 1 - dampening)
-        grad = _add(grad, buffer, momentum) if nesterov else buffer
+        grad = _ahead(grad, buffer, momentum) if nesterov else buffer
     if _has_gradient(lr):
         return param.addcmul(grad, lr, value=-1), buffer
     return param.add(grad, alpha=-lr), buffer  # type: ignore[arg-type]
@@ -257,8 +256,14 @@ def _keys(tensors: Tensors) -> list[Any]:
     return list(range(len(tensors)))
 
 
-def _widens(buffer: Tensor, grad: Tensor) -> bool:
-    return buffer.is_sparse and not grad.is_sparse
+def _as_dense_as(other: Tensor, tensor: Tensor) -> Tensor:
+    """Make a sparse tensor dense before a dense one is added, which torch refuses."""
+    mixed = tensor.is_sparse and not other.is_sparse
+    return tensor.to_dense() if mixed else tensor
+
+
+def _ahead(grad: Tensor, buffer: Tensor, momentum: float | Tensor) -> Tensor:
+    return _add(_as_dense_as(buffer, grad), buffer, momentum)
 
 
 def _as_float(buffer: Tensor | None) -> Tensor | None:
