@@ -77,7 +77,9 @@ class Numbers(NamedTuple):
 
 def scalar(option: float | Tensor) -> float | Tensor:
     """Drop the dimensions of a one-element tensor: ``alpha`` cannot have any."""
-    return option.reshape(()) if isinstance(option, Tensor) else option
+    if isinstance(option, Tensor) and option.dim():
+        return option.reshape(())
+    return option
 
 
 def check_number(name: str, value: object) -> float:

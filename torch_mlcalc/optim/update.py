@@ -70,13 +70,14 @@ def updated(
     lr, momentum, dampening, weight_decay, nesterov, maximize, decoupled = formula
     if maximize:
         grad = -grad
-    if weight_decay != 0 or _has_gradient(weight_decay):
+    # A tensor counts even if it is 0: its gradient is not, and reading it takes time.
+    if isinstance(weight_decay, Tensor) or weight_decay != 0:
         if decoupled:
             param = param * (1 - lr * weight_decay)
         else:
             grad = grad.to_dense() if grad.is_sparse else grad
             grad = _add(grad, param, weight_decay)
-    if momentum != 0:
+    if isinstance(momentum, Tensor) or momentum != 0:
         if buffer is None:
             buffer = grad.clone()
         else:
@@ -99,6 +100,8 @@ def update_under_autograd_(
         state: Where its ``"momentum_buffer"`` is, or will be.
         formula: The options.
     """
+    if formula.momentum == 0:
+        formula = formula._replace(momentum=0)
     # The graph keeps both, one changes below and the caller may zero the other.
     new, buffer = updated(
         param.clone(), grad.clone(), state.get("momentum_buffer"), formula
@@ -169,7 +172,7 @@ def sgd_step(
             whose gradient is ``None`` is left alone, and so is its buffer.
         momentum_buffers: What the step before returned; ``None`` at first.
         lr: As in :class:`SGD`, and so are the others.
-        momentum: Momentum factor; exactly 0 is off.
+        momentum: Momentum factor. The number 0 is off; a tensor never is.
         dampening: Share of each gradient, after the first, withheld from momentum.
         weight_decay: L2 penalty.
         nesterov: Take the step from the gradient one momentum step ahead.
@@ -182,7 +185,8 @@ def sgd_step(
 
     Raises:
         TypeError: If an option is not a number.
-        ValueError: If one is out of range, or names or lengths do not match.
+        ValueError: If one is out of range (what is in a tensor is not looked at), or
+            names or lengths do not match.
 
     Example:
         A learning rate that makes the loss after two steps smallest:
@@ -200,7 +204,7 @@ def sgd_step(
         ...     (w[0]**4).sum().backward()
         ...     outer.step()
         >>> round(log_lr.exp().item(), 3), round((w[0]**4).sum().item(), 3)
-        (0.057, 0.127)
+        (0.037, 0.166)
 
     References:
         D. Maclaurin, D. Duvenaud, R. P. Adams, "Gradient-based hyperparameter
@@ -216,8 +220,7 @@ def sgd_step(
         maximize,
         decoupled_weight_decay,
     )
-    unused = dict.fromkeys(("fused", "foreach", "flat", "compensated"), False)
-    check_options({**formula._asdict(), **unused, "differentiable": False})
+    _check(formula)
     keys = _keys(params)
     for name, other in (("grads", grads), ("momentum_buffers", momentum_buffers)):
         if other is not None and set(_keys(other)) != set(keys):
@@ -229,6 +232,23 @@ def sgd_step(
     if isinstance(params, Mapping):
         return {k: n[0] for k, n in new.items()}, {k: n[1] for k, n in new.items()}
     return [n[0] for n in new.values()], [n[1] for n in new.values()]
+
+
+def _check(formula: Formula) -> None:
+    """Refuse what :class:`SGD` refuses, but for values of tensors.
+
+    Reading those would stall a GPU at every step, and fail under vmap.
+
+    Raises:
+        ValueError: If an option is out of range.
+    """
+    allowed = {"lr": 1.0, "momentum": 1.0, "dampening": 0.0, "weight_decay": 0.0}
+    options = formula._asdict()
+    for name, stand_in in allowed.items():
+        if isinstance(options[name], Tensor):
+            options[name] = stand_in
+    switches = ("fused", "foreach", "flat", "compensated", "differentiable")
+    check_options({**options, **dict.fromkeys(switches, False)})
 
 
 def _entry(
