@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -47,15 +46,6 @@ BODIES: dict[str, Body] = {
     "flat foreach": (dict(flat=True, foreach=True), DENSE, 4),
     "flat loop": (dict(flat=True, foreach=False), DENSE, 4),
 }
-
-
-@pytest.fixture(autouse=True)
-def _threads_as_before() -> Iterator[None]:
-    """Run on one thread, where the default is the fused body even if small."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=[1, 2], ids=["1 thread", "2 threads"])

@@ -177,5 +177,7 @@ def test_a_tensor_momentum_of_zero_receives_its_gradient() -> None:
 def test_refuses_numbers_out_of_range(number: str) -> None:
     with pytest.raises(ValueError, match=f"{number} must be finite, got nan"):
         mlc.sgd_step([torch.ones(1)], [None], **{"lr": 0.1, number: float("nan")})
+    with pytest.raises(ValueError, match=f"Tensor {number} must be 1-element"):
+        mlc.sgd_step([torch.ones(1)], [None], **{"lr": 0.1, number: torch.ones(2)})
     with pytest.raises(ValueError, match="Nesterov momentum requires"):
         mlc.sgd_step([torch.ones(1)], [None], lr=0.1, nesterov=True)

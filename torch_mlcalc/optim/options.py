@@ -77,7 +77,7 @@ class Numbers(NamedTuple):
 
 def scalar(option: float | Tensor) -> float | Tensor:
     """Drop the dimensions of a one-element tensor: ``alpha`` cannot have any."""
-    if isinstance(option, Tensor) and option.dim():
+    if isinstance(option, Tensor) and option.dim() and option.numel() == 1:
         return option.reshape(())
     return option
 
