@@ -8,6 +8,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -92,23 +93,23 @@ def all_cases(choose: Callable[[str], str], rank: int) -> dict[str, list[float]]
     }
 
 
-def main(rank: int, store: str) -> None:
+def main(rank: int, folder: Path) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
-        init_method=f"file://{store}",
+        init_method=f"file://{folder / 'store'}",
         rank=rank,
         world_size=2,
         timeout=datetime.timedelta(seconds=120),
     )
     found = all_cases(lambda kind: kind, rank)
     alone = all_cases(lambda kind: "single", rank)
-    sys.stdout.write(json.dumps({"found": found, "alone": alone}))
-    sys.stdout.flush()
+    results = json.dumps({"found": found, "alone": alone})
+    (folder / f"{rank}.json").write_text(results, encoding="utf-8")
     dist.barrier()
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(int(sys.argv[1]), Path(sys.argv[2]))

@@ -29,25 +29,25 @@ Results = dict[str, dict[str, list[float]]]
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[Results]:
     """Run all cases in two processes, which takes long to start."""
-    store = tmp_path_factory.mktemp("gloo") / "store"
+    folder = tmp_path_factory.mktemp("gloo")
     processes = [
         subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(rank), str(store)],
-            stdout=subprocess.PIPE,
+            [sys.executable, str(PROGRAM), str(rank), str(folder)],
             stderr=subprocess.PIPE,
             text=True,
         )
         for rank in range(2)
     ]
     try:
-        outputs = [process.communicate(timeout=240) for process in processes]
+        errors = [process.communicate(timeout=240)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()
             process.wait()
-    for process, (_, errors) in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, errors
-    return [json.loads(output) for output, _ in outputs]
+    for process, error in zip(processes, errors, strict=True):
+        assert process.returncode == 0, error
+    files = [folder / f"{rank}.json" for rank in range(2)]
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
 
 
 @pytest.mark.parametrize("name", NAMES)
