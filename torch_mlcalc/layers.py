@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch_mlcalc.quadrature import (
     Domain,
     Plan,
     Rule,
+    Vegas,
     adapt,
     integrate,
     log_integrate,
@@ -28,6 +30,7 @@ class Integral(nn.Module):
     In training, an adaptive rule need not look for its nodes in every step: with
     ``plan_every=k`` it does so in every k-th call, and in between replays the plan,
     which is saved in the ``state_dict``. In ``eval()`` every call looks anew.
+    :class:`Vegas` always goes on from the map of the last plan.
 
     Args:
         integrand: Module or function of the points and the args of ``forward``.
@@ -37,6 +40,7 @@ class Integral(nn.Module):
         plan_every: Number of training calls that share a plan.
         rtol: Wanted relative error of an adaptive rule.
         atol: Wanted absolute error of an adaptive rule.
+        grad_rtol: Wanted relative error of the gradient, of an adaptive rule.
         max_evals: Points that each integral may use.
         memory: Bytes that a block may use.
         on_failure: ``"warn"``, ``"raise"`` or ``"ignore"``.
@@ -65,6 +69,7 @@ class Integral(nn.Module):
         plan_every: int = 1,
         rtol: float | None = None,
         atol: float | None = None,
+        grad_rtol: float | None = None,
         max_evals: int | None = None,
         memory: int | None = None,
         on_failure: str = "warn",
@@ -89,6 +94,7 @@ class Integral(nn.Module):
         self.plan_every = plan_every
         self.rtol = rtol
         self.atol = atol
+        self.grad_rtol = grad_rtol
         self.max_evals = max_evals
         self.memory = memory
         self.on_failure = on_failure
@@ -117,11 +123,15 @@ class Integral(nn.Module):
         search: dict[str, Any] = {
             "rtol": self.rtol,
             "atol": self.atol,
+            "grad_rtol": self.grad_rtol,
             "max_evals": self.max_evals,
             "on_failure": self.on_failure,
         }
         rule: Rule | None = self.rule
-        if self.training and self.plan_every > 1:
+        learns = isinstance(rule, Vegas)
+        if isinstance(rule, Vegas) and self.plan is not None:
+            rule = replace(rule, start=self.plan)
+        if self.training and (self.plan_every > 1 or learns):
             if self.plan is None or self._calls_left == 0:
                 self.plan = adapt(
                     self.integrand, self.domain, rule, log=self.log, **shape, **search

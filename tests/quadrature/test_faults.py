@@ -171,9 +171,13 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "rtol_negative": ({"rtol": -1.0}, ValueError, "rtol is -1.0; a finite number, 0"),
     "atol_nan": ({"atol": math.nan}, ValueError, "atol is nan; a finite number"),
     "atol_bool": ({"atol": True}, TypeError, "atol is a bool; a number is wanted"),
-    "memory_type": ({"memory": 1e6}, TypeError, "memory is a float; an integer is"),
+    "memory_type": ({"memory": 1e6}, TypeError, r"memory is 1.*\(float\); an integer"),
     "memory_value": ({"memory": 0}, ValueError, "memory is 0; at least 1 is wanted"),
-    "evals_type": ({"max_evals": "9"}, TypeError, "max_evals is a str; an integer"),
+    "evals_type": (
+        {"max_evals": "9"},
+        TypeError,
+        r"max_evals is .9. \(str\); an integer",
+    ),
     "evals_value": ({"max_evals": -5}, ValueError, "max_evals is -5; at least 1"),
     "breakpoints_type": (
         {"breakpoints": 0.5},

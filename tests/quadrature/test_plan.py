@@ -232,7 +232,7 @@ def test_another_batch_is_refused() -> None:
 @pytest.mark.parametrize("name", ["rtol", "atol"])
 def test_tolerances_have_no_place_beside_a_plan(name: str) -> None:
     plan = q.adapt(torch.exp, q.Interval(0, 1))
-    with pytest.raises(ValueError, match="rtol and atol have no effect with Plan"):
+    with pytest.raises(ValueError, match="grad_rtol have no effect with Plan"):
         q.integrate(torch.exp, q.Interval(0, 1), plan, **{name: 1e-3})
 
 

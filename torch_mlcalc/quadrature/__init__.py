@@ -1,5 +1,17 @@
 """Integrals: domains, rules, and the functions that join them."""
 
+from torch_mlcalc.quadrature.cubature.box import Box
+from torch_mlcalc.quadrature.cubature.chart import Tails
+from torch_mlcalc.quadrature.cubature.cubature import FixedCubature
+from torch_mlcalc.quadrature.cubature.genz_malik import GenzMalik
+from torch_mlcalc.quadrature.cubature.lattice import Lattice
+from torch_mlcalc.quadrature.cubature.monte_carlo import MonteCarlo
+from torch_mlcalc.quadrature.cubature.product import Product
+from torch_mlcalc.quadrature.cubature.simplex import Simplex
+from torch_mlcalc.quadrature.cubature.sobol import Sobol
+from torch_mlcalc.quadrature.cubature.sparse_grid import SparseGrid
+from torch_mlcalc.quadrature.cubature.torchquad import Torchquad
+from torch_mlcalc.quadrature.cubature.vegas import Vegas
 from torch_mlcalc.quadrature.domains import (
     Domain,
     HalfLine,
@@ -37,27 +49,39 @@ from torch_mlcalc.quadrature.rules import (
 )
 
 __all__ = [
+    "Box",
     "ClenshawCurtis",
     "Domain",
     "DoubleExponential",
     "Estimate",
+    "FixedCubature",
     "FixedRule",
     "GaussHermite",
     "GaussJacobi",
     "GaussKronrod",
     "GaussLaguerre",
     "GaussLegendre",
+    "GenzMalik",
     "HalfLine",
     "IntegrationError",
     "IntegrationWarning",
     "Interval",
+    "Lattice",
+    "MonteCarlo",
     "Plan",
+    "Product",
     "RealLine",
     "Rule",
+    "Simplex",
     "Simpson",
+    "Sobol",
+    "SparseGrid",
     "Status",
     "TabulatedRule",
+    "Tails",
+    "Torchquad",
     "Trapezoid",
+    "Vegas",
     "adapt",
     "domain_of",
     "integrate",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from torch_mlcalc.quadrature.double_exponential import (
@@ -17,7 +19,7 @@ from torch_mlcalc.quadrature.gauss_kronrod import (
     new_cells,
 )
 from torch_mlcalc.quadrature.kronrod import kronrod_table
-from torch_mlcalc.quadrature.pieces import Part
+from torch_mlcalc.quadrature.pieces import Index, Part
 from torch_mlcalc.quadrature.placement import FINITE
 from torch_mlcalc.quadrature.rules import Rule
 from torch_mlcalc.quadrature.search import Search
@@ -54,17 +56,21 @@ def run(search: Search, rule: Rule | None) -> None:
 def _keep_empty(search: Search) -> None:
     """Give pieces of no length a few nodes, for the derivatives by their limits."""
     pieces = search.pieces
+    if pieces.sign.all():
+        return
     place = np.isfinite(pieces.anchors[0])
     piece = np.flatnonzero((pieces.sign == 0) & (pieces.kind == FINITE) & place)
     if piece.size:
-        nodes, weights, _ = kronrod_table(_FEW)
-        width = (1, piece.size)
-        t = np.tile((1 + nodes[:, None]) / 2, width)
-        positions, _ = identity(search.whole(piece), t)
-        ends = np.zeros(piece.size), np.ones(piece.size)
-        search.ledger.parts.append(
-            Part(piece, positions, np.tile(weights[:, None] / 2, width), *ends)
-        )
+        search.ledger.nodes.append(partial(_few_nodes, search, piece))
+
+
+def _few_nodes(search: Search, piece: Index) -> Part:
+    nodes, (weights, _) = kronrod_table(_FEW)
+    width = (1, piece.size)
+    jobs = search.whole(piece)
+    positions, _ = identity(jobs, np.tile((1 + nodes[:, None]) / 2, width))
+    weights = np.tile(weights[:, None] / 2, width)
+    return Part(piece, positions, weights, jobs.low, jobs.high)
 
 
 def _both_ends(search: Search, jobs: Jobs, n: int) -> list[Jobs]:

@@ -1,4 +1,7 @@
-"""Where to integrate: intervals of the real line, finite or not."""
+"""Where to integrate: intervals of the real line, finite or not.
+
+Domains in more dimensions are in :mod:`torch_mlcalc.quadrature.cubature`.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,23 @@ class Extent(NamedTuple):
     scale: Limit = 1.0
 
 
-class Domain(ABC):
-    """A set to integrate over; :class:`Interval` is the one most code needs."""
+def of_numbers(extent: Extent) -> bool:
+    """Whether nothing of an extent is a tensor."""
+    lower, upper, loc, scale = extent
+    return not (
+        isinstance(lower, Tensor)
+        or isinstance(upper, Tensor)
+        or isinstance(loc, Tensor)
+        or isinstance(scale, Tensor)
+    )
+
+
+class Domain(ABC):  # noqa: B024
+    """A set to integrate over: an :class:`Interval`, a :class:`Box` and so on."""
+
+
+class Line(Domain):
+    """A part of the real line; :class:`Interval` is the one most code needs."""
 
     @property
     @abstractmethod
@@ -34,7 +52,7 @@ class Domain(ABC):
 
 @final
 @dataclass(frozen=True, eq=False)
-class Interval(Domain):
+class Interval(Line):
     r"""The interval from ``lower`` to ``upper``.
 
     .. math:: \int_a^b f(x)\,dx = -\int_b^a f(x)\,dx, \qquad \int_a^a f(x)\,dx = 0
@@ -76,7 +94,7 @@ class Interval(Domain):
 
 @final
 @dataclass(frozen=True, eq=False)
-class RealLine(Domain):
+class RealLine(Line):
     r"""The whole real line, with reference nodes ``z`` placed at ``loc + scale * z``.
 
     Args:
@@ -113,7 +131,7 @@ class RealLine(Domain):
 
 @final
 @dataclass(frozen=True, eq=False)
-class HalfLine(Domain):
+class HalfLine(Line):
     r"""The half line :math:`[\text{start}, \infty)`, nodes at ``start + scale * z``.
 
     Args:
@@ -258,7 +276,9 @@ def check_positive(name: str, value: Limit) -> None:
         raise ValueError(f"{name} is {value}; it must be positive.")
 
 
-def check_agree(name: str, one: Tensor, other_name: str, other: Tensor) -> None:
+def check_agree(
+    name: str, one: Tensor, other_name: str, other: Tensor, *, shapes: bool = True
+) -> None:
     """Refuse two tensor limits that torch would silently promote or fail on."""
     if one.device != other.device:
         raise ValueError(
@@ -271,6 +291,8 @@ def check_agree(name: str, one: Tensor, other_name: str, other: Tensor) -> None:
             f"{name} is {one.dtype}, {other_name} is {other.dtype}; convert one, "
             f"for example {name}.to({other.dtype})."
         )
+    if not shapes:
+        return
     try:
         torch.broadcast_shapes(one.shape, other.shape)  # type: ignore[no-untyped-call]
     except RuntimeError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -12,11 +13,11 @@ import torch
 
 from torch_mlcalc.quadrature.estimate import Status
 from torch_mlcalc.quadrature.gauss_kronrod import judge
-from torch_mlcalc.quadrature.ledger import Amount, Ledger, unlogged
+from torch_mlcalc.quadrature.ledger import Amount, Ledger, factor_between, unlogged
 from torch_mlcalc.quadrature.pieces import Index, Part
 from torch_mlcalc.quadrature.placement import FINITE
 from torch_mlcalc.quadrature.rules import Array, Rule, check_count
-from torch_mlcalc.quadrature.search import Sample, Search
+from torch_mlcalc.quadrature.search import Mask, Sample, Search
 from torch_mlcalc.quadrature.variables import Jobs, double_exponential
 
 #: Step of level 0; every level halves it and keeps all nodes so far.
@@ -25,6 +26,9 @@ FIRST_STEP = 0.5
 #: Between two levels the number of right digits doubles for an integrand analytic near
 #: the interval. A level that shrinks the change less than this is not of that kind.
 LINEAR = 0.1
+
+#: Halvings before a job may be given up.
+EARLIEST = 3
 
 #: Last term over largest term at which the sum shows no sign of ending: 1/x has 1.
 FLAT = 0.1
@@ -69,8 +73,6 @@ class DoubleExponential(Rule):
 #: its distance from the end is known to less than three digits.
 GUARD = 1024.0
 
-Mask = npt.NDArray[Any]
-
 
 class Leftover(NamedTuple):
     """Jobs that did not converge, and the range of ``t`` that matters to them."""
@@ -83,62 +85,47 @@ class Leftover(NamedTuple):
 
     def take(self, index: Mask) -> Leftover:
         """Some of the jobs."""
-        return Leftover(self.jobs.take(index), *(column[index] for column in self[1:]))
+        return Leftover(self.jobs.take(index), *[column[index] for column in self[1:]])
 
 
-@dataclass
-class Levels:
-    """All nodes so far of some jobs.
+class Levels(NamedTuple):
+    """All nodes so far of some jobs, ascending.
 
     Attributes:
         jobs: The jobs.
-        t: Nodes in the order of evaluation, ``(n,)``.
-        sample: The integrand there, ``(n, jobs, events)``.
+        t: Nodes, ``(n,)``.
+        values: The integrand there, in the variable, ``(n, jobs, events)``; 0 (or minus
+            infinity) where it could not be used.
+        usable: Where it could be used, ``(n, jobs)``.
+        flawed: Jobs whose integrand was not finite at a node that matters.
         low: Where the terms of each job begin to matter, ``(jobs,)``.
         high: Where they end to.
         value: Sum of the level before, ``(jobs, events)``.
         change: Change between the two levels before.
-        log_unit: What both are relative to.
+        log_unit: What both are relative to, in the log form.
         slow: Whether the level before gained little.
-        weights: Weights of the nodes so far, ``(n, jobs)``.
     """
 
     jobs: Jobs
     t: Array
-    sample: Sample
+    values: npt.NDArray[Any]
+    usable: Mask
+    flawed: Mask
     low: Array
     high: Array
     value: npt.NDArray[Any]
     change: Array
-    log_unit: Array
+    log_unit: Array | None
     slow: Mask
-    weights: Array
 
     def take(self, index: Mask) -> Levels:
         """Some of the jobs."""
         return Levels(
             self.jobs.take(index),
             self.t,
-            Sample(*(column[:, index] for column in self.sample)),
-            self.low[index],
-            self.high[index],
-            self.value[index],
-            self.change[index],
-            self.log_unit[index],
-            self.slow[index],
-            self.weights[:, index],
-        )
-
-    def matters(self) -> Mask:
-        """Which nodes lie in the range of each job."""
-        t = self.t[:, None]
-        return (t >= self.low) & (t <= self.high)
-
-    def extend(self, t: Array, sample: Sample) -> None:
-        """Add the nodes of a new level."""
-        self.t = np.concatenate([self.t, t])
-        self.sample = Sample(
-            *(np.concatenate(pair) for pair in zip(self.sample, sample, strict=True))
+            self.values[:, index],
+            self.usable[:, index],
+            *(None if c is None else c[index] for c in self[4:]),  # type: ignore[arg-type]
         )
 
 
@@ -164,154 +151,264 @@ def refine(
         The jobs that are left.
     """
     ledger, left = search.ledger, []
-    levels = _first_level(search, jobs)
-    for level in range(1, max_level + 1):
+    levels, level = _first_level(search, jobs), 0
+    while level < max_level:
+        # The first two halvings go together: no error is believed before the second.
+        halvings = 1 if level else min(2, max_level)
+        level += halvings
         step = FIRST_STEP / 2**level
-        _add_level(search, levels, step)
+        levels = _add_level(search, levels, step, 2**halvings)
         owner = search.elements(levels.jobs)
-        amount, tail, endless, slow = _measure(ledger, levels, step)
-        unseen = (amount.absolute == 0).all(1)
+        levels, amount, ends = _measure(search, levels, step)
         total = ledger.with_open(owner, amount)
-        flawed = (levels.matters() & ~levels.sample.finite).any(0)
-        done = ~judge(ledger, owner, amount, total, flawed)
         # A range on which nothing is seen may be empty; a whole line hardly is.
-        unseen &= levels.jobs.kind != FINITE
-        done &= ~unseen
+        unseen = (amount.absolute == 0).all(1) & (levels.jobs.kind != FINITE)
+        done = ~judge(ledger, owner, amount, total, levels.flawed) & ~unseen
+        if done.all():
+            _settle(search, owner, levels, amount, ends, step)
+            break
         spent = ledger.n_evals[owner] + 2 * levels.t.size > ledger.max_evals
         last = spent | (level == max_level)
-        # What lies beyond the range of the dtype no other rule would find either.
-        cut = (
-            _in_total(tail, amount, total, owner) > ledger.allowed(total)[owner]
-        ).any(1)
-        tired = (endless | cut | (slow & (not patient) & ~unseen)) & (level >= 3)
-        stop = ~done & (last | tired)
-        ends = done | (stop & (patient | endless | cut | unseen | spent))
-        ledger.blame(owner[stop & endless], Status.SUSPECTED_DIVERGENT)
-        ledger.blame(owner[stop & flawed & (patient | spent)], Status.NON_FINITE)
-        ledger.unseen[owner[stop & unseen]] = True
-        if ends.any():
-            ledger.add(owner[ends], amount.take(ends))
-            _book(ledger, levels.take(ends))
-        if (stop & ~ends).any():
-            left.append(_leftover(ledger, levels.take(stop & ~ends), step))
-        levels = levels.take(~stop & ~done)
-        if not levels.jobs.piece.size:
+        leave = done
+        if level >= EARLIEST or last.any():
+            tired, final = _outlook(ledger, owner, levels, amount, total, ends)
+            tired = final if patient else final | (tired & ~unseen)
+            stop = ~done & (last | (tired & (level >= EARLIEST)))
+            leave = done | (stop & (patient | final | unseen | spent))
+            ledger.blame(owner[stop & ends.endless], Status.SUSPECTED_DIVERGENT)
+            flawed = stop & levels.flawed & (patient | spent)
+            ledger.blame(owner[flawed], Status.NON_FINITE)
+            ledger.unseen[owner[stop & unseen]] = True
+            if (stop & ~leave).any():
+                left.append(_leftover(ledger, levels.take(stop & ~leave), step))
+            done = done | stop
+        if leave.any():
+            settled = (owner[leave], levels.take(leave), amount.take(leave))
+            _settle(search, *settled, ends.take(leave), step)
+        if done.all():
             break
+        if done.any():
+            levels = levels.take(~done)
     return left
+
+
+def _outlook(
+    ledger: Ledger,
+    owner: Index,
+    levels: Levels,
+    amount: Amount,
+    total: Amount,
+    ends: Ends,
+) -> tuple[Mask, Mask]:
+    """Which jobs converge slowly, and which no other rule would do better either."""
+    unit = None if total.log_unit is None else total.log_unit[owner]
+    beyond = ends.doubt * factor_between(amount.log_unit, unit)
+    # What lies beyond the range of the dtype no other rule would find.
+    cut = np.logical_or.reduce(beyond > ledger.allowed(total)[owner], 1)
+    return np.logical_or.reduce(levels.slow, 1), ends.endless | cut
 
 
 def _first_level(search: Search, jobs: Jobs) -> Levels:
     """Level 0 over all of the reachable range, which it then narrows."""
-    edge = reach(search.evaluate.integrand.dtype)
+    edge, count = reach(search.evaluate.integrand.dtype), jobs.piece.size
     t = np.arange(-edge, edge + FIRST_STEP / 2, FIRST_STEP)
-    sample = search.sample(
-        jobs, np.tile(t[:, None], (1, jobs.piece.size)), double_exponential, guard=GUARD
-    )
+    sample = search.sample(jobs, t[:, None], double_exponential, guard=GUARD)
+    search.ledger.count(search.elements(jobs), t.size)
     values, log_unit = unlogged(sample.values, log=search.ledger.log)
     value = FIRST_STEP * values.sum(0)
-    change = np.full(log_unit.shape, np.inf)
+    change = np.full(value.shape, np.inf)
     size = np.abs(values).max(-1, initial=0.0)
-    # Terms that far below the sum decay double-exponentially further out.
-    cut = max(search.ledger.epsilon, 1e-4 * search.ledger.tolerance.rtol)
-    seen = size > cut * size.sum(0)
+    seen = size > _negligible(search.ledger) * size.sum(0)
     nothing = ~seen.any(0)
     first = np.where(nothing, 0, seen.argmax(0))
     last = np.where(nothing, t.size - 1, t.size - 1 - seen[::-1].argmax(0))
-    usable = sample.inside & sample.finite
-    column = np.arange(jobs.piece.size)
+    usable, finite = _usable(sample, (t.size, count))
+    column = np.arange(count)
     before, after = np.maximum(first - 1, 0), np.minimum(last + 1, t.size - 1)
     first = np.where(usable[before, column], before, first)
     last = np.where(usable[after, column], after, last)
-    slow = np.zeros(log_unit.shape, bool)
-    weights = np.full(usable.shape, FIRST_STEP)
+    low, high = t[first], t[last]
+    flawed = np.logical_or.reduce(~finite & _between(t, low, high))
+    slow = np.zeros(value.shape, bool)
     return Levels(
-        jobs, t, sample, t[first], t[last], value, change, log_unit, slow, weights
+        jobs,
+        t,
+        sample.values,
+        usable,
+        flawed,
+        low,
+        high,
+        value,
+        change,
+        log_unit,
+        slow,
     )
 
 
-def _add_level(search: Search, levels: Levels, step: float) -> None:
-    low, high = levels.low.min(), levels.high.max()
-    first = math.ceil((low / step - 1) / 2)
-    last = math.floor((high / step - 1) / 2)
-    t = (2 * np.arange(first, last + 1) + 1) * step
-    grid = np.tile(t[:, None], (1, levels.jobs.piece.size))
-    levels.extend(t, search.sample(levels.jobs, grid, double_exponential, guard=GUARD))
+def _negligible(ledger: Ledger) -> float:
+    """Part of the sum below which terms decay double-exponentially further out."""
+    rtol, _, slope = ledger.tolerance
+    return max(ledger.epsilon, 1e-4 * min(rtol, rtol if slope is None else slope))
+
+
+def _usable(sample: Sample, shape: tuple[int, ...]) -> tuple[Mask, Mask]:
+    """Which nodes can be used, and at which the integrand was finite."""
+    finite = np.ones(shape, bool) if sample.finite is None else sample.finite
+    return finite if sample.inside is None else finite & sample.inside, finite
+
+
+def _between(t: Array, low: Array, high: Array) -> Mask:
+    """Which nodes lie in the range of each job."""
+    t = t[:, None]
+    return (t >= low) & (t <= high)
+
+
+def _add_level(search: Search, levels: Levels, step: float, ratio: int) -> Levels:
+    """The levels with the nodes that dividing their distance to ``step`` adds."""
+    first = math.ceil(levels.low.min() / step)
+    last = math.floor(levels.high.max() / step)
+    index = np.arange(first, last + 1)
+    t = index[index % ratio != 0] * step
+    jobs = levels.jobs
+    sample = search.sample(jobs, t[:, None], double_exponential, guard=GUARD)
+    search.ledger.count(search.elements(jobs), t.size)
+    usable, finite = _usable(sample, (t.size, jobs.piece.size))
+    flawed = levels.flawed
+    if sample.finite is not None:
+        outside = ~_between(t, levels.low, levels.high)
+        flawed = flawed | ~np.logical_and.reduce(finite | outside)
+    joint = np.concatenate([levels.t, t])
+    order = np.argsort(joint)
+    levels = levels._replace(
+        t=joint[order],
+        values=np.concatenate([levels.values, sample.values])[order],
+        usable=np.concatenate([levels.usable, usable])[order],
+        flawed=flawed,
+    )
+    return _halfway(search.ledger, levels, 2 * step) if ratio > 2 else levels
+
+
+def _halfway(ledger: Ledger, levels: Levels, step: float) -> Levels:
+    """Note the sum of a level whose nodes came together with those of the next."""
+    nothing = -np.inf if ledger.log else 0.0
+    used = levels.usable & _between(levels.t, levels.low, levels.high)
+    used &= (np.round(levels.t / step) * step == levels.t)[:, None]
+    values = np.where(used[..., None], levels.values, nothing)
+    values, log_unit = unlogged(values, log=ledger.log)
+    value = step * values.sum(0)
+    before = levels.value * factor_between(levels.log_unit, log_unit)
+    change = np.abs(value - before)
+    return levels._replace(value=value, change=change, log_unit=log_unit)
+
+
+class Ends(NamedTuple):
+    """What is known of the sums beyond their outermost nodes.
+
+    Attributes:
+        used: Which nodes are in the sum, ``(n, jobs)``.
+        outermost: The first and last of them, ``(2, jobs)``.
+        rest: Weight of what they also stand for, in steps, ``(2, jobs)``.
+        doubt: Error from there, ``(jobs, events)``, in the unit of the amounts.
+        endless: Whether the terms show no sign of ending, ``(jobs,)``.
+    """
+
+    used: Mask
+    outermost: Index
+    rest: Array
+    doubt: Array
+    endless: Mask
+
+    def take(self, job: Mask) -> Ends:
+        """Those of some jobs."""
+        return Ends(
+            self.used[:, job],
+            self.outermost[:, job],
+            self.rest[:, job],
+            self.doubt[job],
+            self.endless[job],
+        )
 
 
 def _measure(
-    ledger: Ledger, levels: Levels, step: float
-) -> tuple[Amount, Array, Mask, Mask]:
-    """Sum of each job, what is beyond its range, whether it is endless, or slow."""
+    search: Search, levels: Levels, step: float
+) -> tuple[Levels, Amount, Ends]:
+    """Sum of each job with its error, noted in the levels, and how it ends."""
+    ledger = search.ledger
     nothing = -np.inf if ledger.log else 0.0
-    used = np.where(levels.matters()[..., None], levels.sample.values, nothing)
-    values, log_unit = unlogged(used, log=ledger.log)
-    weights, tail, endless = _weigh(levels, values, step)
-    value = (weights[..., None] * values).sum(0)
-    absolute = (weights[..., None] * np.abs(values)).sum(0)
-    with np.errstate(invalid="ignore"):
-        factor = np.exp(levels.log_unit - log_unit)
-    factor = np.where(np.isneginf(levels.log_unit), 0, factor)
+    used = levels.usable & _between(levels.t, levels.low, levels.high)
+    values = np.where(used[..., None], levels.values, nothing)
+    values, log_unit = unlogged(values, log=ledger.log)
+    size = np.abs(values)
+    ends = _ends(levels.t, used, size, step, _negligible(ledger))
+    value, absolute = (_sum(terms, ends, step) for terms in (values, size))
+    factor = factor_between(levels.log_unit, log_unit)
     change = np.abs(value - levels.value * factor)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        before = np.where(np.isinf(levels.change), np.inf, levels.change * factor)
-        relative = np.where(absolute > 0, change / absolute, 0)
+    before = np.where(np.isinf(levels.change), np.inf, levels.change * factor)
     # Where halving squares the relative error, a change of e^2 after one of e leaves an
     # error of e^4; e^3 is believed, by either change, as one may be small by chance.
     slow = (change > LINEAR * before) & (change > ledger.epsilon * absolute)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        earlier = np.where(absolute > 0, before / absolute, 0)
+    some = absolute > 0
+    relative = np.where(some, change / absolute, 0)
+    earlier = np.where(some, before / absolute, 0)
     gained = absolute * np.maximum(relative**1.5, np.minimum(earlier, 1) ** 3)
     # Not before a step of 1/16: exp(-|x|) passes at 1/8 and is then wrong by 2e-4.
     # Nor after a level that gained nothing: a kink can pass one by chance.
     plain = slow | levels.slow | (step > FIRST_STEP / 8)
     error = np.where(plain, change, np.minimum(gained, change))
-    amount = Amount(value, error + tail, absolute, log_unit)
-    amount.error = np.maximum(amount.error, ledger.rounding(amount))
-    levels.value, levels.change, levels.log_unit = value, change, log_unit
-    levels.slow, levels.weights = slow, weights
-    return amount, tail, np.any(endless, axis=1), np.any(slow, axis=1)
+    levels = levels._replace(value=value, change=change, log_unit=log_unit, slow=slow)
+    columns = np.stack([value, error + ends.doubt, absolute])
+    unit = search.unit(levels.jobs)[:, None]
+    if log_unit is None:
+        columns *= unit
+        columns[1:] = np.abs(columns[1:])
+        ends = ends._replace(doubt=ends.doubt * np.abs(unit))
+    else:
+        log_unit = log_unit + unit
+    amount = Amount(columns, log_unit)
+    np.maximum(amount.error, ledger.rounding(amount), out=amount.error)
+    return levels, amount, ends
 
 
-def _in_total(size: Array, amount: Amount, total: Amount, owner: Index) -> Array:
-    """A size in the unit of an amount, in that of the total of its integral."""
-    with np.errstate(invalid="ignore"):
-        factor = np.exp(amount.log_unit - total.log_unit[owner])
-    return np.where(np.isneginf(amount.log_unit), 0, size * factor)
+def _sum(terms: npt.NDArray[Any], ends: Ends, step: float) -> npt.NDArray[Any]:
+    outermost = terms[ends.outermost, np.arange(terms.shape[1])]
+    return step * (terms.sum(0) + (ends.rest[..., None] * outermost).sum(0))
 
 
-def _weigh(
-    levels: Levels, values: npt.NDArray[Any], step: float
-) -> tuple[Array, Array, Mask]:
-    """Weights of the nodes, the error of their ends, and whether there is no end.
+def _ends(t: Array, used: Mask, size: Array, step: float, cut: float) -> Ends:
+    """What lies beyond the outermost nodes.
 
     Where rounding or the range of the dtype cuts the sum off, the outermost node also
     stands for the nodes beyond, as if the integrand were a power of the distance there.
 
+    Args:
+        t: Nodes, ascending, ``(n,)``.
+        used: Which are in the sum, ``(n, jobs)``.
+        size: Absolute terms, ``(n, jobs, events)``.
+        step: Distance of the nodes.
+        cut: Part of the sum at which a term is negligible.
+
     Returns:
-        Weights ``(n, jobs)``, error and flag ``(jobs, events)``.
+        The ends of the sums.
     """
-    order = np.argsort(levels.t)
-    usable = (levels.matters() & levels.sample.inside & levels.sample.finite)[order]
-    t, size = np.abs(levels.t[order]), np.abs(values[order])
-    weights = step * usable
-    tail: Array = np.zeros(size.shape[1:])
-    endless: Mask = np.zeros(size.shape[1:], bool)
-    largest, column = size.max(0), np.arange(size.shape[1])
-    for direction in (slice(None), slice(None, None, -1)):
-        mask, terms = usable[direction], size[direction].max(-1, initial=0.0)
-        end = mask.argmax(0)
-        nodes = np.minimum(end + np.arange(3)[:, None], len(mask) - 1)
-        rest, doubt = _beyond(t[direction][nodes], terms[nodes, column], step)
-        last = size[direction][end, column]
-        tail += step * doubt[:, None] * last
-        endless |= (last > FLAT * largest) & (largest > 0)
-        weights[direction][end, column] += step * rest * mask[end, column]
-    unsorted = np.empty_like(weights)
-    unsorted[order] = weights
-    return unsorted, tail, endless
+    count, jobs = used.shape
+    column = np.arange(jobs)
+    first = used.argmax(0)
+    last = count - 1 - used[::-1].argmax(0)
+    index = np.stack([first, last])
+    # The three outermost nodes at either end, outermost first: (3, 2, jobs).
+    inward = np.arange(3)[:, None, None] * np.array([1, -1])[:, None]
+    three = np.clip(index + inward, 0, count - 1)
+    largest = size.max(-1) if size.shape[-1] != 1 else size[..., 0]
+    terms = largest[three, column]
+    matter = terms[0] > cut * largest.sum(0)
+    rest, doubt = _beyond(np.abs(t[three]), terms, matter, step)
+    outermost = size[index, column]
+    endless = ((outermost > FLAT * size.max(0)) & (outermost > 0)).any((0, 2))
+    doubt = step * (doubt[..., None] * outermost).sum(0)
+    return Ends(used, index, rest * used[index, column], doubt, endless)
 
 
-def _beyond(t: Array, terms: Array, step: float) -> tuple[Array, Array]:
+def _beyond(t: Array, terms: Array, matter: Mask, step: float) -> tuple[Array, Array]:
     r"""Sum of the terms beyond the outermost, in units of it, and its uncertainty.
 
     If the integrand is a power of the distance from the end, its terms are
@@ -319,55 +416,69 @@ def _beyond(t: Array, terms: Array, step: float) -> tuple[Array, Array]:
     give another one.
 
     Args:
-        t: Absolute values of the three outermost nodes, ``(3, jobs)``.
-        terms: Terms there, ``(3, jobs)``.
+        t: Absolute values of the three outermost nodes, ``(3, 2, jobs)``.
+        terms: Terms there, ``(3, 2, jobs)``.
+        matter: Where they are worth it, ``(2, jobs)``; else they count as doubt.
         step: Distance to the nodes that are missing.
 
     Returns:
-        Both ``(jobs,)``.
+        Both ``(2, jobs)``.
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.log(terms) - np.log(np.cosh(t))
-        rates = (logs[:-1] - logs[1:]) / (np.sinh(t[:-1]) - np.sinh(t[1:]))
-    missing = t[0] + step * np.arange(1, 1 + math.ceil(3 / step))[:, None]
-    growth = np.cosh(missing) / np.cosh(t[0])
-    rise = np.sinh(missing) - np.sinh(t[0])
+    rest, doubt = np.zeros(matter.shape), np.where(terms[0] > 0, 1 / step, 0.0)
+    if not matter.any():
+        return rest, doubt
+    grown, rise = np.cosh(t), np.sinh(t)
+    logs = np.log(terms / grown)
+    rates = (logs[:-1] - logs[1:]) / (rise[:-1] - rise[1:])
     # A term that is 0, or two alike as in a batch of one node, say nothing.
-    usable = np.isfinite(rates).all(0) & (rates < 0).all(0)
-    rates = np.where(usable, rates, -np.inf)
-    with np.errstate(invalid="ignore", over="ignore"):
-        first, second = ((growth * np.exp(rate * rise)).sum(0) for rate in rates)
-    flat = ~usable & (terms[0] > 0)
-    # Two estimates of the rate differ by what the integrand is not a power; 5e-5 more
-    # is for the rounding of the points: on the test problems, at most 4e-5.
-    doubt = np.abs(first - second) + 5e-5 * first
-    return np.where(usable, first, 0), np.where(flat, 1 / step, doubt)
+    usable = matter & np.isfinite(rates).all(0) & (rates < 0).all(0)
+    if usable.any():
+        away = step * np.arange(1, 1 + math.ceil(3 / step))[:, None]
+        missing = t[0, usable] + away
+        growth = np.cosh(missing) / grown[0, usable]
+        rise = np.sinh(missing) - rise[0, usable]
+        one, other = rates[:, usable]
+        sums = (growth * np.exp(one * rise)).sum(0)
+        # Two estimates of the rate differ by what the integrand is not a power; 5e-5
+        # more is for the rounding of the points: on the test problems, at most 4e-5.
+        differ = np.abs(sums - (growth * np.exp(other * rise)).sum(0))
+        rest[usable], doubt[usable] = sums, differ + 5e-5 * sums
+    return rest, doubt
 
 
-def _book(ledger: Ledger, levels: Levels) -> None:
-    """Write the nodes of finished jobs down for the plan."""
-    used = levels.matters() & levels.sample.inside & levels.sample.finite
-    some = used.any(1)
-    used, t = used[some], levels.t[some]
-    if not t.size:
-        used, t = np.zeros((1, used.shape[1]), bool), np.zeros(1)
-    grid = np.tile(t[:, None], (1, used.shape[1]))
+def _settle(
+    search: Search,
+    owner: Index,
+    levels: Levels,
+    amount: Amount,
+    ends: Ends,
+    step: float,
+) -> None:
+    """Add jobs to the totals for good."""
+    search.ledger.add(owner, amount)
+    search.ledger.nodes.append(partial(_nodes, levels.jobs, levels.t, ends, step))
+
+
+def _nodes(jobs: Jobs, t: Array, ends: Ends, step: float) -> Part:
+    """Nodes of finished jobs, for the plan."""
+    used, column = ends.used, np.arange(jobs.piece.size)
+    weights = np.where(used, step, 0.0)
+    for index, rest in zip(ends.outermost, ends.rest, strict=True):
+        weights[index, column] += step * rest
+    some = np.logical_or.reduce(used, 1)
+    if not some.any():
+        some[0] = True
+    used, weights, t = used[some], weights[some], t[some]
     # Nodes that another job needs and this one does not: repeat one that it does.
-    own = t[used.argmax(0)]
-    grid = np.where(used, grid, own)
-    positions, slope = double_exponential(levels.jobs, grid)
-    weights = levels.weights[some] if t.size > 1 or some.any() else np.zeros_like(grid)
-    weights = np.where(used, weights * slope, 0)
-    jobs = levels.jobs
-    ledger.parts.append(Part(jobs.piece, positions, weights, jobs.low, jobs.high))
+    grid = np.where(used, t[:, None], np.where(used.any(0), t[used.argmax(0)], 0.0))
+    positions, slope = double_exponential(jobs, grid)
+    return Part(jobs.piece, positions, weights * slope, jobs.low, jobs.high)
 
 
 def _leftover(ledger: Ledger, levels: Levels, step: float) -> Leftover:
-    size = np.where(
-        levels.matters()[..., None],
-        levels.sample.values if ledger.log else np.abs(levels.sample.values),
-        -np.inf,
-    ).max(-1)
+    used = levels.usable & _between(levels.t, levels.low, levels.high)
+    size = levels.values if ledger.log else np.abs(levels.values)
+    size = np.where(used[..., None], size, -np.inf).max(-1)
     peak = levels.t[size.argmax(0)]
     count = levels.low.size
     return Leftover(levels.jobs, levels.low, levels.high, peak, np.full(count, step))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -53,17 +52,23 @@ class Estimate(NamedTuple):
     plan: Rule
 
 
-@dataclass(frozen=True)
-class Tolerance:
+class Tolerance(NamedTuple):
     """Converged: ``error <= max(atol, rtol * |value|)``, or limited by rounding."""
 
     rtol: float
     atol: float
+    #: That of every other component, a slope; None where there are none.
+    grad_rtol: float | None = None
 
     @staticmethod
-    def of(rtol: float | None, atol: float | None, dtype: torch.dtype) -> Tolerance:
+    def of(
+        rtol: float | None,
+        atol: float | None,
+        dtype: torch.dtype,
+        grad_rtol: float | None = None,
+    ) -> Tolerance:
         """Settle what the caller left out: the square root of the dtype's epsilon."""
-        for name, value in (("rtol", rtol), ("atol", atol)):
+        for name, value in (("rtol", rtol), ("atol", atol), ("grad_rtol", grad_rtol)):
             if value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -76,7 +81,7 @@ class Tolerance:
                 )
         if rtol is None:
             rtol = math.sqrt(torch.finfo(dtype).eps) if not atol else 0.0
-        return Tolerance(float(rtol), float(atol or 0.0))
+        return Tolerance(float(rtol), float(atol or 0.0), grad_rtol)
 
 
 _ADVICE = {

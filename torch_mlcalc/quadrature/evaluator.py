@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from torch_mlcalc.quadrature.contract import block_size
-from torch_mlcalc.quadrature.host import frozen, read, transforming, write
-from torch_mlcalc.quadrature.integrand import Integrand
+from torch_mlcalc.quadrature.host import read, transforming, write
+from torch_mlcalc.quadrature.integrand import Callee
 from torch_mlcalc.quadrature.pieces import Index
 from torch_mlcalc.quadrature.rules import Array
 
@@ -22,9 +22,11 @@ Values = npt.NDArray[Any]
 class Evaluator:
     """Calls the integrand at host points for any subset of the integrals.
 
+    The caller has frozen gradients for the whole of the search.
+
     With batched args (and outside torch.func) only the rows asked for are evaluated.
     Without, the integrand may close over batched tensors, so it always gets the whole
-    batch.
+    batch. Points in several dimensions have their coordinates behind, ``(k, m, d)``.
 
     Attributes:
         elements: Number of integrals, the mapped dimensions of vmap included.
@@ -36,11 +38,13 @@ class Evaluator:
 
     def __init__(
         self,
-        integrand: Integrand,
+        integrand: Callee,
         lead: tuple[int, ...],
         mark: Tensor | None,
         home: Array,
         memory: int | None,
+        *,
+        grad: bool,
     ) -> None:
         """Take what one search needs; nothing is evaluated yet.
 
@@ -50,13 +54,16 @@ class Evaluator:
             mark: A tensor mapped over these dimensions, or None without them.
             home: A point inside each domain, for elements nobody asked for.
             memory: Bytes that one call may use.
+            grad: Whether the caller records gradients; the search itself does not.
         """
         self.integrand = integrand
         self.lead = lead
         self.mark = mark
         self.home = home
         self.memory = memory
-        self.elements = home.size
+        self.grad = grad
+        self.elements = home.shape[0]
+        self.tail = home.shape[1:]
         self.event_shape: tuple[int, ...] = ()
         self.dtype = integrand.dtype
         self.requires_grad = False
@@ -70,28 +77,38 @@ class Evaluator:
 
     def __call__(self, element: Index, points: Array) -> Values:
         """Values ``(k, m, events)`` at points ``(k, m)`` of elements ``(m,)``."""
-        k, m = points.shape
-        if self.gathers:
-            blocks = [self._rows(element[i], points[:, i]) for i in self._blocks(m, k)]
-        elif self.elements == 1:
-            blocks = [
-                self._call(points[:, i].reshape(-1, 1)).reshape(k, -1, self._events)
-                for i in self._blocks(m, k)
-            ]
-        else:
+        k, m = points.shape[:2]
+        if self.elements > 1 and not self.gathers:
             return self._whole_batch(element, points)
-        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
+        blocks = self.blocks(m, k)
+        if len(blocks) == 1:
+            return self._columns(element, points)
+        return np.concatenate(
+            [self._columns(element[i], points[:, i]) for i in blocks], axis=1
+        )
+
+    def blocks(self, columns: int, nodes: int) -> list[slice]:
+        """Which columns, of so many nodes each, are evaluated together."""
+        size = columns
+        if self.elements == 1 or self.gathers:
+            each = nodes * self._bytes
+            size = block_size(columns, each, self.memory)
+        return [slice(i, i + size) for i in range(0, columns, max(size, 1))]
+
+    @property
+    def _bytes(self) -> int:
+        """Size of one point."""
+        return self.integrand.dtype.itemsize * math.prod(self.tail)
 
     @property
     def _events(self) -> int:
         return math.prod(self.event_shape)
 
-    def _blocks(self, count: int, nodes: int) -> list[slice]:
-        size = block_size(count, nodes * self.integrand.dtype.itemsize, self.memory)
-        return [slice(i, i + size) for i in range(0, count, size)]
-
-    def _rows(self, element: Index, points: Array) -> Values:
-        m = element.size
+    def _columns(self, element: Index, points: Array) -> Values:
+        k, m = points.shape[:2]
+        if not self.gathers:
+            values = self._call(points.reshape(-1, 1, *self.tail))
+            return values.reshape(k, m, self._events)
         # One row more where the rows would pass for the whole batch: a closed-over
         # batched tensor then fails on its shape instead of meeting the wrong rows.
         if m == self.elements and not np.array_equal(element, np.arange(m)):
@@ -103,15 +120,17 @@ class Evaluator:
     def _whole_batch(self, element: Index, points: Array) -> Values:
         k = points.shape[0]
         slot, cells = slots(element, self.elements)
-        dense = np.empty((k, cells, self.elements))
+        dense = np.empty((k, cells, self.elements, *self.tail))
         dense[:] = self.home
-        dense[:, :, element] = points[:, None, :]
+        dense[:, :, element] = points[:, None]
         dense[:, slot, element] = points
+        size = block_size(cells, k * self.elements * self._bytes, self.memory)
+        shape = (-1, self.elements, *self.tail)
         values = [
-            self._call(dense[:, i].reshape(-1, self.elements)).reshape(
+            self._call(dense[:, i : i + size].reshape(shape)).reshape(
                 k, -1, self.elements, self._events
             )
-            for i in self._blocks(cells, k * self.elements)
+            for i in range(0, cells, size)
         ]
         return np.concatenate(values, axis=1)[:, slot, element]
 
@@ -119,21 +138,28 @@ class Evaluator:
         """Host points ``(n, columns)`` to host values ``(n, columns, events)``."""
         integrand, n = self.integrand, points.shape[0]
         if rows is None:
-            points = points.reshape(n, *self.lead, *integrand.batch_shape)
-            points = np.moveaxis(points, 0, len(self.lead))
-        # The first call is made in the caller's grad mode: it tells whether a gradient
-        # will be wanted at all, also of closed-over tensors.
-        grad = torch.is_grad_enabled() and self._fresh
-        with frozen(), torch.set_grad_enabled(grad):
-            tensor = write(points.copy(), self.mark, integrand.device)
-            values = integrand(tensor.to(integrand.dtype), rows)
+            shape = (n, *self.lead, *integrand.batch_shape, *self.tail)
+            points = points.reshape(shape)
+            if self.lead:
+                points = np.moveaxis(points, 0, len(self.lead))
+        tensor = write(points.copy(), self.mark, integrand.device)
+        if tensor.dtype != integrand.dtype:
+            tensor = tensor.to(integrand.dtype)
         if self._fresh:
-            self.event_shape = tuple(values.shape[tensor.ndim :])
+            # The first call tells whether a gradient will be wanted at all, also of
+            # closed-over tensors.
+            with torch.set_grad_enabled(self.grad):
+                values = integrand(tensor, rows)
+            self.event_shape = tuple(values.shape[tensor.ndim - len(self.tail) :])
             self.dtype, self.requires_grad = values.dtype, values.requires_grad
             self._fresh = False
+        else:
+            values = integrand(tensor, rows)
         array = read(values, self.mark)
-        array = np.moveaxis(array, len(self.lead), 0)
-        return array.reshape(n, points.size // n, self._events)
+        if self.lead:
+            array = np.moveaxis(array, len(self.lead), 0)
+        columns = points.size // (n * math.prod(self.tail))
+        return array.reshape(n, columns, self._events)
 
 
 def slots(element: Index, elements: int) -> tuple[Index, int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+import math
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch_mlcalc.quadrature.contract import (
     block_size,
     sum_blocks,
 )
+from torch_mlcalc.quadrature.domains import Extent, of_numbers
 from torch_mlcalc.quadrature.host import readable
 from torch_mlcalc.quadrature.integrand import Integrand, as_result
 from torch_mlcalc.quadrature.placement import (
@@ -24,6 +26,7 @@ from torch_mlcalc.quadrature.placement import (
     FINITE,
     WHOLE,
     Placement,
+    place,
     placed_table,
     unfold,
 )
@@ -49,13 +52,8 @@ def _cached_table(
     key = (family, settings, kind, dtype, device)
     if key not in _tables:
         rule = family(*settings)
-        if kind is not None:
-            arrays: tuple[Array, ...] = placed_table(rule, kind)
-        else:
-            arrays = _all_kinds(rule)
-        # Never an inference tensor, whatever mode the first caller was in.
-        with torch.inference_mode(False):
-            _tables[key] = _cast(arrays, dtype, device)
+        arrays = _all_kinds(rule) if kind is None else placed_table(rule, kind)
+        _tables[key] = _cast(arrays, dtype, device)
     return _tables[key]
 
 
@@ -75,14 +73,51 @@ def _all_kinds(rule: FixedRule) -> tuple[Array, ...]:
 
 
 def _cast(arrays: tuple[Array, ...], dtype: torch.dtype, device: torch.device) -> Table:
-    wide = accumulator(dtype)
-    positions, weights, log_weights = (
-        torch.tensor(a, dtype=wide, device=device) for a in arrays
-    )
-    return positions, weights, log_weights
+    # Never an inference tensor, whatever mode the first caller was in.
+    with torch.inference_mode(False):
+        return tuple(
+            torch.tensor(a, dtype=accumulator(dtype), device=device) for a in arrays
+        )
+
+
+@lru_cache(maxsize=256)
+def _placed_table(
+    rule: FixedRule, extent: Extent, dtype: torch.dtype, device: torch.device
+) -> Table | None:
+    """Points between two numbers with their weights; None if there is no length."""
+    kind, anchor, span, length = place(extent)
+    if length == 0:
+        return None
+    assert isinstance(kind, int)  # noqa: S101
+    positions, weights, log_weights = placed_table(rule, kind)
+    with np.errstate(invalid="ignore"):
+        logs = log_weights + np.log(length)  # nan if reversed: no log of the integral
+    return _cast((positions * span + anchor, weights * length, logs), dtype, device)
 
 
 def _block_table(
+    rule: FixedRule,
+    kind: int,
+    integrand: Integrand,
+    add: Sum,
+    start: int,
+    stop: int,
+) -> Table:
+    """Positions and weights of a part of a rule that is too long for a table."""
+    if rule.measure != "lebesgue":
+        arrays = tuple(a[start:stop] for a in placed_table(rule, kind))
+    else:
+        positions, weights = unfold(*rule.slice(start, stop), kind, rule)
+        # Made anew for each block, so only what the sum will use.
+        logs = np.log(weights) if isinstance(add, LogSum) else weights
+        arrays = positions, weights, logs
+    wide, device = accumulator(integrand.dtype), integrand.device
+    # Copied, as the arrays of a table that is kept are not for torch to write to.
+    copy = torch.tensor if rule.measure != "lebesgue" else torch.as_tensor
+    return tuple(copy(a, dtype=wide, device=device) for a in arrays)
+
+
+def _table(
     rule: FixedRule,
     placement: Placement,
     integrand: Integrand,
@@ -102,18 +137,12 @@ def _block_table(
             t[start:stop].index_select(1, kind.reshape(-1)).reshape(shape)
             for t in tables
         )
-    if rule.n <= _LONGEST_TABLE:
-        tables = _cached_table(type(rule), rule.settings, kind, dtype, device)
-        if start == 0 and stop == rule.n:
-            return tables
-        return tuple(t[start:stop] for t in tables)
-    if rule.measure != "lebesgue":
-        arrays = tuple(a[start:stop] for a in placed_table(rule, kind))
-        return _cast(arrays, dtype, device)
-    positions, weights = unfold(*rule.slice(start, stop), kind, rule)
-    # Each block of a long rule makes its table anew, so only what the sum will use.
-    logs = np.log(weights) if isinstance(add, LogSum) else weights
-    return _cast((positions, weights, logs), dtype, device)
+    if rule.n > _LONGEST_TABLE:
+        return _block_table(rule, kind, integrand, add, start, stop)
+    tables = _cached_table(type(rule), rule.settings, kind, dtype, device)
+    if start == 0 and stop == rule.n:
+        return tables
+    return tuple(t[start:stop] for t in tables)
 
 
 def _part(
@@ -124,55 +153,59 @@ def _part(
     start: int,
     stop: int,
 ) -> Tensor:
-    positions, weights, log_weights = _block_table(
+    positions, weights, log_weights = _table(
         rule, placement, integrand, add, start, stop
     )
-    points = place_points(positions, placement, integrand)
-    return add(weights, log_weights, integrand(points))
-
-
-def place_points(
-    positions: Tensor, placement: Placement, integrand: Integrand
-) -> Tensor:
-    """Points ``(n, *batch)`` in the dtype of the inputs, placed in at least float32."""
-    batch = integrand.batch_shape
-    if batch and positions.ndim == 1:
-        positions = positions.reshape(-1, *(1,) * len(batch))
-    elif batch:
-        missing = len(batch) + 1 - positions.ndim
-        positions = positions.reshape(-1, *(1,) * missing, *positions.shape[1:])
+    positions = _aligned(positions, integrand)
     points = positions * placement.span + placement.anchor
+    return add(weights, log_weights, integrand(_spread(points, integrand)))
+
+
+def _aligned(positions: Tensor, integrand: Integrand) -> Tensor:
+    """Positions ``(n, ...)`` with all the dimensions of ``(n, *batch)``."""
+    missing = len(integrand.batch_shape) + 1 - positions.ndim
+    if not missing:
+        return positions
+    return positions.reshape(-1, *(1,) * missing, *positions.shape[1:])
+
+
+def _spread(points: Tensor, integrand: Integrand) -> Tensor:
+    """Points ``(n, *batch)`` in the dtype of the inputs."""
+    batch = integrand.batch_shape
     if points.dtype != integrand.dtype:
         points = points.to(integrand.dtype)
-    if batch and points.shape[1:] != batch:
+    if points.shape[1:] != batch:
         points = points.expand(points.shape[0], *batch)
     return points
 
 
 def apply_fixed(
     rule: FixedRule,
-    placement: Placement,
+    extent: Extent,
     integrand: Integrand,
     add: Sum,
     memory: int | None,
 ) -> Tensor:
     """The integral, or its log, by a fixed rule."""
-    kind = placement.kind
+    n, dtype, batch = rule.n, integrand.dtype, integrand.batch_shape
+    whole = torch.compiler.is_compiling()
+    size = block_size(n, dtype.itemsize * math.prod(batch), memory, whole=whole)
+    if of_numbers(extent) and n <= min(size, _LONGEST_TABLE) and not whole:
+        # Nothing to place and nothing to scale: most of the time of a small integral.
+        placed = _placed_table(rule, extent, dtype, integrand.device)
+        if placed is not None:
+            points, weights, log_weights = placed
+            points = points.clone()  # an integrand may write to its points
+            if batch or points.dtype != dtype:
+                points = _spread(_aligned(points, integrand), integrand)
+            return as_result(add(weights, log_weights, integrand(points)), integrand)
+    placement = place(extent)
+    kind, _, _, length = placement
     if isinstance(kind, Tensor) and readable(kind):
         for each in set(kind.flatten().tolist()):
             placed_table(rule, each)  # says so if the rule does not fit
     part = partial(_part, rule, placement, integrand, add)
-    bytes_each = integrand.dtype.itemsize
-    for count in integrand.batch_shape:
-        bytes_each *= count
-    whole = torch.compiler.is_compiling()
-    size = block_size(rule.n, bytes_each, memory, whole=whole)
-    if size >= rule.n:
-        total = part(0, rule.n)
-    else:
-        total = sum_blocks(part, rule.n, size, add)
-    length = placement.length
+    total = part(0, n) if size >= n else sum_blocks(part, n, size, add, memory)
     if isinstance(length, Tensor):
-        length = length.expand(integrand.batch_shape)
-    total = add.scale(total, length)
-    return as_result(total, integrand)
+        length = length.expand(batch)
+    return as_result(add.scale(total, length), integrand)

@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, final
+from functools import partial
+from typing import NamedTuple, final
 
 import numpy as np
-import numpy.typing as npt
 
 from torch_mlcalc.quadrature.estimate import Status
 from torch_mlcalc.quadrature.kronrod import kronrod_table
-from torch_mlcalc.quadrature.ledger import Amount, Ledger, unlogged
+from torch_mlcalc.quadrature.ledger import (
+    Amount,
+    Ledger,
+    factor_between,
+    join,
+    sum_by,
+    unlogged,
+)
 from torch_mlcalc.quadrature.pieces import Index, Part
 from torch_mlcalc.quadrature.placement import BELOW
 from torch_mlcalc.quadrature.rules import Array, Rule, check_count
-from torch_mlcalc.quadrature.search import Search, Variable
+from torch_mlcalc.quadrature.search import Mask, Search, Variable
 from torch_mlcalc.quadrature.variables import Jobs, identity
 
-Mask = npt.NDArray[Any]
-
-#: A cell at an end of its piece converges slowly if halving it leaves more than this of
-#: its error, twice in a row. A square root leaves 0.35, a logarithm 0.5, x^-0.9 0.93;
-#: an analytic integrand, once resolved, less than 2^-20.
+#: A cell converges slowly if halving it leaves more than this of its error. A square
+#: root at an end leaves 0.35, a logarithm 0.5, x^-0.9 0.93; an analytic integrand, once
+#: resolved, less than 2^-20.
 SLOW = 0.05
+
+#: Times in a row that a cell may converge slowly: by then it holds a singularity, or a
+#: peak far narrower than it is.
+PATIENCE = 2
+
+#: Parts that such a cell is cut into. To close in on a point, cutting into 4 costs as
+#: many evaluations as cutting into 2 twice, in half as many levels.
+STUBBORN = 4
 
 #: Halving a cell around a pole leaves all of its error; x^-0.95 leaves 0.966.
 POLE = 0.98
@@ -75,36 +88,47 @@ class GaussKronrod(Rule):
             )
 
 
-@dataclass
-class Cells:
-    """Ranges of the variable of a job each, with their history."""
+class Cells(NamedTuple):
+    """Ranges of the variable of a job each, with their history.
+
+    Attributes:
+        job: Which job, ``(m,)``.
+        columns: Lower and upper end, the error of the cell that this is a part of, and
+            how many times in a row dividing helped too little; ``(4, m)``.
+    """
 
     job: Index
-    low: Array
-    high: Array
-    previous: Array  # error of the cell this is half of
-    slow: Index  # how many times in a row halving helped too little, at an end
+    columns: Array
 
-    def take(self, index: Mask) -> Cells:
+    def take(self, index: Mask | slice) -> Cells:
         """Some of the cells."""
-        return Cells(
-            self.job[index],
-            self.low[index],
-            self.high[index],
-            self.previous[index],
-            self.slow[index],
-        )
+        return Cells(self.job[index], self.columns[:, index])
 
 
 def new_cells(job: Index, low: Array, high: Array) -> Cells:
     """Cells without a history."""
-    return Cells(job, low, high, np.full(job.size, np.inf), np.zeros_like(job))
+    return _cells(job, low, high, np.inf, 0.0)
+
+
+def _cells(
+    job: Index, low: Array, high: Array, error: Array | float, slow: Array | float
+) -> Cells:
+    columns = np.empty((4, job.size))
+    columns[0], columns[1], columns[2], columns[3] = low, high, error, slow
+    return Cells(job, columns)
 
 
 def divided(cells: Cells, parts: int) -> Cells:
-    """Every cell cut into equal parts, without a history."""
-    edges = cells.low + np.linspace(0, 1, parts + 1)[:, None] * (cells.high - cells.low)
-    return new_cells(np.tile(cells.job, parts), edges[:-1].ravel(), edges[1:].ravel())
+    """Every cell cut into equal parts, which inherit its history."""
+    low, high, error, slow = cells.columns
+    edges = low + np.arange(parts + 1)[:, None] / parts * (high - low)
+    return _cells(
+        np.tile(cells.job, parts),
+        edges[:-1].ravel(),
+        edges[1:].ravel(),
+        np.tile(error, parts),
+        np.tile(slow, parts),
+    )
 
 
 def bisect(
@@ -133,61 +157,94 @@ def bisect(
     ledger, handed = search.ledger, []
     looks = list(LOOKS) if variable is identity else []
     while cells.job.size:
-        owner = search.elements(jobs.take(cells.job))
-        amount, broken, narrow = _measure(search, jobs, cells, variable, n)
+        own = jobs.take(cells.job)
+        owner = search.elements(own)
+        amount, broken = _measure(search, own, cells, variable, n)
+        ledger.count(owner, n)
         total = ledger.with_expected(owner, amount)
-        blind = (total.absolute == 0).all(1)[owner] & ~broken
-        if looks and blind.any():
-            cells = _join(divided(cells.take(blind), looks.pop(0)), cells.take(~blind))
-            continue
+        if looks and not total.absolute.all():
+            blind = ~np.logical_or.reduce(total.absolute, 1)[owner] & ~broken
+            if blind.any():
+                again = divided(cells.take(blind), looks.pop(0))
+                cells = _join(again, cells.take(~blind))
+                continue
         looks = []
         verdict = judge(ledger, owner, amount, total, broken)
-        error = amount.error.max(1)
-        slow = _count_slow(cells, error, variable)
-        hopeless = verdict & narrow
-        stuck = hopeless & (error > POLE * cells.previous)
-        ledger.blame(owner[stuck], Status.SUSPECTED_DIVERGENT)
-        split = verdict & ~narrow & _affordable(ledger, owner, verdict, n)
-        hand = split & (slow >= 2) if windows else np.zeros_like(split)
-        split &= ~hand
-        if hand.any():
-            handed.append(_windows(jobs, cells.take(hand)))
-            ledger.expected.append((owner[hand], _without_error(amount.take(hand))))
-        keep = ~split & ~hand
-        # However it came to be kept, too narrow or too expensive to split.
-        ledger.blame(owner[keep & broken], Status.NON_FINITE)
-        ledger.add(owner[keep], amount.take(keep))
-        _book(search, jobs, cells.take(keep), variable, n)
-        cells = _halves(cells.take(split), error[split], slow[split])
+        if not verdict.any():
+            _settle(search, own, owner, cells, amount, variable, n)
+            break
+        split, slow = _decide(ledger, owner, cells, amount, verdict, n)
+        keep = ~split
+        if windows:
+            hand = split & (slow >= PATIENCE) & _at_end(cells)
+            if hand.any():
+                low, high, _, _ = cells.columns
+                handed.append(Jobs(own.piece, own.kind, low, high).take(hand))
+                ledger.expected.append((owner[hand], _without_error(amount.take(hand))))
+                split &= ~hand
+        if keep.any():
+            # However it came to be kept, too narrow or too expensive to split.
+            ledger.blame(owner[keep & broken], Status.NON_FINITE)
+            kept = (own.take(keep), owner[keep], cells.take(keep), amount.take(keep))
+            _settle(search, *kept, variable, n)
+        low, high, _, _ = cells.columns
+        cells = _cells(cells.job, low, high, np.max(amount.error, 1), slow).take(split)
+        cells = _parts(cells)
     return handed
 
 
 def _measure(
-    search: Search, jobs: Jobs, cells: Cells, variable: Variable, n: int
-) -> tuple[Amount, Mask, Mask]:
-    """Integral and error of each cell; whether it is broken, or too narrow to split."""
-    nodes, kronrod, gauss = kronrod_table(n)
-    half = (cells.high - cells.low) / 2
-    t = (cells.low + half) + half * nodes[:, None]
-    sample = search.sample(jobs.take(cells.job), t, variable)
+    search: Search, own: Jobs, cells: Cells, variable: Variable, n: int
+) -> tuple[Amount, Mask]:
+    """Integral and error of each cell, and whether it is broken: not finite."""
+    blocks = search.evaluate.blocks(cells.job.size, n)
+    if len(blocks) == 1:
+        return _measure_block(search, own, cells, variable, n)
+    # Block by block also what is done with the values: they are still in the cache.
+    amounts, broken = zip(
+        *[
+            _measure_block(search, own.take(i), cells.take(i), variable, n)
+            for i in blocks
+        ],
+        strict=True,
+    )
+    return join(amounts), np.concatenate(broken)
+
+
+def _measure_block(
+    search: Search, own: Jobs, cells: Cells, variable: Variable, n: int
+) -> tuple[Amount, Mask]:
+    nodes, both = kronrod_table(n)
+    low, high, _, _ = cells.columns
+    half = (high - low) / 2
+    sample = search.sample(own, (low + half) + half * nodes[:, None], variable)
     values, log_unit = unlogged(sample.values, log=search.ledger.log)
-    both = np.tensordot(np.stack([kronrod, kronrod - gauss]), values, 1)
-    both = both * half[:, None]
-    mean = both[0] / np.where(half == 0, 1, 2 * half)[:, None]
-    absolute = np.tensordot(kronrod, np.abs(values), 1) * half[:, None]
-    spread = np.tensordot(kronrod, np.abs(values - mean), 1) * half[:, None]
-    error = np.abs(both[1])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        sharp = spread * np.minimum(1, (200 * error / spread) ** 1.5)
-    error = np.where(spread > 0, sharp, error)
-    amount = Amount(both[0], error, absolute, log_unit)
-    amount.error = np.maximum(error, search.ledger.rounding(amount))
-    broken: Mask = ~np.all(sample.finite, axis=0)
+    shape = values.shape[1:]
+    values = values.reshape(n, -1)
+    columns = np.empty((3, values.shape[1]), values.dtype)
+    columns[:2] = both @ values
+    value, error = columns[0], np.abs(columns[1])
+    columns[2] = both[0] @ np.abs(values)
+    spread = both[0] @ np.abs(values - value / 2)
+    ratio = 200 * error / spread
+    sharp = spread * np.minimum(1, ratio * np.sqrt(ratio))
+    columns[1] = np.where(spread > 0, sharp, error)
+    columns = columns.reshape(3, *shape)
+    unit = search.unit(own)
+    if log_unit is None:
+        columns *= (half * unit)[:, None]
+        columns[1:] = np.abs(columns[1:])
+    else:
+        columns *= half[:, None]
+        log_unit = log_unit + unit[:, None]
+    amount = Amount(columns, log_unit)
+    np.maximum(amount.error, search.ledger.rounding(amount), out=amount.error)
+    if sample.finite is None:
+        return amount, np.zeros(half.size, bool)
+    broken: Mask = ~np.logical_and.reduce(sample.finite)
     # A broken cell claims nothing: its error is all that it could hold.
-    amount.error[broken] = np.maximum(amount.error, absolute)[broken]
-    middle = np.maximum(np.abs(cells.low), np.abs(cells.high))
-    narrow = half <= 32 * search.ledger.epsilon * middle
-    return amount, broken, narrow
+    amount.error[broken] = np.maximum(amount.error, amount.absolute)[broken]
+    return amount, broken
 
 
 def judge(
@@ -195,76 +252,98 @@ def judge(
 ) -> Mask:
     """Which cells must be split: those above their share of what is still allowed."""
     allowed = ledger.allowed(total)
-    with np.errstate(invalid="ignore"):
-        factor = np.exp(amount.log_unit - total.log_unit[owner])
-    error = np.where(np.isneginf(amount.log_unit), 0, amount.error * factor)
-    count = np.bincount(owner, minlength=ledger.elements)
-    open_error = np.zeros_like(total.error)
-    np.add.at(open_error, owner, error)
-    settled = total.error - open_error
-    share = np.maximum(allowed - settled, 0)[owner] / (2 * count[owner, None])
+    fine = total.error <= allowed
+    if fine.all():
+        return broken
+    converged = np.logical_and.reduce(fine, 1)[owner]
+    unit = None if total.log_unit is None else total.log_unit[owner]
+    error = amount.error * factor_between(amount.log_unit, unit)
+    settled = total.error - sum_by(owner, error, ledger.elements)
+    count = np.bincount(owner, minlength=ledger.elements)[:, None]
+    share = np.maximum(allowed - settled, 0) / np.maximum(2 * count, 1)
     limited = amount.error <= ledger.rounding(amount)
-    converged: Mask = np.all(total.error <= allowed, axis=1)[owner]
-    above: Mask = np.any((error > share) & ~limited, axis=1)
+    above: Mask = np.logical_or.reduce((error > share[owner]) & ~limited, 1)
     return (~converged & above) | broken
 
 
-def _count_slow(cells: Cells, error: Array, variable: Variable) -> Index:
-    at_end = (cells.low == 0) | (cells.high == 1)
-    slow = at_end & (error > SLOW * cells.previous) & (cells.previous < np.inf)
-    return np.where(slow, cells.slow + 1, 0)
+def _decide(
+    ledger: Ledger, owner: Index, cells: Cells, amount: Amount, verdict: Mask, n: int
+) -> tuple[Mask, Array]:
+    """Which of the failing cells to split, and their history."""
+    low, high, previous, slow = cells.columns
+    error = np.max(amount.error, 1)
+    narrow = high - low <= 64 * ledger.epsilon * np.maximum(np.abs(low), np.abs(high))
+    late = (error > SLOW * previous) & (previous < np.inf)
+    slow = (slow + 1) * late
+    split = verdict & ~narrow
+    if narrow.any():
+        stuck = verdict & narrow & (error > POLE * previous)
+        ledger.blame(owner[stuck], Status.SUSPECTED_DIVERGENT)
+    parts = np.where(slow >= PATIENCE, STUBBORN, 2)
+    affordable = ledger.affordable(owner, n * parts * split)
+    if not affordable.all():
+        lacking = ~affordable[owner]
+        ledger.blame(owner[verdict & lacking], Status.TOLERANCE_NOT_REACHED)
+        split &= ~lacking
+    return split, slow
 
 
-def _affordable(ledger: Ledger, owner: Index, verdict: Mask, n: int) -> Mask:
-    """Whether an integral can pay for all of its splits."""
-    cost = 2 * n * np.bincount(owner[verdict], minlength=ledger.elements)
-    short = ledger.n_evals + cost > ledger.max_evals
-    ledger.blame(np.unique(owner[verdict & short[owner]]), Status.TOLERANCE_NOT_REACHED)
-    return ~short[owner]
-
-
-def _windows(jobs: Jobs, cells: Cells) -> Jobs:
-    piece = jobs.piece[cells.job]
-    return Jobs(piece, jobs.kind[cells.job], cells.low, cells.high)
+def _at_end(cells: Cells) -> Mask:
+    low, high, _, _ = cells.columns
+    return (low == 0) | (high == 1)
 
 
 def _without_error(amount: Amount) -> Amount:
-    return Amount(
-        amount.value, np.zeros_like(amount.error), amount.absolute, amount.log_unit
-    )
+    columns = amount.columns.copy()
+    columns[1] = 0
+    return amount._replace(columns=columns)
 
 
 def _join(one: Cells, other: Cells) -> Cells:
     return Cells(
         np.concatenate([one.job, other.job]),
-        np.concatenate([one.low, other.low]),
-        np.concatenate([one.high, other.high]),
-        np.concatenate([one.previous, other.previous]),
-        np.concatenate([one.slow, other.slow]),
+        np.concatenate([one.columns, other.columns], 1),
     )
 
 
-def _halves(cells: Cells, error: Array, slow: Index) -> Cells:
-    middle = (cells.low + cells.high) / 2
-    return _join(
-        Cells(cells.job, cells.low, middle, error, slow),
-        Cells(cells.job, middle, cells.high, error, slow),
-    )
+def _parts(cells: Cells) -> Cells:
+    """Halves of the cells, and more parts of those that converge slowly."""
+    stubborn = cells.columns[3] >= PATIENCE
+    if not stubborn.any():
+        return divided(cells, 2)
+    more = divided(cells.take(stubborn), STUBBORN)
+    return _join(divided(cells.take(~stubborn), 2), more)
 
 
-def _book(search: Search, jobs: Jobs, cells: Cells, variable: Variable, n: int) -> None:
-    """Write the nodes of settled cells down for the plan."""
-    if not cells.job.size:
-        return
-    nodes, kronrod, _ = kronrod_table(n)
-    half = (cells.high - cells.low) / 2
-    own = jobs.take(cells.job)
-    positions, slope = variable(own, (cells.low + half) + half * nodes[:, None])
-    weights = kronrod[:, None] * half * slope
+def _settle(
+    search: Search,
+    own: Jobs,
+    owner: Index,
+    cells: Cells,
+    amount: Amount,
+    variable: Variable,
+    n: int,
+) -> None:
+    """Add cells to the totals for good."""
+    search.ledger.add(owner, amount)
+    search.ledger.nodes.append(partial(_nodes, search, own, cells, variable, n))
+
+
+def _nodes(search: Search, own: Jobs, cells: Cells, variable: Variable, n: int) -> Part:
+    """Nodes of settled cells, for the plan."""
+    nodes, both = kronrod_table(n)
+    low, high, _, _ = cells.columns
+    half = (high - low) / 2
+    positions, slope = variable(own, (low + half) + half * nodes[:, None])
+    weights = both[0][:, None] * half
+    if slope is not None:
+        weights = weights * slope
     # As the search did not evaluate on an end, the plan must not.
     inside = search.inside(own, positions)
-    spare = np.where(own.kind == BELOW, -1.0, 0.5)
-    positions = np.where(inside, positions, spare)
-    weights = np.where(inside, weights, 0.0)
-    low, high = (cells.low, cells.high) if variable is identity else (own.low, own.high)
-    search.ledger.parts.append(Part(own.piece, positions, weights, low, high))
+    if inside is not None:
+        spare = np.where(own.kind == BELOW, -1.0, 0.5)
+        positions = np.where(inside, positions, spare)
+        weights = np.where(inside, weights, 0.0)
+    if variable is not identity:
+        low, high = own.low, own.high
+    return Part(own.piece, positions, weights, low, high)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -25,12 +24,36 @@ _REAL = {
 HALF = (torch.float16, torch.bfloat16)
 
 
-@dataclass(frozen=True)
-class Integrand:
+class Callee(Protocol):
+    """What an adaptive rule evaluates: an integrand, or one mapped to the cube."""
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """Further arguments of the function."""
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Shape of the batch."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the points."""
+
+    @property
+    def device(self) -> torch.device:
+        """That of the points."""
+
+    def __call__(self, points: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Values at points."""
+
+
+class Integrand(NamedTuple):
     """A function of points and args, and what is known of one batch of integrals.
 
     ``batch_shape`` is that of the integrals; inside ``vmap`` the mapped dimensions are
-    not in it. ``dtype`` and ``device`` are those of the points.
+    not in it. ``dtype`` and ``device`` are those of the points. On the line
+    (``coordinates`` is 0) points are numbers, else they have so many coordinates in
+    their last dimension.
     """
 
     function: Function
@@ -38,30 +61,44 @@ class Integrand:
     batch_shape: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
+    coordinates: int = 0
 
     def __call__(self, points: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Values at points ``(n, *batch)``, or ``(n, m)`` for ``m`` rows of args."""
-        args = (
-            self.args if rows is None else tuple(self._take(a, rows) for a in self.args)
-        )
+        """Values at points ``(n, *batch)``, or ``(n, m)`` for ``m`` rows of args.
+
+        On a Box there are coordinates behind, in the points but not in the values.
+
+        Returns:
+            Values ``(n, *batch, *event)``, or ``(n, m, *event)``.
+
+        Raises:
+            TypeError: If the function does not return a tensor.
+            ValueError: If that has another shape.
+        """
+        args = self.args
+        if rows is not None:
+            args = tuple(self.rows(a, rows) for a in args)
         values = self.function(points, *args)
+        wanted = points.shape[:-1] if self.coordinates else points.shape
         if not isinstance(values, Tensor):
             raise TypeError(
                 f"the integrand returned {type(values).__name__}; a tensor is wanted, "
-                f"of shape {_shape(points.shape)} or with event dimensions behind."
+                f"of shape {_shape(wanted)} or with event dimensions behind."
             )
-        if values.shape[: points.ndim] != points.shape:
-            raise ValueError(_wrong_shape(points.shape, values.shape))
+        if values.shape != wanted and values.shape[: len(wanted)] != wanted:
+            raise ValueError(_wrong_shape(points.shape, values.shape, wanted))
         if not (values.is_floating_point() or values.is_complex()):
             return values.to(points.dtype)
         return values
 
-    def _take(self, arg: object, rows: Tensor) -> object:
+    def rows(self, arg: Any, rows: Tensor) -> Any:  # noqa: ANN401
+        """An arg for some elements of the batch, numbered in one dimension."""
         if not isinstance(arg, Tensor) or arg.ndim == 0:
             return arg
         trailing = arg.shape[self._leading(arg) :]
-        full = arg.expand(*self.batch_shape, *trailing)
-        return full.reshape(-1, *trailing).index_select(0, rows)
+        full = arg.expand(*self.batch_shape, *trailing).reshape(-1, *trailing)
+        taken = full.index_select(0, rows.reshape(-1))
+        return taken.reshape(*rows.shape, *trailing)
 
     def _leading(self, arg: Tensor) -> int:
         # Without declared batch dimensions an arg has no trailing ones of its own.
@@ -76,6 +113,26 @@ def bind(
     breakpoints: Tensor | None = None,
 ) -> Integrand:
     """Check what the caller passed; settle batch shape, dtype and device."""
+    limits = []
+    for limit in extent:
+        if isinstance(limit, Tensor):
+            limits.append(limit)
+    shapes = [t.shape for t in limits] if limits else []
+    if breakpoints is not None:
+        limits.append(breakpoints)
+        shapes.append(breakpoints.shape[1:])
+    return bind_shaped(function, limits, shapes, args, batch_shape)
+
+
+def bind_shaped(
+    function: Function,
+    limits: list[Tensor],
+    shapes: list[torch.Size],
+    args: Sequence[Any] = (),
+    batch_shape: Sequence[int] | None = None,
+    coordinates: int = 0,
+) -> Integrand:
+    """The same from the tensors of a domain and the batch shape of each."""
     if not callable(function):
         raise TypeError(
             f"integrand is a {type(function).__name__}; a function of the points is "
@@ -83,18 +140,13 @@ def bind(
         )
     if not isinstance(args, tuple):
         args = _as_tuple(args)
-    limits = [t for t in extent if isinstance(t, Tensor)]
-    if not limits and not args and batch_shape is None and breakpoints is None:
-        return Integrand(function, (), (), torch.get_default_dtype(), _default_device())
-    if breakpoints is not None:
-        limits.append(breakpoints)
+    if not limits and not args and batch_shape is None:
+        dtype, device = torch.get_default_dtype(), _default_device()
+        return Integrand(function, (), (), dtype, device, coordinates)
     tensors = [a for a in args if isinstance(a, Tensor)]
     dtype, device = _dtype_and_device(limits, tensors)
-    shapes = [t.shape for t in limits if t is not breakpoints]
-    if breakpoints is not None:
-        shapes.append(breakpoints.shape[1:])
     batch = _batch(shapes, tensors, batch_shape)
-    return Integrand(function, args, batch, dtype, device)
+    return Integrand(function, args, batch, dtype, device, coordinates)
 
 
 def _default_device() -> torch.device:
@@ -178,11 +230,14 @@ def _shape(shape: Sequence[int]) -> str:
     return str(tuple(shape))
 
 
-def _wrong_shape(points: Sequence[int], values: Sequence[int]) -> str:
+def _wrong_shape(
+    points: Sequence[int], values: Sequence[int], wanted: Sequence[int]
+) -> str:
     if math.prod(values) == 1:
+        each = "points" if points == wanted else "points[..., 0]"
         remedy = (
             "It must be vectorised: one value for each point. For a constant c, "
-            "return torch.full_like(points, c)."
+            f"return torch.full_like({each}, c)."
         )
     else:
         remedy = (
@@ -191,12 +246,12 @@ def _wrong_shape(points: Sequence[int], values: Sequence[int]) -> str:
         )
     return (
         f"the integrand got points of shape {_shape(points)} and returned shape "
-        f"{_shape(values)}; {_shape(points)} is wanted, or that with event dimensions "
+        f"{_shape(values)}; {_shape(wanted)} is wanted, or that with event dimensions "
         f"behind. {remedy}"
     )
 
 
-def as_result(total: Tensor, integrand: Integrand) -> Tensor:
+def as_result(total: Tensor, integrand: Callee) -> Tensor:
     """Half-precision inputs give a half-precision result, summed in float32."""
     if integrand.dtype in HALF and total.dtype == torch.float32:
         return total.to(integrand.dtype)

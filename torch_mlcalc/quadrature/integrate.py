@@ -2,44 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from torch_mlcalc.quadrature import automatic
-from torch_mlcalc.quadrature.contract import LinearSum, LogSum
-from torch_mlcalc.quadrature.domains import Domain, Extent, Limit
-from torch_mlcalc.quadrature.double_exponential import DoubleExponential
-from torch_mlcalc.quadrature.estimate import Estimate, Tolerance, report
-from torch_mlcalc.quadrature.evaluator import Evaluator, Values
-from torch_mlcalc.quadrature.fixed import apply_fixed
-from torch_mlcalc.quadrature.gauss_kronrod import GaussKronrod
-from torch_mlcalc.quadrature.host import (
-    dual_level,
-    frozen,
-    mapped_mark,
-    read,
-    readable,
-    transforming,
-    write,
+from torch_mlcalc.quadrature import checks
+from torch_mlcalc.quadrature.adaptive import estimate_of, find, freeze, value_of
+from torch_mlcalc.quadrature.apply import apply_rule
+from torch_mlcalc.quadrature.audit import AUDITOR, audit_settings, audited
+from torch_mlcalc.quadrature.checks import (
+    Settings,
+    check,
+    refuse_fixed,
+    refuse_tolerance,
 )
-from torch_mlcalc.quadrature.integrand import Function, Integrand, as_result, bind
-from torch_mlcalc.quadrature.ledger import Ledger, status_of
-from torch_mlcalc.quadrature.pieces import Pieces, make_pieces
-from torch_mlcalc.quadrature.placement import ABOVE, BELOW, FINITE, place
-from torch_mlcalc.quadrature.plan import Cells, Plan, make_cells
-from torch_mlcalc.quadrature.rules import Array, FixedRule, Rule, TabulatedRule
-from torch_mlcalc.quadrature.search import Search
+from torch_mlcalc.quadrature.cubature import engine as cubature
+from torch_mlcalc.quadrature.cubature import line
+from torch_mlcalc.quadrature.cubature import problem as solid
+from torch_mlcalc.quadrature.cubature.box import Solid
+from torch_mlcalc.quadrature.cubature.cubature import FixedCubature, RandomRule
+from torch_mlcalc.quadrature.cubature.plan import NodesPlan
+from torch_mlcalc.quadrature.domains import Domain
+from torch_mlcalc.quadrature.estimate import Estimate
+from torch_mlcalc.quadrature.integrand import Function
+from torch_mlcalc.quadrature.plan import Plan
+from torch_mlcalc.quadrature.problem import Breakpoints, pose
+from torch_mlcalc.quadrature.rules import Rule
+from torch_mlcalc.quadrature.slopes import search
 
-Breakpoints = Tensor | Sequence[float]
 
-#: Points that one integral may use by default. The hardest of the 168 test problems
-#: that converges at rtol=1e-8, a staircase of 11 steps, uses 4691.
-MAX_EVALS = 100_000
+class Engine(NamedTuple):
+    """What an integral goes through, on a line or in several dimensions."""
+
+    pose: Callable[..., Any]
+    refuse_reversed: Callable[[Any], None]
+    apply_rule: Callable[..., Tensor]
+    find: Callable[..., Any]
+    value_of: Callable[[Any], Tensor]
+    estimate_of: Callable[[Any], Estimate]
+    plan_of: Callable[[Any], Plan]
+
+
+_LINE = Engine(
+    pose, checks.refuse_reversed, apply_rule, find, value_of, estimate_of, freeze
+)
+_SOLID = Engine(
+    solid.pose,
+    cubature.refuse_reversed,
+    cubature.apply_rule,
+    cubature.find,
+    cubature.value_of,
+    cubature.estimate_of,
+    cubature.plan_of,
+)
+
+
+# A rule for any dimension on a line.
+_AXIS = _SOLID._replace(pose=line.pose)
+
+
+def _engine(domain: Domain, rule: Rule | None) -> Engine:
+    if isinstance(domain, Solid):
+        return _SOLID
+    return _AXIS if isinstance(rule, (FixedCubature, RandomRule, NodesPlan)) else _LINE
 
 
 def integrate(
@@ -52,8 +79,10 @@ def integrate(
     breakpoints: Breakpoints | None = None,
     rtol: float | None = None,
     atol: float | None = None,
+    grad_rtol: float | None = None,
     max_evals: int | None = None,
     memory: int | None = None,
+    generator: torch.Generator | None = None,
     on_failure: str = "warn",
     progress: bool = False,
 ) -> Tensor:
@@ -66,7 +95,8 @@ def integrate(
 
     Args:
         integrand: Function of the points and ``args``. It gets points of shape
-            ``(n, *batch)`` and returns ``(n, *batch, *event)``.
+            ``(n, *batch)`` on a line, ``(n, *batch, d)`` on a :class:`Box`, and
+            returns ``(n, *batch, *event)``.
         domain: Where to integrate.
         rule: How; by default adaptive Gauss-Kronrod on finite intervals, and
             double-exponential at singular or infinite ends.
@@ -80,9 +110,14 @@ def integrate(
         rtol: Wanted relative error; by default the square root of the dtype's epsilon
             (0 if ``atol`` is given). Adaptive rules only.
         atol: Wanted absolute error: either of the two is enough. Adaptive rules only.
+        grad_rtol: Wanted relative error of the gradient, in its own direction; by
+            default nobody looks, and nodes are chosen for the value alone. Adaptive
+            rules only; costs a second search, with two backward passes for each point.
         max_evals: Points that each integral may use.
         memory: Bytes that a block of points with its values may use, about; by
             default a block fits the cache.
+        generator: What seeds a random rule, or the choice of nodes in many dimensions;
+            without one, the same call gives the same bits. Random rules only.
         on_failure: ``"warn"``, ``"raise"`` or ``"ignore"`` integrals that did not
             converge.
         progress: Whether to show a bar that counts points (needs tqdm).
@@ -114,14 +149,16 @@ def integrate(
         P. J. Davis, P. Rabinowitz, "Methods of Numerical Integration", 2nd ed.,
         Academic Press 1984.
     """
-    call = _check(integrand, domain, rule, on_failure, max_evals, memory, progress)
-    problem = _bind(call, domain, args, batch_shape, breakpoints)
-    if isinstance(rule, (FixedRule, Plan)):
-        _refuse_tolerance(rule, rtol, atol)
-        return _apply(problem, rule, max_evals, memory, log=False)
-    return _value(
-        _search(problem, rule, rtol, atol, max_evals, memory, on_failure, log=False)
-    )
+    settings = Settings(rtol, atol, max_evals, memory, on_failure, generator, grad_rtol)
+    call = check(integrand, domain, rule, settings, progress)
+    engine = _engine(domain, rule)
+    problem = engine.pose(call, domain, args, batch_shape, breakpoints)
+    if rule is not None and rule.fixed:
+        refuse_tolerance(rule, settings)
+        return engine.apply_rule(problem, rule, settings, log=False)
+    if grad_rtol is not None:
+        return search(engine, problem, rule, settings, log=False).value
+    return engine.value_of(engine.find(problem, rule, settings, log=False))
 
 
 def integrate_with_error(
@@ -134,8 +171,10 @@ def integrate_with_error(
     breakpoints: Breakpoints | None = None,
     rtol: float | None = None,
     atol: float | None = None,
+    grad_rtol: float | None = None,
     max_evals: int | None = None,
     memory: int | None = None,
+    generator: torch.Generator | None = None,
     on_failure: str = "warn",
     progress: bool = False,
 ) -> Estimate:
@@ -150,8 +189,10 @@ def integrate_with_error(
         breakpoints: Where to split.
         rtol: Wanted relative error.
         atol: Wanted absolute error.
+        grad_rtol: Wanted relative error of the gradient.
         max_evals: Points that each integral may use.
         memory: Bytes that a block may use.
+        generator: What seeds a random rule.
         on_failure: ``"warn"``, ``"raise"`` or ``"ignore"``.
         progress: Whether to show a bar.
 
@@ -170,12 +211,14 @@ def integrate_with_error(
         >>> estimate.value, mlc.Status(int(estimate.status)).name
         (tensor(1.7183), 'CONVERGED')
     """
-    call = _check(integrand, domain, rule, on_failure, max_evals, memory, progress)
-    _refuse_fixed(rule)
-    problem = _bind(call, domain, args, batch_shape, breakpoints)
-    return _estimate(
-        _search(problem, rule, rtol, atol, max_evals, memory, on_failure, log=False)
-    )
+    settings = Settings(rtol, atol, max_evals, memory, on_failure, generator, grad_rtol)
+    call = check(integrand, domain, rule, settings, progress)
+    refuse_fixed(rule)
+    engine = _engine(domain, rule)
+    problem = engine.pose(call, domain, args, batch_shape, breakpoints)
+    if grad_rtol is not None:
+        return search(engine, problem, rule, settings, log=False)
+    return engine.estimate_of(engine.find(problem, rule, settings, log=False))
 
 
 def log_integrate(
@@ -188,8 +231,10 @@ def log_integrate(
     breakpoints: Breakpoints | None = None,
     rtol: float | None = None,
     atol: float | None = None,
+    grad_rtol: float | None = None,
     max_evals: int | None = None,
     memory: int | None = None,
+    generator: torch.Generator | None = None,
     on_failure: str = "warn",
     progress: bool = False,
 ) -> Tensor:
@@ -209,8 +254,10 @@ def log_integrate(
         breakpoints: Where to split.
         rtol: Wanted error of the log, which is the relative error of the integral.
         atol: The same; the larger of the two counts.
+        grad_rtol: Wanted relative error of the gradient.
         max_evals: Points that each integral may use.
         memory: Bytes that a block may use.
+        generator: What seeds a random rule.
         on_failure: ``"warn"``, ``"raise"`` or ``"ignore"``.
         progress: Whether to show a bar.
 
@@ -228,15 +275,17 @@ def log_integrate(
         >>> mlc.log_integrate(lambda x: 1000 - x * x / 2, mlc.RealLine())
         tensor(1000.9189)
     """
-    call = _check(log_integrand, domain, rule, on_failure, max_evals, memory, progress)
-    problem = _bind(call, domain, args, batch_shape, breakpoints)
-    _refuse_reversed(problem.extent)
-    if isinstance(rule, (FixedRule, Plan)):
-        _refuse_tolerance(rule, rtol, atol)
-        return _apply(problem, rule, max_evals, memory, log=True)
-    return _value(
-        _search(problem, rule, rtol, atol, max_evals, memory, on_failure, log=True)
-    )
+    settings = Settings(rtol, atol, max_evals, memory, on_failure, generator, grad_rtol)
+    call = check(log_integrand, domain, rule, settings, progress)
+    engine = _engine(domain, rule)
+    problem = engine.pose(call, domain, args, batch_shape, breakpoints)
+    engine.refuse_reversed(problem)
+    if rule is not None and rule.fixed:
+        refuse_tolerance(rule, settings)
+        return engine.apply_rule(problem, rule, settings, log=True)
+    if grad_rtol is not None:
+        return search(engine, problem, rule, settings, log=True).value
+    return engine.value_of(engine.find(problem, rule, settings, log=True))
 
 
 def log_integrate_with_error(
@@ -249,8 +298,10 @@ def log_integrate_with_error(
     breakpoints: Breakpoints | None = None,
     rtol: float | None = None,
     atol: float | None = None,
+    grad_rtol: float | None = None,
     max_evals: int | None = None,
     memory: int | None = None,
+    generator: torch.Generator | None = None,
     on_failure: str = "warn",
     progress: bool = False,
 ) -> Estimate:
@@ -265,8 +316,10 @@ def log_integrate_with_error(
         breakpoints: Where to split.
         rtol: Wanted error of the log.
         atol: The same; the larger of the two counts.
+        grad_rtol: Wanted relative error of the gradient.
         max_evals: Points that each integral may use.
         memory: Bytes that a block may use.
+        generator: What seeds a random rule.
         on_failure: ``"warn"``, ``"raise"`` or ``"ignore"``.
         progress: Whether to show a bar.
 
@@ -287,13 +340,15 @@ def log_integrate_with_error(
         >>> estimate.value, bool(estimate.error < 1e-3)
         (tensor(0.9189), True)
     """
-    call = _check(log_integrand, domain, rule, on_failure, max_evals, memory, progress)
-    _refuse_fixed(rule)
-    problem = _bind(call, domain, args, batch_shape, breakpoints)
-    _refuse_reversed(problem.extent)
-    return _estimate(
-        _search(problem, rule, rtol, atol, max_evals, memory, on_failure, log=True)
-    )
+    settings = Settings(rtol, atol, max_evals, memory, on_failure, generator, grad_rtol)
+    call = check(log_integrand, domain, rule, settings, progress)
+    refuse_fixed(rule)
+    engine = _engine(domain, rule)
+    problem = engine.pose(call, domain, args, batch_shape, breakpoints)
+    engine.refuse_reversed(problem)
+    if grad_rtol is not None:
+        return search(engine, problem, rule, settings, log=True)
+    return engine.estimate_of(engine.find(problem, rule, settings, log=True))
 
 
 def adapt(
@@ -302,13 +357,16 @@ def adapt(
     rule: Rule | None = None,
     *,
     log: bool = False,
+    audit: bool = False,
     args: Sequence[Any] = (),
     batch_shape: Sequence[int] | None = None,
     breakpoints: Breakpoints | None = None,
     rtol: float | None = None,
     atol: float | None = None,
+    grad_rtol: float | None = None,
     max_evals: int | None = None,
     memory: int | None = None,
+    generator: torch.Generator | None = None,
     on_failure: str = "warn",
     progress: bool = False,
 ) -> Plan:
@@ -319,13 +377,19 @@ def adapt(
         domain: Where to integrate.
         rule: None or an adaptive rule.
         log: Whether the integrand returns logs, as for :func:`log_integrate`.
+        audit: Whether to test the plan on 131,072 points of an independent, randomly
+            shifted lattice, and to downgrade its status where that disagrees: a peak
+            that no node of the search has seen is found if it fills more than about
+            1e-4 of the domain.
         args: Further arguments of the integrand.
         batch_shape: Shape of the batch.
         breakpoints: Where to split.
         rtol: Wanted relative error.
         atol: Wanted absolute error.
+        grad_rtol: Wanted relative error of the gradient.
         max_evals: Points that each integral may use.
         memory: Bytes that a block may use.
+        generator: What seeds a random rule.
         on_failure: ``"warn"``, ``"raise"`` or ``"ignore"``.
         progress: Whether to show a bar.
 
@@ -344,384 +408,22 @@ def adapt(
         >>> mlc.integrate(lambda x: x * torch.sqrt(x), mlc.Interval(0, 2), plan)
         tensor(2.2627)
     """
-    call = _check(integrand, domain, rule, on_failure, max_evals, memory, progress)
-    _refuse_fixed(rule)
-    problem = _bind(call, domain, args, batch_shape, breakpoints)
+    settings = Settings(rtol, atol, max_evals, memory, on_failure, generator, grad_rtol)
+    call = check(integrand, domain, rule, settings, progress)
+    refuse_fixed(rule)
+    engine = _engine(domain, rule)
+    problem = engine.pose(call, domain, args, batch_shape, breakpoints)
     if log:
-        _refuse_reversed(problem.extent)
-    return _freeze(
-        _search(problem, rule, rtol, atol, max_evals, memory, on_failure, log=log)
-    )
-
-
-class Problem(NamedTuple):
-    """What is to be integrated, checked."""
-
-    integrand: Integrand
-    extent: Extent
-    breakpoints: Tensor | None
-
-
-class Found(NamedTuple):
-    """What a search was for, and what it found."""
-
-    problem: Problem
-    pieces: Pieces
-    evaluate: Evaluator
-    ledger: Ledger
-    status: Array
-    memory: int | None
-
-
-def _bind(
-    function: Function,
-    domain: Domain,
-    args: Sequence[Any],
-    batch_shape: Sequence[int] | None,
-    breakpoints: Breakpoints | None,
-) -> Problem:
-    extent = domain.extent
-    inner = None if breakpoints is None else _breakpoints(breakpoints)
-    return Problem(bind(function, extent, args, batch_shape, inner), extent, inner)
-
-
-def _breakpoints(breakpoints: object) -> Tensor:
-    if not isinstance(breakpoints, Tensor):
-        if not isinstance(breakpoints, (list, tuple)):
-            raise TypeError(
-                f"breakpoints is a {type(breakpoints).__name__}; a list of numbers or "
-                "a tensor (k,) or (k, *batch) is wanted."
-            )
-        breakpoints = torch.tensor(breakpoints, dtype=torch.get_default_dtype())
-    if breakpoints.ndim == 0 or len(breakpoints) == 0:
-        raise ValueError(
-            f"breakpoints has shape {tuple(breakpoints.shape)}; at least one, along "
-            "the first dimension, is wanted. Leave it out to have none."
-        )
-    return breakpoints
-
-
-def _check(
-    function: Function,
-    domain: object,
-    rule: object,
-    on_failure: str,
-    max_evals: int | None,
-    memory: int | None,
-    progress: bool,
-) -> Function:
-    if not isinstance(domain, Domain):
-        raise TypeError(
-            f"domain is a {type(domain).__name__}; a domain is wanted, for example "
-            "Interval(0, 1) or RealLine()."
-        )
-    if rule is not None and not isinstance(rule, Rule):
-        raise TypeError(
-            f"rule is a {type(rule).__name__}; a rule object is wanted, for example "
-            "GaussLegendre(32), or None to have one chosen."
-        )
-    if on_failure not in ("warn", "raise", "ignore"):
-        raise ValueError(
-            f"on_failure is {on_failure!r}; 'warn', 'raise' or 'ignore' is wanted."
-        )
-    for name, value in (("max_evals", max_evals), ("memory", memory)):
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(
-                f"{name} is a {type(value).__name__}; an integer is wanted."
-            )
-        if value < 1:
-            raise ValueError(f"{name} is {value}; at least 1 is wanted.")
-    return _counting(function) if progress else function
-
-
-def _counting(function: Function) -> Function:
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        raise ImportError(
-            "progress=True shows a bar by tqdm, which is not installed: "
-            "pip install 'torch_mlcalc[examples]'"
-        ) from None
-    bar = tqdm(unit=" points", unit_scale=True)
-
-    def counted(points: Tensor, *args: Any) -> Tensor:  # noqa: ANN401
-        bar.update(points.numel())
-        bar.refresh()
-        return function(points, *args)
-
-    return counted
-
-
-def _refuse_tolerance(rule: Rule, rtol: float | None, atol: float | None) -> None:
-    if rtol is not None or atol is not None:
-        raise ValueError(
-            f"rtol and atol have no effect with {rule}, whose nodes are fixed; leave "
-            "them out, or use an adaptive rule such as GaussKronrod()."
-        )
-
-
-def _refuse_fixed(rule: Rule | None) -> None:
-    if isinstance(rule, (FixedRule, Plan)):
-        raise ValueError(
-            f"{rule} has no error estimate, as its nodes are fixed; use an adaptive "
-            "rule such as GaussKronrod(), or none, or call integrate."
-        )
-
-
-def _refuse_reversed(extent: Extent) -> None:
-    lower, upper = extent.lower, extent.upper
-    reversed_ = lower > upper
-    if isinstance(reversed_, Tensor):
-        # On a GPU and in vmap reading this would stall or fail; the result is nan.
-        reversed_ = readable(reversed_) and bool(reversed_.any())
-    if reversed_:
-        raise ValueError(
-            f"the log of an integral needs lower <= upper, got lower={lower}, "
-            f"upper={upper}; swap them."
-        )
-
-
-def _apply(
-    problem: Problem,
-    rule: Rule,
-    max_evals: int | None,
-    memory: int | None,
-    *,
-    log: bool,
-) -> Tensor:
-    """A fixed rule, on every piece between breakpoints, or a plan."""
-    integrand, extent, breakpoints = problem
-    if isinstance(rule, Plan):
-        return rule.apply(extent, integrand, breakpoints, log=log, memory=memory)
-    assert isinstance(rule, FixedRule)  # noqa: S101
-    pieces = 1 if breakpoints is None else len(breakpoints) + 1
-    if max_evals is not None and rule.n * pieces > max_evals:
-        raise ValueError(
-            f"{rule} needs {rule.n * pieces} evaluations, max_evals is {max_evals}; "
-            "raise it, or use fewer nodes."
-        )
-    if log and isinstance(rule, TabulatedRule) and min(rule.weights) < 0:
-        raise ValueError(
-            f"{rule} has negative weights, of which there is no log; use integrate, "
-            "or a rule with positive weights such as GaussLegendre."
-        )
-    add = LogSum() if log else LinearSum()
-    if breakpoints is None:
-        return apply_fixed(rule, place(extent), integrand, add, memory)
-    total = None
-    for piece in _between(extent, breakpoints, integrand):
-        value = apply_fixed(rule, place(piece), integrand, add, memory)
-        total = value if total is None else add.join(total, value)
-    assert total is not None  # noqa: S101
-    return total
-
-
-def _between(
-    extent: Extent, breakpoints: Tensor, integrand: Integrand
-) -> Iterable[Extent]:
-    lower, upper = (_full(limit, integrand) for limit in extent[:2])
-    low, high = torch.minimum(lower, upper), torch.maximum(lower, upper)
-    inner = _per_element(breakpoints, integrand)
-    inner = torch.minimum(torch.maximum(inner, low), high).sort(0).values
-    inner = torch.where(lower <= upper, inner, inner.flip(0))
-    edges = [lower, *inner, upper]
-    return [
-        Extent(a, b, extent.loc, extent.scale)
-        for a, b in zip(edges[:-1], edges[1:], strict=True)
-    ]
-
-
-def _per_element(breakpoints: Tensor, integrand: Integrand) -> Tensor:
-    """Breakpoints ``(k,)`` or ``(k, *batch)`` as ``(k, *batch)``."""
-    count, *own = breakpoints.shape
-    missing = len(integrand.batch_shape) - len(own)
-    inner = breakpoints.to(integrand.dtype).reshape(count, *(1,) * missing, *own)
-    return inner.expand(count, *integrand.batch_shape)
-
-
-def _full(limit: Limit, integrand: Integrand) -> Tensor:
-    """A limit as a tensor of the shape of the batch."""
-    tensor = torch.as_tensor(limit, device=integrand.device)
-    return tensor.to(integrand.dtype).expand(integrand.batch_shape)
-
-
-def _search(
-    problem: Problem,
-    rule: Rule | None,
-    rtol: float | None,
-    atol: float | None,
-    max_evals: int | None,
-    memory: int | None,
-    on_failure: str,
-    *,
-    log: bool,
-) -> Found:
-    """Search for the nodes that the integrals need, and report on it."""
-    integrand = problem.integrand
-    if rule is not None and not isinstance(rule, (GaussKronrod, DoubleExponential)):
-        raise TypeError(f"{rule} is not a rule for one dimension.")
-    tolerance = Tolerance.of(rtol, atol, integrand.dtype)
-    pieces, mark, lead = _host_pieces(problem)
-    evaluate = Evaluator(integrand, lead, mark, _home(pieces), memory)
-    epsilon = torch.finfo(integrand.dtype).eps
-    ledger = Ledger(
-        pieces.elements, tolerance, epsilon, max_evals or MAX_EVALS, log=log
-    )
-    automatic.run(Search(pieces, evaluate, ledger), rule)
-    status = status_of(ledger)
-    report(status, _detail(ledger), on_failure, stacklevel=4)
-    return Found(problem, pieces, evaluate, ledger, status, memory)
-
-
-def _value(found: Found, plan: Plan | None = None) -> Tensor:
-    """The integrals: by a plan if a gradient is wanted, else as they were added up."""
-    problem, log = found.problem, found.ledger.log
-    # Without any length nothing was evaluated, and the event shape is not known.
-    known = found.ledger.total is not None
-    if known and not _wants_gradient(problem, found.evaluate):
-        return _total(found.evaluate, found.ledger)
-    plan = plan or _freeze(found)
-    return plan.apply(
-        problem.extent,
-        problem.integrand,
-        problem.breakpoints,
-        log=log,
-        memory=found.memory,
-    )
-
-
-def _estimate(found: Found) -> Estimate:
-    plan = _freeze(found)
-    value = _value(found, plan)
-    return Estimate(value, plan.error, plan.status, plan.n_evals, plan)
-
-
-def _wants_gradient(problem: Problem, evaluate: Evaluator) -> bool:
-    if transforming() or dual_level():
-        return True
-    tensors = [t for t in (*problem.extent[:2], problem.breakpoints)]
-    moving = any(isinstance(t, Tensor) and t.requires_grad for t in tensors)
-    return torch.is_grad_enabled() and (moving or evaluate.requires_grad)
-
-
-def _host_pieces(problem: Problem) -> tuple[Pieces, Tensor | None, tuple[int, ...]]:
-    """Limits and breakpoints read once, and the dimensions that vmap maps over."""
-    integrand, extent, breakpoints = problem
-    with frozen():
-        rows = [_full(limit, integrand) for limit in extent]
-        if breakpoints is not None:
-            rows[1:1] = list(_per_element(breakpoints, integrand))
-        edges = torch.stack(rows)
-        mark = None
-        if transforming():
-            probe = torch.where(edges[0].isfinite(), edges[0], 0)[None]
-            values = integrand(probe)
-            mark = mapped_mark(edges, values.real if values.is_complex() else values)
-        array = read(edges, mark)
-    lead = array.shape[: array.ndim - edges.ndim]
-    table = np.moveaxis(array, len(lead), 0).reshape(len(edges), -1)
-    # Rows are lower, breakpoints, upper, loc, scale.
-    return make_pieces(table[:-2], table[-2], table[-1]), mark, tuple(lead)
-
-
-def _home(pieces: Pieces) -> Array:
-    """A point inside the first piece of every element."""
-    first = np.arange(pieces.elements)
-    kind = pieces.kind[first]
-    position = np.where(kind == FINITE, 0.5, np.where(kind == BELOW, -1.0, 0.0))
-    position = np.where(kind == ABOVE, 1.0, position)
-    home = pieces.points(first, position[None])[0]
-    return np.where(np.isfinite(home), home, 0.0)
-
-
-def _detail(ledger: Ledger) -> str:
-    if ledger.bad_point is not None:
-        element, point = ledger.bad_point
-        return f" The integrand of integral {element} was not finite at x = {point}."
-    if ledger.unseen.any():
-        return (
-            " An integrand was exactly 0 at every node of an unbounded domain: place "
-            "the nodes with RealLine(loc, scale) or HalfLine(start, scale), or use "
-            "log_integrate, which sees a far-off peak."
-        )
-    return ""
-
-
-def _total(evaluate: Evaluator, ledger: Ledger) -> Tensor:
-    """The value that the search added up, which needs no second evaluation."""
-    integrand = evaluate.integrand
-    shape = (*integrand.batch_shape, *evaluate.event_shape)
-    total = ledger.total
-    if total is None:
-        value: Values = np.full(shape, -np.inf if ledger.log else 0.0)
+        engine.refuse_reversed(problem)
+    if grad_rtol is not None:
+        plan = cast(Plan, search(engine, problem, rule, settings, log=log).plan)
     else:
-        value = total.value.reshape(shape)
-        if ledger.log:
-            with np.errstate(divide="ignore"):
-                value = np.log(value) + total.log_unit.reshape(shape)
-    tensor = torch.as_tensor(value, device=integrand.device).to(evaluate.dtype)
-    return as_result(tensor, integrand)
-
-
-def _freeze(found: Found) -> Plan:
-    """The nodes of the ledger as tensors, mapped as the search was."""
-    problem, pieces, evaluate, ledger, status, _ = found
-    integrand, mark, lead = problem.integrand, evaluate.mark, evaluate.lead
-    device, batch = integrand.device, integrand.batch_shape
-    inner = int(np.prod(batch, dtype=int))
-
-    def tensor(array: npt.NDArray[Any], columns: tuple[int, ...]) -> Tensor:
-        """A host array whose last dimension counts elements, mapped ones in front."""
-        array = array.reshape((*array.shape[:-1], *lead, *columns))
-        front = range(array.ndim - len(columns) - len(lead), array.ndim - len(columns))
-        array = np.moveaxis(array, list(front), range(len(lead)))
-        with torch.inference_mode(False):
-            return write(array.copy(), mark, device)
-
-    cells = []
-    for positions, weights, piece, low, high in make_cells(
-        ledger.parts, pieces.elements, gathers=evaluate.gathers
-    ):
-        columns = (piece.shape[-1],) if evaluate.gathers else (inner,)
-        # Mapped elements are integrals of their own here, but not inside vmap.
-        step, own = piece // pieces.elements, piece % pieces.elements % max(inner, 1)
-        cells.append(
-            Cells(
-                tensor(positions, columns),
-                tensor(weights, columns),
-                tensor(step * inner + own, columns),
-                tensor(low, columns),
-                tensor(high, columns),
-            )
-        )
-    events = evaluate.event_shape
-    error = np.zeros((pieces.elements, int(np.prod(events, dtype=int))))
-    if ledger.total is not None:
-        error = _reported_error(ledger)
-    count = 0 if problem.breakpoints is None else len(problem.breakpoints)
-    kinds = pieces.kind.reshape(count + 1, pieces.elements)
-    return Plan(
-        batch,
-        count,
-        tensor(kinds, (inner,)).reshape(-1),
-        tuple(cells),
-        evaluate.gathers,
-        tensor(error.T, batch).movedim(0, -1).reshape(*batch, *events).to(torch.float64)
-        if batch
-        else tensor(error.T, (1,)).reshape(events),
-        tensor(status, batch),
-        tensor(ledger.n_evals, batch),
-    )
-
-
-def _reported_error(ledger: Ledger) -> Array:
-    total = ledger.total
-    assert total is not None  # noqa: S101
-    error = np.where(ledger.unseen[:, None], np.inf, total.error)
-    if not ledger.log:
-        return error
-    with np.errstate(divide="ignore", invalid="ignore"):
-        relative = error / total.value
-    return np.where(total.value > 0, relative, error)
+        plan = engine.plan_of(engine.find(problem, rule, settings, log=log))
+    if not audit:
+        return plan
+    other = _engine(domain, AUDITOR)
+    again = other.pose(call, domain, args, batch_shape, None)
+    looked = other.find(again, AUDITOR, audit_settings(settings), log=log)
+    with torch.no_grad():
+        value = engine.apply_rule(problem, plan, settings, log=log)
+    return audited(plan, value, other.estimate_of(looked), settings)

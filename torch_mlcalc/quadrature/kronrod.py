@@ -11,14 +11,14 @@ from torch_mlcalc.quadrature.rules import Array
 
 
 @lru_cache(maxsize=32)
-def kronrod_table(n: int) -> tuple[Array, Array, Array]:
-    """Nodes, Kronrod weights and embedded Gauss weights (0 at the added nodes).
+def kronrod_table(n: int) -> tuple[Array, Array]:
+    """Nodes, and two rows of weights: Kronrod's, and Kronrod's less Gauss's.
 
     Args:
         n: Number of Kronrod nodes, odd.
 
     Returns:
-        Three arrays ``(n,)``.
+        Arrays ``(n,)`` and ``(2, n)``.
 
     References:
         D. P. Laurie, "Calculation of Gauss-Kronrod quadrature rules", Mathematics of
@@ -32,12 +32,12 @@ def kronrod_table(n: int) -> tuple[Array, Array, Array]:
     # The rule is symmetric; averaging removes the last bits in which it is not.
     nodes, weights = (nodes - nodes[::-1]) / 2, (weights + weights[::-1]) / 2
     inner, inner_weights = np.polynomial.legendre.leggauss(gauss)
-    embedded = np.zeros(n)
-    embedded[1::2] = inner_weights
     nodes[1::2] = inner
-    for array in (nodes, weights, embedded):
+    both = np.stack([weights, weights])
+    both[1, 1::2] -= inner_weights
+    for array in (nodes, both):
         array.setflags(write=False)
-    return nodes, weights, embedded
+    return nodes, both
 
 
 def _jacobi_kronrod(n: int) -> tuple[Array, Array]:

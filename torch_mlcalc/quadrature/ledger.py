@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from torch_mlcalc.quadrature.estimate import Status, Tolerance
 from torch_mlcalc.quadrature.evaluator import Values
-from torch_mlcalc.quadrature.pieces import Index, Part
+from torch_mlcalc.quadrature.pieces import Index, Nodes
 from torch_mlcalc.quadrature.rules import Array
 
 #: QUADPACK's factor for the rounding error of a sum: no estimate is believed below so
@@ -18,47 +18,83 @@ from torch_mlcalc.quadrature.rules import Array
 ROUNDING = 50.0
 
 
-@dataclass
-class Amount:
-    """Contributions to integrals: ``exp(log_unit) * value``, and likewise the others.
+#: A slope less than this of the integral of its absolute value has cancelled: what is
+#: left of it is not asked to have as many digits as its parts (see slopes.py).
+CANCELS = 1e-3
 
-    All are ``(m, events)``. ``log_unit`` is 0 except in the log form, where values are
-    the exponentials of what the integrand returned, less their largest.
+
+class Amount(NamedTuple):
+    """Contributions to integrals: ``exp(log_unit)`` times the three columns.
+
+    Attributes:
+        columns: Value, error, and integral of the absolute value, ``(3, m, events)``.
+        log_unit: ``(m, events)``, None except in the log form. There values are the
+            exponentials of what the integrand returned, less their largest.
     """
 
-    value: Values
-    error: Array
-    absolute: Array
-    log_unit: Array
+    columns: Values
+    log_unit: Array | None
 
-    def take(self, index: Index | npt.NDArray[Any]) -> Amount:
+    @property
+    def value(self) -> Values:
+        """Contribution to each integral."""
+        return self.columns[0]
+
+    @property
+    def error(self) -> Array:
+        """Estimate of its error."""
+        return self.columns[1].real
+
+    @property
+    def absolute(self) -> Array:
+        """Integral of the absolute value."""
+        return self.columns[2].real
+
+    def take(self, index: npt.NDArray[Any]) -> Amount:
         """Some of the contributions."""
-        return Amount(
-            self.value[index],
-            self.error[index],
-            self.absolute[index],
-            self.log_unit[index],
-        )
+        unit = self.log_unit
+        return Amount(self.columns[:, index], None if unit is None else unit[index])
 
 
-def unlogged(values: npt.NDArray[Any], *, log: bool) -> tuple[Array, Array]:
+def unlogged(values: npt.NDArray[Any], *, log: bool) -> tuple[Array, Array | None]:
     """Values relative to the largest of each column, and the log of that."""
     if not log:
-        return values, np.zeros(values.shape[1:])
+        return values, None
     log_unit = values.max(0)
-    with np.errstate(invalid="ignore"):
-        relative = np.exp(values - log_unit)
-    return np.where(np.isneginf(log_unit), 0, relative), log_unit
+    return np.exp(values - np.where(np.isneginf(log_unit), 0, log_unit)), log_unit
 
 
-def join(amounts: list[Amount]) -> Amount:
+def factor_between(unit: Array | None, other: Array | None) -> Array | float:
+    """What turns an amount in one log unit into one in another; 0 of an empty one."""
+    if unit is None or other is None:
+        return 1.0
+    return np.where(np.isneginf(unit), 0.0, np.exp(unit - other))
+
+
+def join(amounts: Sequence[Amount]) -> Amount:
     """Contributions one after another."""
+    units = [a.log_unit for a in amounts if a.log_unit is not None]
     return Amount(
-        np.concatenate([a.value for a in amounts]),
-        np.concatenate([a.error for a in amounts]),
-        np.concatenate([a.absolute for a in amounts]),
-        np.concatenate([a.log_unit for a in amounts]),
+        np.concatenate([a.columns for a in amounts], 1),
+        np.concatenate(units) if units else None,
     )
+
+
+def sum_by(element: Index, columns: npt.NDArray[Any], elements: int) -> Values:
+    """Sums ``(*, elements, events)`` over the rows ``(*, m, events)`` of each."""
+    if elements == 1:
+        return np.add.reduce(columns, -2, keepdims=True)
+    if columns.dtype.kind == "c":
+        real = sum_by(element, columns.real, elements)
+        return real + 1j * sum_by(element, columns.imag, elements)
+    *front, m, events = columns.shape
+    if events != 1:
+        element = (element[:, None] * events + np.arange(events)).ravel()
+    sums = [
+        np.bincount(element, column, elements * events)
+        for column in columns.reshape(-1, m * events)
+    ]
+    return np.stack(sums).reshape(*front, elements, events)
 
 
 class Ledger:
@@ -69,7 +105,7 @@ class Ledger:
         n_evals: Points evaluated, ``(elements,)``.
         fault: Worst :class:`Status` that a rule found evidence for, ``(elements,)``.
         unseen: Integrals over unbounded domains of which every value was exactly 0.
-        parts: Nodes that the totals were made of.
+        nodes: What the totals were made of.
         expected: Rough amounts of what was set aside; they only tell how large the
             integrals are.
         bad_point: An integral and a point where its integrand was not finite.
@@ -102,9 +138,21 @@ class Ledger:
         self.n_evals = np.zeros(elements, dtype=np.int64)
         self.fault = np.zeros(elements, dtype=np.int64)
         self.unseen = np.zeros(elements, dtype=bool)
-        self.parts: list[Part] = []
+        self.nodes: list[Nodes] = []
         self.expected: list[tuple[Index, Amount]] = []
-        self.bad_point: tuple[int, float] | None = None
+        self.bad_point: tuple[int, object] | None = None
+
+    def count(self, element: Index, points: int) -> None:
+        """Note that so many points were evaluated for each entry of ``element``."""
+        if self.elements == 1:
+            self.n_evals += points * element.size
+        else:
+            self.n_evals += points * np.bincount(element, minlength=self.elements)
+
+    def affordable(self, element: Index, points: Index) -> npt.NDArray[Any]:
+        """Which integrals can pay for so many points for each entry of ``element``."""
+        cost = np.bincount(element, points, self.elements)
+        return self.n_evals + cost <= self.max_evals
 
     def add(self, element: Index, amount: Amount) -> None:
         """Add contributions for good."""
@@ -122,60 +170,47 @@ class Ledger:
         if self.total is not None:
             entries = [(np.arange(self.elements), self.total), *entries]
         if len(entries) == 1:
-            return _sum_by(*entries[0], self.elements, log=self.log)
+            return self._sum_by(*entries[0])
         element = np.concatenate([e for e, _ in entries])
-        amount = join([a for _, a in entries])
-        return _sum_by(element, amount, self.elements, log=self.log)
+        return self._sum_by(element, join([a for _, a in entries]))
+
+    def _sum_by(self, element: Index, amount: Amount) -> Amount:
+        columns, unit = amount
+        if unit is None:
+            return Amount(sum_by(element, columns, self.elements), None)
+        log_unit = np.full((self.elements, unit.shape[1]), -np.inf)
+        np.maximum.at(log_unit, element, unit)
+        columns = columns * factor_between(unit, log_unit[element])
+        return Amount(sum_by(element, columns, self.elements), log_unit)
 
     def allowed(self, total: Amount) -> Array:
         """Error at which an integral with this total counts as converged."""
-        size = np.abs(total.value)
+        size, (rtol, atol, slope) = np.abs(total.value), self.tolerance
+        if slope is not None:
+            wanted = np.maximum(atol, rtol * size)
+            parts = np.maximum(size, CANCELS * total.absolute)
+            wanted[:, 1::2] = slope * parts[:, 1::2]
+            return np.maximum(wanted, self.rounding(total) * (1 + 1e-3))
         if self.log:
             # An absolute error of the log is a relative error of the integral.
-            wanted = max(self.tolerance.rtol, self.tolerance.atol) * size
+            wanted = max(rtol, atol) * size
         else:
-            wanted = np.maximum(self.tolerance.atol, self.tolerance.rtol * size)
+            wanted = np.maximum(atol, rtol * size) if atol else rtol * size
         return np.maximum(wanted, self.rounding(total) * (1 + 1e-3))
 
     def rounding(self, amount: Amount) -> Array:
         """Error that rounding alone explains."""
         epsilon = self.epsilon * ROUNDING
-        if self.log:
-            # A log of size L is itself rounded to L epsilon.
-            logs = np.where(np.isfinite(amount.log_unit), amount.log_unit, 0)
-            return epsilon * (1 + np.abs(logs)) * amount.absolute
-        return epsilon * amount.absolute
+        if amount.log_unit is None:
+            return epsilon * amount.absolute
+        # A log of size L is itself rounded to L epsilon.
+        logs = np.where(np.isfinite(amount.log_unit), amount.log_unit, 0)
+        return epsilon * (1 + np.abs(logs)) * amount.absolute
 
     def blame(self, element: Index, status: Status) -> None:
         """Record evidence against some integrals."""
-        np.maximum.at(self.fault, element, int(status))
-
-
-def _sum_by(element: Index, amount: Amount, elements: int, *, log: bool) -> Amount:
-    events = amount.value.shape[1]
-    log_unit = np.zeros((elements, events))
-    if log:
-        log_unit[:] = -np.inf
-        np.maximum.at(log_unit, element, amount.log_unit)
-        with np.errstate(invalid="ignore"):
-            factor = np.exp(amount.log_unit - log_unit[element])
-        factor[np.isneginf(amount.log_unit)] = 0
-        columns = [
-            amount.value * factor,
-            amount.error * factor,
-            amount.absolute * factor,
-        ]
-    else:
-        columns = [amount.value, amount.error, amount.absolute]
-    if elements == 1:
-        sums = [c.sum(0, keepdims=True) for c in columns]
-    else:
-        sums = []
-        for column in columns:
-            out = np.zeros((elements, events), dtype=column.dtype)
-            np.add.at(out, element, column)
-            sums.append(out)
-    return Amount(sums[0], sums[1], sums[2], log_unit)
+        if element.size:
+            np.maximum.at(self.fault, element, int(status))
 
 
 def status_of(ledger: Ledger) -> npt.NDArray[Any]:

@@ -12,6 +12,7 @@ line both anchors are its location. Positions near either end keep all their dig
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +28,7 @@ class Pieces(NamedTuple):
     """The pieces of a batch of integrals, all of one breakpoint after another.
 
     Attributes:
+        bounds: Lower and upper end, which may be infinite, ``(2, pieces)``.
         anchors: What non-negative and negative positions count from, ``(2, pieces)``.
         unit: Length of a finite piece, scale of an infinite one, ``(pieces,)``.
         sign: -1 where the limits were reversed, 0 where the piece is empty.
@@ -34,18 +36,22 @@ class Pieces(NamedTuple):
         elements: Number of integrals; piece ``i`` belongs to ``i % elements``.
     """
 
+    bounds: Array
     anchors: Array
     unit: Array
     sign: Array
     kind: npt.NDArray[Any]
     elements: int
 
+    def of(self, column: npt.NDArray[Any], piece: Index) -> npt.NDArray[Any]:
+        """A column for some pieces; a single piece needs no look-up."""
+        return column if column.shape[-1] == 1 else column[..., piece]
+
     def points(self, piece: Index, positions: Array) -> Array:
         """Points ``(k, m)`` of canonical positions ``(k, m)`` in pieces ``(m,)``."""
-        anchor = np.where(
-            positions >= 0, self.anchors[0, piece], self.anchors[1, piece]
-        )
-        return anchor + self.unit[piece] * positions
+        positive, negative = self.of(self.anchors, piece)
+        anchor = np.where(positions >= 0, positive, negative)
+        return anchor + self.of(self.unit, piece) * positions
 
 
 def make_pieces(edges: Array, loc: Array, scale: Array) -> Pieces:
@@ -74,7 +80,8 @@ def make_pieces(edges: Array, loc: Array, scale: Array) -> Pieces:
     whole = kind == WHOLE
     positive = np.where(whole, loc, np.where(kind == BELOW, upper, lower))
     negative = np.where(whole, loc, np.where(kind == ABOVE, lower, upper))
-    return Pieces(np.stack([positive, negative]), unit, sign, kind, elements)
+    bounds, anchors = np.stack([lower, upper]), np.stack([positive, negative])
+    return Pieces(bounds, anchors, unit, sign, kind, elements)
 
 
 class Part(NamedTuple):
@@ -95,3 +102,7 @@ class Part(NamedTuple):
     weights: Array
     low: Array
     high: Array
+
+
+#: Part of a plan to be: rules book how to make it, as most searches need no plan.
+Nodes = Callable[[], Part]

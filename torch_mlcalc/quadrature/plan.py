@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, NamedTuple, final
+from typing import Any, ClassVar, NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
@@ -42,8 +43,6 @@ class Cells(NamedTuple):
     high: Tensor
 
 
-@final
-@dataclass(frozen=True, eq=False, repr=False)
 class Plan(Rule):
     """A fixed rule with nodes of its own for every integral of a batch.
 
@@ -53,10 +52,72 @@ class Plan(Rule):
 
     Attributes:
         batch_shape: Shape of the batch that it was made for.
-        breakpoints: Number of breakpoints that it was made with.
         error: Error found by the search, ``(*batch, *event)``.
         status: :class:`Status` found by the search, ``(*batch)``.
         n_evals: Points evaluated by the search for each integral, ``(*batch)``.
+    """
+
+    fixed = True
+    batch_shape: tuple[int, ...]
+    error: Tensor
+    status: Tensor
+    n_evals: Tensor
+
+    _families: ClassVar[dict[str, type[Plan]]] = {}
+
+    def __init_subclass__(cls) -> None:  # noqa: D105
+        Plan._families[cls.__name__] = cls
+
+    @property
+    @abstractmethod
+    def n(self) -> int:
+        """Largest number of nodes of an integral."""
+
+    @abstractmethod
+    def to(self, device: torch.device | str) -> Plan:
+        """The same plan on another device.
+
+        Args:
+            device: Where to.
+
+        Returns:
+            A plan with all its tensors there.
+        """
+
+    @abstractmethod
+    def _parts(self) -> dict[str, Any]:
+        """The fields, in tensors, plain values, lists and dicts of them."""
+
+    @classmethod
+    @abstractmethod
+    def _from_parts(cls, parts: dict[str, Any]) -> Plan:
+        """The plan with these fields."""
+
+    def state(self) -> dict[str, Any]:
+        """All there is to the plan, in tensors and plain values, for saving."""
+        return {"family": type(self).__name__, **self._parts()}
+
+    @staticmethod
+    def from_state(state: dict[str, Any]) -> Plan:
+        """The plan that :meth:`state` took apart.
+
+        Args:
+            state: What it returned.
+
+        Returns:
+            An equal plan.
+        """
+        parts = {name: value for name, value in state.items() if name != "family"}
+        return Plan._families[state["family"]]._from_parts(parts)
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class LinePlan(Plan):
+    """A plan in one dimension: cells of nodes on the pieces between breakpoints.
+
+    Attributes:
+        breakpoints: Number of breakpoints that it was made with.
     """
 
     batch_shape: tuple[int, ...]
@@ -89,15 +150,8 @@ class Plan(Rule):
             f"breakpoints={self.breakpoints})"
         )
 
-    def to(self, device: torch.device | str) -> Plan:
-        """The same plan on another device.
-
-        Args:
-            device: Where to.
-
-        Returns:
-            A plan with all its tensors there.
-        """
+    def to(self, device: torch.device | str) -> LinePlan:
+        """The same plan on another device."""
         return replace(
             self,
             kinds=self.kinds.to(device),
@@ -107,26 +161,17 @@ class Plan(Rule):
             n_evals=self.n_evals.to(device),
         )
 
-    def state(self) -> dict[str, Any]:
-        """All there is to the plan, in tensors and plain values, for saving."""
+    def _parts(self) -> dict[str, Any]:
         return {
             **{field.name: getattr(self, field.name) for field in fields(self)},
             "cells": [tuple(c) for c in self.cells],
         }
 
-    @staticmethod
-    def from_state(state: dict[str, Any]) -> Plan:
-        """The plan that :meth:`state` took apart.
-
-        Args:
-            state: What it returned.
-
-        Returns:
-            An equal plan.
-        """
-        cells = tuple(Cells(*c) for c in state["cells"])
-        return Plan(
-            **{**state, "batch_shape": tuple(state["batch_shape"]), "cells": cells}
+    @classmethod
+    def _from_parts(cls, parts: dict[str, Any]) -> LinePlan:
+        cells = tuple(Cells(*c) for c in parts["cells"])
+        return cls(
+            **{**parts, "batch_shape": tuple(parts["batch_shape"]), "cells": cells}
         )
 
     def apply(
@@ -149,7 +194,7 @@ class Plan(Rule):
             width = cells.positions[:, 0].numel() * integrand.dtype.itemsize
             whole = torch.compiler.is_compiling()
             size = block_size(count, width, memory, whole=whole)
-            value = sum_blocks(part, count, size, add)
+            value = sum_blocks(part, count, size, add, memory)
             total = value if total is None else add.join(total, value)
         if total is None:
             total = _nothing(integrand, log=log)

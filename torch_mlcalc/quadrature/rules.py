@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,11 @@ INTERVAL, HALF_LINE, REAL_LINE = "[-1, 1]", "[0, inf)", "(-inf, inf)"
 class Rule(ABC):  # noqa: B024
     """How to integrate; every rule is a small immutable object."""
 
+    #: Whether its nodes do not depend on the integrand.
+    fixed: ClassVar[bool] = False
+    #: Whether a generator seeds it.
+    random: ClassVar[bool] = False
+
 
 class FixedRule(Rule):
     r"""A rule whose nodes do not depend on the integrand.
@@ -32,6 +37,7 @@ class FixedRule(Rule):
     :meth:`log_density`.
     """
 
+    fixed = True
     n: int
     #: What the weights integrate against.
     measure: str = "lebesgue"
@@ -378,9 +384,9 @@ class Trapezoid(FixedRule):
 
     def slice(self, start: int, stop: int) -> tuple[Array, Array]:
         """Nodes and weights ``start`` to ``stop``, without the whole table."""
-        nodes, index = _equally_spaced(self.n, start, stop)
-        ends = (index == 0) | (index == self.n - 1)
-        return nodes, np.where(ends, 1.0, 2.0) / (self.n - 1)
+        weights = np.full(stop - start, 2.0 / (self.n - 1))
+        _halve_ends(weights, self.n, start, stop)
+        return _equally_spaced(self.n, start, stop), weights
 
 
 @final
@@ -426,10 +432,11 @@ class Simpson(FixedRule):
 
     def slice(self, start: int, stop: int) -> tuple[Array, Array]:
         """Nodes and weights ``start`` to ``stop``, without the whole table."""
-        nodes, index = _equally_spaced(self.n, start, stop)
-        ends = (index == 0) | (index == self.n - 1)
-        weights = np.where(ends, 1.0, np.where(index % 2 == 1, 4.0, 2.0))
-        return nodes, weights * (2.0 / (3.0 * (self.n - 1)))
+        unit = 2.0 / (3.0 * (self.n - 1))
+        weights = np.full(stop - start, 2.0 * unit)
+        weights[1 - start % 2 :: 2] = 4.0 * unit
+        _halve_ends(weights, self.n, start, stop)
+        return _equally_spaced(self.n, start, stop), weights
 
 
 @final
@@ -494,12 +501,24 @@ class TabulatedRule(FixedRule):
         return np.array(self.nodes), np.array(self.weights)
 
 
-def _equally_spaced(n: int, start: int, stop: int) -> tuple[Array, npt.NDArray[Any]]:
-    index = np.arange(start, stop)
+def _equally_spaced(n: int, start: int, stop: int) -> Array:
     # Counted from the nearer end, so that the rule is symmetric to the last bit.
-    step = 2.0 / (n - 1)
-    nodes = np.where(2 * index < n, -1 + index * step, 1 - (n - 1 - index) * step)
-    return nodes, index
+    middle = min(max((n + 1) // 2, start), stop)
+    step, nodes = 2.0 / (n - 1), np.arange(start, stop, dtype=float)
+    lower, upper = nodes[: middle - start], nodes[middle - start :]
+    lower *= step
+    lower -= 1.0
+    np.subtract(n - 1, upper, out=upper)
+    upper *= -step
+    upper += 1.0
+    return nodes
+
+
+def _halve_ends(weights: Array, n: int, start: int, stop: int) -> None:
+    if start == 0:
+        weights[0] *= 0.5
+    if stop == n:
+        weights[-1] *= 0.5
 
 
 def _log_christoffel(rule: FixedRule, diagonal: Array, off_diagonal: Array) -> Array:

@@ -13,26 +13,29 @@ import torch
 from torch_mlcalc.quadrature.evaluator import Evaluator, Values
 from torch_mlcalc.quadrature.ledger import Ledger
 from torch_mlcalc.quadrature.pieces import Index, Pieces
-from torch_mlcalc.quadrature.placement import FINITE
 from torch_mlcalc.quadrature.rules import Array
 from torch_mlcalc.quadrature.variables import Jobs
 
-Variable = Callable[[Jobs, Array], tuple[Array, Array]]
+Variable = Callable[[Jobs, Array], tuple[Array, Array | None]]
+Mask = npt.NDArray[Any]
 
 
 class Sample(NamedTuple):
     """The integrand in the variable of a rule, at ``k`` nodes of ``m`` columns.
 
     Attributes:
-        values: Integrand times derivative of the variable, or the sum of their logs;
-            0 (or minus infinity) where they could not be used. ``(k, m, events)``.
-        inside: False where rounding puts the point on an end of the piece, ``(k, m)``.
-        finite: Whether the integrand was finite, ``(k, m)``; True outside.
+        values: Integrand times derivative of the variable, or the sum of their logs, in
+            units of the job; 0 (or minus infinity) where they could not be used.
+            ``(k, m, events)``.
+        inside: False where rounding puts the point on an end of the piece, ``(k, m)``;
+            None if that happens nowhere.
+        finite: Whether the integrand was finite, ``(k, m)``, True outside; None if it
+            was everywhere.
     """
 
     values: Values
-    inside: npt.NDArray[Any]
-    finite: npt.NDArray[Any]
+    inside: Mask | None
+    finite: Mask | None
 
 
 @dataclass
@@ -59,7 +62,7 @@ class Search:
 
         Args:
             jobs: What the columns are ranges of.
-            t: Where, in the variable.
+            t: Where, in the variable, ascending; ``(k, 1)`` for all columns alike.
             variable: From there to canonical positions.
             guard: Units in the last place to keep from a finite end.
 
@@ -67,32 +70,65 @@ class Search:
             The integrand in the variable.
         """
         element = self.elements(jobs)
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            positions, slope = variable(jobs, t)
-            points = self._rounded(self.pieces.points(jobs.piece, positions))
-            inside = self._inside(jobs, points, guard)
+        positions, slope = variable(jobs, t)
+        points = self._rounded(self.pieces.points(jobs.piece, positions))
+        if points.shape[1] != element.size:
+            points = np.broadcast_to(points, (len(points), element.size))
+        inside = self._inside(jobs, points, guard)
+        if inside is not None:
             points = np.where(inside, points, self.evaluate.home[element])
-            raw = self.evaluate(element, points)
-            factor = slope * self.pieces.unit[jobs.piece]
-            if self.ledger.log:
-                values = raw + np.log(factor)[..., None]
-                # Minus infinity is a density of 0; nan and infinity are faults.
-                finite = (values < np.inf).all(-1)
-                nothing = -np.inf
-            else:
-                values = raw * (factor * self.pieces.sign[jobs.piece])[..., None]
-                finite = np.isfinite(values).all(-1)
-                nothing = 0.0
-        self._note_fault(element, points, inside & ~finite)
-        values = np.where((inside & finite)[..., None], values, nothing)
-        np.add.at(self.ledger.n_evals, element, t.shape[0])
-        return Sample(values, inside, finite | ~inside)
+        values = self.evaluate(element, points)
+        if slope is not None:
+            slope = (np.log(slope) if self.ledger.log else slope)[..., None]
+            values = values + slope if self.ledger.log else values * slope
+        finite = self._finite(values)
+        if finite is not None:
+            if inside is not None:
+                finite |= ~inside
+            self._note_fault(element, points, finite)
+        usable = _both(inside, finite)
+        if usable is not None:
+            nothing = -np.inf if self.ledger.log else 0.0
+            values = np.where(usable[..., None], values, nothing)
+        return Sample(values, inside, finite)
 
-    def inside(self, jobs: Jobs, positions: Array) -> npt.NDArray[np.bool_]:
-        """Which positions ``(k, m)`` rounding does not put on an end of the piece."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            points = self._rounded(self.pieces.points(jobs.piece, positions))
-        return self._inside(jobs, points)
+    def unit(self, jobs: Jobs) -> Array:
+        """Signed length (or its log) of the unit of the values of each job."""
+        pieces = self.pieces
+        unit = pieces.of(pieces.unit, jobs.piece)
+        if self.ledger.log:
+            return np.log(unit)
+        return unit * pieces.of(pieces.sign, jobs.piece)
+
+    def inside(self, jobs: Jobs, positions: Array) -> Mask | None:
+        """Which positions ``(k, m)`` rounding does not put on an end of the piece.
+
+        Args:
+            jobs: What the columns are ranges of.
+            positions: Canonical positions.
+
+        Returns:
+            The mask; None if no position is on an end.
+        """
+        return self._inside(
+            jobs, self._rounded(self.pieces.points(jobs.piece, positions))
+        )
+
+    def _finite(self, values: Values) -> Mask | None:
+        """Which values are finite, in the log form also minus infinity: a density of 0.
+
+        Returns:
+            The mask ``(k, m)``; None if all of them are.
+        """
+        # One number tells in one pass; where it does not, they are looked at.
+        if self.ledger.log:
+            if values.max(initial=-np.inf) < np.inf:
+                return None
+            return np.logical_and.reduce(values < np.inf, -1)
+        if np.isfinite(np.add.reduce(values, None)):
+            return None
+        finite: Mask = np.logical_and.reduce(np.isfinite(values), -1)
+        return None if finite.all() else finite
 
     def _rounded(self, points: Array) -> Array:
         """Points as the integrand's dtype can represent them."""
@@ -102,20 +138,27 @@ class Search:
             return rounded
         return points
 
-    def _inside(
-        self, jobs: Jobs, points: Array, guard: float = 0.0
-    ) -> npt.NDArray[Any]:
-        low = self._rounded(self.pieces.anchors[0, jobs.piece])
-        high = self._rounded(self.pieces.anchors[1, jobs.piece])
-        gap = guard * self.ledger.epsilon
-        most = 1e-9 * self.pieces.unit[jobs.piece]  # of a very short piece
-        above = points - low > np.minimum(gap * np.abs(low), most)
-        below = high - points > np.minimum(gap * np.abs(high), most)
-        return np.isfinite(points) & ((jobs.kind != FINITE) | (above & below))
+    def _inside(self, jobs: Jobs, points: Array, guard: float = 0.0) -> Mask | None:
+        low, high = self._rounded(self.pieces.of(self.pieces.bounds, jobs.piece))
+        if guard:
+            gap = guard * self.ledger.epsilon
+            # At most so much of a very short piece.
+            most = 1e-9 * self.pieces.of(self.pieces.unit, jobs.piece)
+            low = low + np.minimum(gap * np.abs(low), most)
+            high = high - np.minimum(gap * np.abs(high), most)
+        # Points of a column are monotone: if the outermost are inside, all are.
+        ends = points[[0, -1]]
+        if ((ends > low) & (ends < high)).all():
+            return None
+        return (points > low) & (points < high)
 
-    def _note_fault(
-        self, element: Index, points: Array, fault: npt.NDArray[Any]
-    ) -> None:
-        if self.ledger.bad_point is None and fault.any():
-            node, column = np.argwhere(fault)[0]
+    def _note_fault(self, element: Index, points: Array, finite: Mask) -> None:
+        if self.ledger.bad_point is None and not finite.all():
+            node, column = np.argwhere(~finite)[0]
             self.ledger.bad_point = int(element[column]), float(points[node, column])
+
+
+def _both(one: Mask | None, other: Mask | None) -> Mask | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one & other

@@ -1,7 +1,7 @@
 """Variables in which adaptive rules work: as the domain is, or double-exponential.
 
-Each gives the canonical position of a variable ``t`` and its derivative, in units of
-the piece (see :mod:`torch_mlcalc.quadrature.pieces`).
+Each gives the canonical position of a variable ``t`` and its derivative (None where it
+is 1), in units of the piece (see :mod:`torch_mlcalc.quadrature.pieces`).
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class Jobs(NamedTuple):
     low: Array
     high: Array
 
-    def take(self, index: Index) -> Jobs:
+    def take(self, index: Index | slice) -> Jobs:
         """Some of the jobs."""
         return Jobs(*(column[index] for column in self))
 
 
-def identity(jobs: Jobs, t: Array) -> tuple[Array, Array]:
+def identity(jobs: Jobs, t: Array) -> tuple[Array, None]:
     """The fraction of a finite piece itself, counted from the nearer end."""
-    return np.where(t <= 0.5, t, t - 1), np.ones_like(t)
+    return t - (t > 0.5), None
 
 
 def double_exponential(jobs: Jobs, t: Array) -> tuple[Array, Array]:
@@ -53,23 +53,26 @@ def double_exponential(jobs: Jobs, t: Array) -> tuple[Array, Array]:
 
     Args:
         jobs: Jobs of the ``m`` columns.
-        t: Variable, ``(k, m)``.
+        t: Variable, ``(k, m)``, or ``(k, 1)`` for all columns.
 
     Returns:
-        Positions and their derivatives, ``(k, m)``.
+        Positions and their derivatives, which broadcast to ``(k, m)``.
 
     References:
         H. Takahasi, M. Mori, "Double exponential formulas for numerical integration",
         Publ. RIMS 9 (1974), https://doi.org/10.2977/prims/1195192451
     """
-    position, slope = np.empty_like(t), np.empty_like(t)
+    first = jobs.kind[0]
+    if jobs.kind.size == 1 or (jobs.kind == first).all():
+        return _FORMULAS[int(first)](t, jobs.low, jobs.high)
+    shape = (len(t), jobs.kind.size)
+    position, slope = np.empty(shape), np.empty(shape)
     for kind, formula in _FORMULAS.items():
         here = jobs.kind == kind
-        if here.all():
-            return formula(t, jobs.low, jobs.high)
         if here.any():
+            some = t if t.shape[1] == 1 else t[:, here]
             position[:, here], slope[:, here] = formula(
-                t[:, here], jobs.low[here], jobs.high[here]
+                some, jobs.low[here], jobs.high[here]
             )
     return position, slope
 
@@ -79,12 +82,13 @@ def _tanh_sinh(t: Array, low: Array, high: Array) -> tuple[Array, Array]:
     near = q / (1 + q)
     far = 1 / (1 + q)
     width = high - low
-    slope = width * math.pi * np.cosh(t) * near * far
-    from_low = np.where(t < 0, near, far) * width
-    from_high = np.where(t < 0, far, near) * width
+    slope = width * (math.pi * np.cosh(t) * near * far)
+    below = t < 0
+    from_low = np.where(below, near, far) * width
+    from_high = np.where(below, far, near) * width
     # A window is counted from the end of the piece that it touches; the whole piece
     # from the nearer one.
-    count_low = np.where((low == 0) & (high == 1), t < 0, low == 0)
+    count_low = np.where((low == 0) & (high == 1), below, low == 0)
     return np.where(count_low, from_low, -from_high), slope
 
 

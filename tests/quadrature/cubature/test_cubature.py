@@ -1,0 +1,681 @@
+"""Deterministic rules in several dimensions: right, honest, and with their gradients."""
+
+import copy
+import math
+import pickle
+import warnings
+from collections.abc import Iterator
+
+import pytest
+import torch
+from problems_nd import GENZ, OTHERS, Problem, genz, genz_sum
+from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
+
+import torch_mlcalc.quadrature as q
+
+F64 = torch.float64
+INF = math.inf
+
+
+@pytest.fixture(autouse=True)
+def _double() -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+ADAPTIVE = {"default": None, "degree_7": q.GenzMalik(7), "degree_9": q.GenzMalik(9)}
+adaptive = pytest.mark.parametrize("rule", ADAPTIVE.values(), ids=ADAPTIVE.keys())
+
+
+def solve(
+    row: Problem, rule: q.Rule | None, rtol: float, max_evals: int | None = None
+) -> tuple[q.Estimate, tuple[Tensor, ...]]:
+    theta = tuple(t.clone().requires_grad_() for t in row.theta)
+    estimate = q.integrate_with_error(
+        lambda x: row.integrand(x, *theta),
+        row.domain,
+        rule,
+        rtol=rtol,
+        max_evals=max_evals,
+        on_failure="ignore",
+    )
+    return estimate, torch.autograd.grad(estimate.value, theta)
+
+
+def check(row: Problem, rule: q.Rule | None, rtol: float) -> None:
+    estimate, slopes = solve(row, rule, rtol)
+    assert estimate.status == q.Status.CONVERGED
+    exact = row.value()
+    assert (estimate.value - exact).abs() <= rtol * exact.abs()
+    assert estimate.error <= rtol * estimate.value.abs()
+    if not row.differentiable:
+        return
+    for slope, expected in zip(slopes, row.gradient(), strict=True):
+        size = expected.abs().max() + exact.abs()
+        assert (slope - expected).abs().max() <= 10 * rtol * size
+
+
+EASY = [row for row in GENZ if row.dimension <= 3] + OTHERS
+
+
+@pytest.mark.parametrize("row", EASY, ids=lambda row: row.name)
+def test_values_and_gradients_by_default(row: Problem) -> None:
+    slow = row.name in ("sine_of_sum-3d", "continuous-3d-2", "decay-3d", "dirichlet-3d")
+    check(row, None, 1e-4 if slow else 1e-6)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [row for row in GENZ if row.dimension == 5 and "-2" not in row.name[-2:]],
+    ids=lambda row: row.name,
+)
+def test_values_and_gradients_in_five_dimensions(row: Problem) -> None:
+    check(row, None, 1e-3)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [row for row in GENZ if row.dimension == 8 and row.name.endswith("0.3")],
+    ids=lambda row: row.name,
+)
+def test_values_and_gradients_in_eight_dimensions(row: Problem) -> None:
+    check(row, None, 1e-3)
+
+
+@pytest.mark.parametrize("rule", [q.GenzMalik(7), q.GenzMalik(9)], ids=str)
+@pytest.mark.parametrize(
+    "row",
+    [row for row in EASY if "-3d-2" not in row.name],
+    ids=lambda row: row.name,
+)
+def test_genz_malik_is_right(row: Problem, rule: q.Rule) -> None:
+    check(row, rule, 1e-3)
+
+
+@adaptive
+def test_converged_means_right_whatever_the_budget(rule: q.Rule | None) -> None:
+    # The honest status: 144 integrals cut short at four budgets and two tolerances.
+    wrong, converged = [], 0
+    for row in GENZ:
+        if row.dimension > 3:
+            continue
+        for budget in (100, 1_000, 5_000):
+            for rtol in (1e-2, 1e-5):
+                estimate = q.integrate_with_error(
+                    lambda x, row=row: row.integrand(x, *row.theta),
+                    row.domain,
+                    rule,
+                    rtol=rtol,
+                    max_evals=budget,
+                    on_failure="ignore",
+                )
+                # One use of the rule is always made.
+                assert estimate.n_evals <= max(budget, 200)
+                if estimate.status == q.Status.CONVERGED:
+                    converged += 1
+                    exact = row.value()
+                    if (estimate.value - exact).abs() > rtol * exact.abs():
+                        wrong.append((row.name, budget, rtol))
+    assert converged > 60
+    assert not wrong
+
+
+def test_the_published_sum_in_three_dimensions() -> None:
+    integrand, exact = genz_sum(3)
+    estimate = q.integrate_with_error(integrand, q.Box(0.0, 1.0, 3), rtol=1e-12)
+    assert (estimate.value - exact()).abs() < 8.3e-12
+    assert estimate.n_evals < 1_000_000
+
+
+# ---- batches and shapes --------------------------------------------------------------
+
+
+def peaks(x: Tensor, a: Tensor) -> Tensor:
+    return torch.exp(-a * (x - 0.3).square().sum(-1))
+
+
+@adaptive
+def test_a_batch_is_its_integrals_one_by_one(rule: q.Rule | None) -> None:
+    a = torch.tensor([[1.0, 300.0, 5.0], [0.0, 20.0, 1e3]])
+    box = q.Box(0.0, 1.0, dimension=2)
+    batch = q.integrate_with_error(peaks, box, rule, args=(a,), rtol=1e-6)
+    assert batch.value.shape == batch.error.shape == batch.status.shape == (2, 3)
+    for i in range(2):
+        for j in range(3):
+            alone = q.integrate_with_error(peaks, box, rule, args=(a[i, j],), rtol=1e-6)
+            assert torch.allclose(batch.value[i, j], alone.value, rtol=2e-6, atol=0)
+    # Rows that have converged cost nothing more.
+    assert batch.n_evals[0, 0] < batch.n_evals[1, 2]
+
+
+@adaptive
+def test_a_closed_over_batch_has_the_same_values(rule: q.Rule | None) -> None:
+    a = torch.tensor([1.0, 300.0, 5.0])
+    box = q.Box(0.0, 1.0, dimension=2)
+    inside = q.integrate(lambda x: peaks(x, a), box, rule, batch_shape=(3,), rtol=1e-6)
+    passed = q.integrate(peaks, box, rule, args=(a,), rtol=1e-6)
+    assert torch.allclose(inside, passed, rtol=2e-6, atol=0)
+
+
+@adaptive
+def test_events_come_last(rule: q.Rule | None) -> None:
+    a = torch.tensor([1.0, 2.0])
+
+    def f(x: Tensor, a: Tensor) -> Tensor:
+        return torch.stack(
+            [x.prod(-1) * a, a * x.sum(-1), torch.ones_like(a * x[..., 0])], -1
+        )
+
+    value = q.integrate(f, q.Box(0.0, 1.0, 2), rule, args=(a,))
+    assert torch.allclose(value, torch.tensor([[0.25, 1.0, 1.0], [0.5, 2.0, 1.0]]))
+
+
+@adaptive
+def test_complex_integrands(rule: q.Rule | None) -> None:
+    value = q.integrate(
+        lambda x: torch.exp(1j * x.sum(-1)), q.Box(0.0, 1.0, 2), rule, rtol=1e-8
+    )
+    exact = ((torch.exp(torch.tensor(1j)) - 1) / 1j) ** 2
+    assert torch.allclose(value, exact.to(value.dtype), rtol=1e-7)
+
+
+@adaptive
+def test_single_precision(rule: q.Rule | None) -> None:
+    upper = torch.ones(2, dtype=torch.float32)
+    value = q.integrate(lambda x: torch.exp(x.sum(-1)), q.Box(0.0, upper), rule)
+    assert value.dtype == torch.float32
+    assert float(value) == pytest.approx((math.e - 1) ** 2, rel=1e-4)
+
+
+@adaptive
+def test_limits_flip_the_sign_axis_by_axis(rule: q.Rule | None) -> None:
+    lower = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    upper = torch.tensor([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0], [1.0, 1.0]])
+    value = q.integrate(lambda x: x.prod(-1), q.Box(lower, upper), rule)
+    assert torch.allclose(value, torch.tensor([0.25, -0.25, 0.25, 0.0]))
+    assert value[3] == 0
+
+
+@adaptive
+def test_mixed_infinite_limits_in_one_batch(rule: q.Rule | None) -> None:
+    lower = torch.tensor([[0.0, 0.0], [-INF, 0.0], [-INF, -INF], [-INF, 0.0]])
+    upper = torch.tensor([[1.0, INF], [INF, INF], [INF, INF], [0.0, 1.0]])
+    value = q.integrate(
+        lambda x: torch.exp(-x.square().sum(-1)), q.Box(lower, upper), rule, rtol=1e-5
+    )
+    half = math.sqrt(math.pi) / 2
+    part = half * math.erf(1)
+    exact = torch.tensor([part * half, 2 * half * half, 4 * half * half, half * part])
+    assert torch.allclose(value, exact, rtol=2e-5)
+
+
+@adaptive
+def test_log_form(rule: q.Rule | None) -> None:
+    estimate = q.log_integrate_with_error(
+        lambda x: 5000 - x.square().sum(-1) / 2, q.Box(-INF, INF, 2), rule, rtol=1e-6
+    )
+    assert float(estimate.value) == pytest.approx(
+        5000 + math.log(2 * math.pi), rel=1e-9
+    )
+    assert estimate.error < 1e-6
+
+
+def test_log_of_nothing_is_minus_infinity() -> None:
+    box = q.Box([0.0, 1.0], [1.0, 1.0])
+    assert q.log_integrate(lambda x: x.sum(-1), box) == -INF
+
+
+@adaptive
+def test_limits_that_are_functions(rule: q.Rule | None) -> None:
+    triangle = q.Box([0.0, 0.0], [1.0, lambda x: 1 - x])
+    value = q.integrate(lambda x: x.prod(-1), triangle, rule, rtol=1e-8)
+    assert float(value) == pytest.approx(1 / 24, rel=1e-7)
+    ordered = q.Box([0.0, lambda x: x, lambda x, y: y], [1.0, 1.0, 1.0])
+    value = q.integrate(lambda x: torch.ones_like(x[..., 0]), ordered, rule)
+    assert float(value) == pytest.approx(1 / 6, rel=1e-7)
+
+
+@adaptive
+def test_bent_limits_keep_their_gradients(rule: q.Rule | None) -> None:
+    slope = torch.tensor(2.0, requires_grad=True)
+    wedge = q.Box([0.0, 0.0], [1.0, lambda x: slope * x])
+    value = q.integrate(lambda x: x[..., 1], wedge, rule, rtol=1e-8)
+    (found,) = torch.autograd.grad(value, slope)
+    assert float(value) == pytest.approx(4 / 6)
+    assert float(found) == pytest.approx(4 / 6)
+
+
+@adaptive
+def test_breakpoints_split_the_axes(rule: q.Rule | None) -> None:
+    def f(x: Tensor) -> Tensor:
+        return (x[..., 0] - 0.3).abs() * (x[..., 1] > 0.7)
+
+    box = q.Box(0.0, 1.0, dimension=2)
+    with_them = q.integrate_with_error(
+        f, box, rule, breakpoints=[[0.3], [0.7]], rtol=1e-10
+    )
+    assert float(with_them.value) == pytest.approx((0.045 + 0.245) * 0.3, rel=1e-9)
+    assert with_them.n_evals < 500
+
+
+@adaptive
+def test_breakpoints_carry_gradients(rule: q.Rule | None) -> None:
+    place = torch.tensor([0.3, 0.6], requires_grad=True)
+
+    def f(x: Tensor, edge: Tensor) -> Tensor:
+        return torch.where(x[..., 0] < edge, x[..., 1], 2 * x[..., 1])
+
+    value = q.integrate(
+        f,
+        q.Box(0.0, 1.0, dimension=2),
+        rule,
+        args=(place,),
+        breakpoints=[place[None], None],
+        rtol=1e-8,
+    )
+    (slope,) = torch.autograd.grad(value.sum(), place)
+    assert torch.allclose(value, 1 - place / 2)
+    assert torch.allclose(slope, torch.tensor([-0.5, -0.5]))
+
+
+# ---- gradients -----------------------------------------------------------------------
+
+
+FIXED = {
+    "product": q.Product(q.GaussLegendre(4), q.ClenshawCurtis(5)),
+    "sparse_grid": q.SparseGrid(2),
+}
+
+
+def plan_for(rule: q.Rule | None) -> q.Rule:
+    """A plan with several regions, so that edges inside matter."""
+    return q.adapt(
+        lambda x: torch.exp(-30 * (x - 0.4).square().sum(-1)),
+        q.Box(torch.zeros(2, 2), 1.0),
+        rule,
+        rtol=1e-4,
+        batch_shape=(2,),
+    )
+
+
+every = pytest.mark.parametrize("name", [*ADAPTIVE, *FIXED])
+
+
+@every
+def test_gradients_of_closures_args_and_limits(name: str) -> None:
+    rule = FIXED.get(name) or plan_for(ADAPTIVE[name])
+    lower = torch.tensor([[0.1, -0.2], [0.0, 0.3]], requires_grad=True)
+    upper = torch.tensor([[1.1, 0.9], [1.0, 0.2]], requires_grad=True)
+    arg = torch.tensor([0.7, 1.3], requires_grad=True)
+    closure = torch.tensor(0.5, requires_grad=True)
+
+    def value(lower: Tensor, upper: Tensor, arg: Tensor, closure: Tensor) -> Tensor:
+        return q.integrate(
+            lambda x, a: torch.sin(a * x[..., 0] + closure * x[..., 1]),
+            q.Box(lower, upper),
+            rule,
+            args=(arg,),
+        )
+
+    inputs = (lower, upper, arg, closure)
+    assert gradcheck(value, inputs, check_forward_ad=True)
+    assert gradgradcheck(value, inputs)
+
+
+@every
+def test_gradients_where_limits_are_equal(name: str) -> None:
+    rule = FIXED.get(name) or ADAPTIVE[name]
+    lower = torch.tensor([0.4, 0.0], requires_grad=True)
+    value = q.integrate(
+        lambda x: torch.exp(x.sum(-1)), q.Box(lower, torch.tensor([0.4, 1.0])), rule
+    )
+    (slope,) = torch.autograd.grad(value, lower)
+    assert value == 0
+    assert torch.allclose(
+        slope, torch.tensor([-math.exp(0.4) * (math.e - 1), 0.0]), rtol=1e-2
+    )
+
+
+@every
+def test_limits_move_by_the_values_at_the_faces(name: str) -> None:
+    # A jump inside does not enter the derivative by a limit.
+    if name in FIXED:
+        pytest.skip("nodes of a fixed rule move with the limits, across the jump")
+    upper = torch.tensor([1.0, 1.0], requires_grad=True)
+    value = q.integrate(
+        lambda x: (x[..., 0] > 0.3) * torch.exp(x[..., 1]),
+        q.Box(0.0, upper),
+        ADAPTIVE[name],
+        rtol=1e-6,
+    )
+    (slope,) = torch.autograd.grad(value, upper)
+    exact = torch.tensor([math.e - 1, 0.7 * math.e])
+    assert torch.allclose(slope, exact, rtol=1e-4)
+
+
+@every
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+def test_vmap_and_forward_mode(name: str) -> None:
+    rule = FIXED.get(name, ADAPTIVE.get(name))
+    upper = torch.tensor([[1.0, 0.5], [2.0, 1.0]])
+    a = torch.tensor([1.0, 0.3])
+
+    def value(upper: Tensor, a: Tensor) -> Tensor:
+        return q.integrate(lambda x: torch.exp(-a * x.sum(-1)), q.Box(0.0, upper), rule)
+
+    exact = (-torch.expm1(-a[:, None] * upper) / a[:, None]).prod(-1)
+    assert torch.allclose(torch.vmap(value)(upper, a), exact, rtol=1e-2)
+    _, forward = torch.func.jvp(
+        lambda a: value(upper[0], a), (a[0],), (torch.tensor(1.0),)
+    )
+    reverse = torch.func.grad(lambda a: value(upper[0], a))(a[0])
+    assert torch.allclose(forward, reverse)
+
+
+@every
+def test_application_compiles(name: str) -> None:
+    rule = FIXED.get(name) or q.adapt(
+        lambda x: torch.exp(-x.sum(-1)), q.Box(0.0, 1.0, 2), ADAPTIVE[name]
+    )
+
+    def value(upper: Tensor) -> Tensor:
+        return q.integrate(lambda x: torch.exp(-x.sum(-1)), q.Box(0.0, upper), rule)
+
+    upper = torch.tensor([1.0, 2.0], requires_grad=True)
+    fast = torch.compile(value, fullgraph=True, backend="aot_eager")(upper)
+    assert torch.allclose(fast, value(upper))
+    assert torch.allclose(
+        torch.autograd.grad(fast, upper)[0], torch.autograd.grad(value(upper), upper)[0]
+    )
+
+
+# ---- plans ---------------------------------------------------------------------------
+
+
+@adaptive
+def test_plans_replay_move_and_save(rule: q.Rule | None) -> None:
+    row = genz("gaussian", 2, 2.0)
+    plan = q.adapt(lambda x: row.integrand(x, *row.theta), row.domain, rule, rtol=1e-8)
+
+    def again(plan: q.Rule) -> Tensor:
+        return q.integrate(lambda x: row.integrand(x, *row.theta), row.domain, plan)
+
+    value = again(plan)
+    assert (value - row.value()).abs() <= 1e-8 * row.value()
+    copies = [
+        q.Plan.from_state(plan.state()),
+        pickle.loads(pickle.dumps(plan)),
+        copy.deepcopy(plan),
+        plan.to("cpu"),
+    ]
+    for other in copies:
+        assert torch.equal(again(other), value)
+        assert other.n == plan.n
+        assert torch.equal(other.error, plan.error)
+    assert repr(plan) == f"Plan(n={plan.n}, batch_shape=())"
+
+
+@adaptive
+def test_a_plan_evaluates_its_nodes_once(rule: q.Rule | None) -> None:
+    points = 0
+
+    def f(x: Tensor) -> Tensor:
+        nonlocal points
+        points += x[..., 0].numel()
+        return torch.exp(-20 * x.square().sum(-1))
+
+    box = q.Box(0.0, 1.0, dimension=2)
+    plan = q.adapt(f, box, rule, rtol=1e-6)
+    searched, points = points, 0
+    q.integrate(f, box, plan)
+    assert points == plan.n <= searched
+
+
+def test_a_plan_in_blocks_is_the_same_with_little_memory() -> None:
+    box, weight = q.Box(0.0, 1.0, 3), torch.tensor(2.0, requires_grad=True)
+    plan = q.adapt(lambda x: peaks(x, 50.0), box, q.GenzMalik(), rtol=1e-4)
+    most = 0
+
+    def f(x: Tensor) -> Tensor:
+        nonlocal most
+        most = max(most, len(x))
+        return weight * peaks(x, 50.0)
+
+    whole = q.integrate(f, box, plan)
+    (slope,) = torch.autograd.grad(whole, weight)
+    most = 0
+    small = q.integrate(f, box, plan, memory=100_000)
+    (again,) = torch.autograd.grad(small, weight)
+    assert most * 3 * 8 <= 100_000
+    assert torch.allclose(small, whole, rtol=1e-12)
+    assert torch.allclose(again, slope, rtol=1e-12)
+
+
+def test_plans_are_refused_where_they_do_not_fit() -> None:
+    f = lambda x: torch.exp(x.sum(-1))  # noqa: E731
+    plan = q.adapt(f, q.Box(torch.zeros(3, 2), 1.0))
+    with pytest.raises(ValueError, match="made for integrals of shape"):
+        q.integrate(f, q.Box(0.0, 1.0, 2), plan)
+    with pytest.raises(ValueError, match=r"breakpoints on the axes"):
+        q.integrate(f, q.Box(torch.zeros(3, 2), 1.0), plan, breakpoints=[[0.5], None])
+
+
+def test_an_audit_finds_what_the_search_missed() -> None:
+    def f(x: Tensor) -> Tensor:
+        return torch.exp(x.mean(-1)) + 1e3 * torch.exp(
+            -((x - 0.9) / 0.01).square().sum(-1)
+        )
+
+    box = q.Box(0.0, 1.0, dimension=2)
+    blind = q.adapt(f, box, rtol=1e-4)
+    assert blind.status == q.Status.CONVERGED
+    with pytest.warns(q.IntegrationWarning, match="audit by a lattice disagrees"):
+        plan = q.adapt(f, box, rtol=1e-4, audit=True)
+    assert plan.status == q.Status.TOLERANCE_NOT_REACHED
+    assert plan.error > 0.1
+    with pytest.raises(q.IntegrationError, match="audit"):
+        q.adapt(f, box, rtol=1e-4, audit=True, on_failure="raise")
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_an_audit_lets_right_plans_pass(log: bool) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for domain in (q.Box(0.0, 1.0, 3), q.Interval(0.0, 1.0)):
+            plan = q.adapt(
+                lambda x: -x.sum(-1) if x.shape[-1:] == (3,) else -x,
+                domain,
+                audit=True,
+                log=log,
+            )
+            assert plan.status == q.Status.CONVERGED
+
+
+# ---- bad input and faults -------------------------------------------------------------
+
+
+def ones(x: Tensor) -> Tensor:
+    return torch.ones_like(x[..., 0])
+
+
+REFUSED = {
+    "dimension unknown": (lambda: q.Box(0.0, 1.0), ValueError, "pass dimension="),
+    "dimensions differ": (
+        lambda: q.Box([0.0, 0.0], [1.0, 1.0, 1.0]),
+        ValueError,
+        "disagree in its dimension",
+    ),
+    "no axes": (lambda: q.Box([], 1.0), ValueError, "is empty"),
+    "nan": (lambda: q.Box([0.0, math.nan], 1.0), ValueError, r"lower\[1\] is nan"),
+    "text": (lambda: q.Box("ab", 1.0), TypeError, "lower is a str"),
+    "scalar tensor": (
+        lambda: q.Box(torch.tensor(0.0), 1.0, 2),
+        ValueError,
+        "without dimensions",
+    ),
+    "first is bent": (
+        lambda: q.Box([lambda: 0.0, 0.0], 1.0),
+        ValueError,
+        "order the axes",
+    ),
+    "dtypes": (
+        lambda: q.Box(torch.zeros(2), torch.ones(2, dtype=torch.float32)),
+        TypeError,
+        "convert one",
+    ),
+    "scale": (lambda: q.Box(0.0, INF, 2, scale=0.0), ValueError, "must be positive"),
+    "loc": (lambda: q.Box(0.0, INF, 2, loc=INF), ValueError, "loc is inf"),
+    "simplex": (lambda: q.Simplex(0), ValueError, "at least 1"),
+    "degree": (lambda: q.GenzMalik(8), ValueError, "7 or 9"),
+    "no rules": (lambda: q.Product(), ValueError, "got no rules"),
+    "adaptive in a product": (
+        lambda: q.Product(q.GaussKronrod()),
+        TypeError,
+        "rule 0 of the product",
+    ),
+    "level": (lambda: q.SparseGrid(-1), ValueError, "at least 0"),
+    "weight": (lambda: q.SparseGrid(2, [0.5, 1]), ValueError, "at least 1"),
+    "weight type": (lambda: q.SparseGrid(2, ["a", 1]), TypeError, "numbers are"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED.values(), ids=REFUSED.keys())
+def test_bad_domains_and_rules_are_refused(case: tuple) -> None:
+    make, error, message = case
+    with pytest.raises(error, match=message):
+        make()
+
+
+BOX = q.Box(0.0, 1.0, dimension=2)
+CALLS = {
+    "rule of one dimension": (dict(rule=q.GaussLegendre(4)), "use it on every axis"),
+    "adaptive rule of one dimension": (dict(rule=q.GaussKronrod()), "leave out"),
+    "product of another dimension": (
+        dict(rule=q.Product(*[q.GaussLegendre(3)] * 3)),
+        "3 rules, the domain 2 axes",
+    ),
+    "grid too large": (
+        dict(rule=q.Product(q.GaussLegendre(100)), max_evals=5000),
+        "needs 10000 evaluations",
+    ),
+    "sparse grid of another dimension": (
+        dict(rule=q.SparseGrid(2, [1, 1, 1])),
+        "3 weights, the domain 2 axes",
+    ),
+    "rule does not fit": (dict(rule=q.Product(q.GaussHermite(4))), "lives on"),
+    "tolerance of a fixed rule": (dict(rule=q.SparseGrid(2), rtol=1e-3), "no effect"),
+    "generator": (dict(generator=torch.Generator()), "is not random"),
+    "breakpoints": (dict(breakpoints=[0.5]), "1 entries, the domain 2 axes"),
+    "breakpoint": (dict(breakpoints=[0.5, None]), r"breakpoints\[0\] is a float"),
+    "no breakpoints": (dict(breakpoints=[[], None]), "Put None"),
+    "breakpoints of a sparse grid": (
+        dict(breakpoints=[[0.5], None], rule=q.SparseGrid(2)),
+        "breakpoints have no effect",
+    ),
+    "breakpoints of a measure": (
+        dict(
+            breakpoints=[[0.5], None],
+            rule=q.Product(q.GaussJacobi(3, 0.5, 0.5)),
+        ),
+        "does not fit between breakpoints",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CALLS.values(), ids=CALLS.keys())
+def test_bad_calls_are_refused(case: tuple) -> None:
+    options, message = case
+    with pytest.raises((TypeError, ValueError), match=message):
+        q.integrate(ones, BOX, **options)
+
+
+def test_other_bad_calls_are_refused() -> None:
+    with pytest.raises(ValueError, match="negative weights"):
+        q.log_integrate(ones, BOX, q.SparseGrid(2))
+    rule = q.Product(q.TabulatedRule([-1.0, 0.0, 1.0], [-1.0, 4.0, -1.0]))
+    with pytest.raises(ValueError, match="negative weights"):
+        q.log_integrate(ones, BOX, rule)
+    with pytest.raises(ValueError, match="ends of the axes, which are infinite"):
+        q.integrate(ones, q.Box(0.0, INF, 2), q.SparseGrid(2))
+    with pytest.raises(ValueError, match="no meaning on Simplex"):
+        q.integrate(ones, q.Simplex(2), breakpoints=[[0.5], None])
+    bent = q.Box([0.0, 0.0], [1.0, lambda x: x])
+    with pytest.raises(ValueError, match="no meaning on"):
+        q.integrate(ones, bent, breakpoints=[[0.5], None])
+    with pytest.raises(TypeError, match="list with an entry for each axis"):
+        q.integrate(ones, BOX, breakpoints=0.5)
+    with pytest.raises(ValueError, match="swap them"):
+        q.log_integrate(ones, q.Box([1.0, 0.0], [0.0, 1.0]))
+    with pytest.raises(ValueError, match="swap them"):
+        q.log_integrate(ones, q.Box(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])))
+    with pytest.raises(ValueError, match="no error estimate"):
+        q.integrate_with_error(ones, BOX, q.SparseGrid(2))
+    with pytest.raises(ValueError, match="one value for each point"):
+        q.integrate(
+            lambda x: x, q.Box(torch.zeros(3, 2), 1.0)
+        ) if False else q.integrate(lambda x: torch.tensor(1.0), BOX)
+    with pytest.raises(
+        TypeError, match=r"function upper\[1\] of the box returned float"
+    ):
+        q.integrate(ones, q.Box([0.0, 0.0], [1.0, lambda x: 1.0]))
+    with pytest.raises(ValueError, match=r"function upper\[1\] of the box got"):
+        q.integrate(ones, q.Box([0.0, 0.0], [1.0, lambda x: x.sum()]))
+
+
+@adaptive
+def test_faults_are_told(rule: q.Rule | None) -> None:
+    def bad(x: Tensor) -> Tensor:
+        return torch.where(x[..., 0] > 0.5, torch.nan, 1.0)
+
+    with pytest.warns(q.IntegrationWarning, match=r"not finite at x = \(0\."):
+        estimate = q.integrate_with_error(bad, BOX, rule, max_evals=20_000)
+    assert estimate.status == q.Status.NON_FINITE
+    with pytest.warns(q.IntegrationWarning, match="tolerance not reached"):
+        estimate = q.integrate_with_error(
+            lambda x: (x.sum(-1) > 0.7).double(), BOX, rule, max_evals=3_000
+        )
+    assert estimate.status == q.Status.TOLERANCE_NOT_REACHED
+    assert (estimate.value - (1 - 0.245)).abs() <= estimate.error
+
+
+@adaptive
+def test_a_zero_integrand_is_zero(rule: q.Rule | None) -> None:
+    estimate = q.integrate_with_error(lambda x: 0 * x[..., 0], BOX, rule)
+    assert estimate.value == estimate.error == 0
+    assert estimate.status == q.Status.CONVERGED
+
+
+@adaptive
+def test_a_support_that_the_first_nodes_miss_is_found(rule: q.Rule | None) -> None:
+    def f(x: Tensor) -> Tensor:
+        inside = ((x - 0.83).abs() < 0.08).all(-1)
+        return torch.where(inside, torch.exp(x.sum(-1)), 0)
+
+    value = q.integrate(f, BOX, rule, rtol=1e-4)
+    exact = (math.exp(0.91) - math.exp(0.75)) ** 2
+    assert float(value) == pytest.approx(exact, rel=2e-4)
+
+
+def test_the_same_call_gives_the_same_bits() -> None:
+    first, second = (
+        q.integrate(lambda x: peaks(x, 30.0), q.Box(0.0, 1.0, 3)) for _ in range(2)
+    )
+    assert torch.equal(first, second)
+
+
+def test_nothing_of_the_callers_is_touched() -> None:
+    lower, upper = torch.zeros(2), torch.ones(2)
+    kept: list[Tensor] = []
+
+    def f(x: Tensor) -> Tensor:
+        kept.append(x.clone())
+        return x.sum(-1)
+
+    state = torch.get_rng_state()
+    q.integrate(f, q.Box(lower, upper))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(lower, torch.zeros(2))
+    assert torch.equal(upper, torch.ones(2))

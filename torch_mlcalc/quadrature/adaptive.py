@@ -1,0 +1,246 @@
+"""The search for nodes in one dimension: host, rules, and back to a plan."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from torch_mlcalc.quadrature import automatic
+from torch_mlcalc.quadrature.checks import Settings
+from torch_mlcalc.quadrature.domains import Extent, of_numbers
+from torch_mlcalc.quadrature.double_exponential import DoubleExponential
+from torch_mlcalc.quadrature.estimate import Estimate, Tolerance, report
+from torch_mlcalc.quadrature.evaluator import Evaluator, Values
+from torch_mlcalc.quadrature.gauss_kronrod import GaussKronrod
+from torch_mlcalc.quadrature.host import (
+    dual_level,
+    frozen,
+    mapped_mark,
+    read,
+    transforming,
+    write,
+)
+from torch_mlcalc.quadrature.integrand import as_result
+from torch_mlcalc.quadrature.ledger import Ledger, status_of
+from torch_mlcalc.quadrature.pieces import Pieces, make_pieces
+from torch_mlcalc.quadrature.placement import ABOVE, BELOW, FINITE
+from torch_mlcalc.quadrature.plan import Cells, LinePlan, make_cells
+from torch_mlcalc.quadrature.problem import Problem, full, per_element
+from torch_mlcalc.quadrature.rules import Array, Rule
+from torch_mlcalc.quadrature.search import Search
+
+#: Points that one integral may use by default. The hardest of the 168 test problems
+#: that converges at rtol=1e-8, a staircase of 11 steps, uses 4691.
+MAX_EVALS = 100_000
+
+
+class Found(NamedTuple):
+    """What a search was for, and what it found."""
+
+    problem: Problem
+    pieces: Pieces
+    evaluate: Evaluator
+    ledger: Ledger
+    status: Array
+    memory: int | None
+
+
+def find(
+    problem: Problem, rule: Rule | None, settings: Settings, *, log: bool
+) -> Found:
+    """Search for the nodes that the integrals need, and report on it."""
+    integrand = problem.integrand
+    if rule is not None and not isinstance(rule, (GaussKronrod, DoubleExponential)):
+        raise TypeError(f"{rule} is not a rule for one dimension.")
+    tolerance = Tolerance.of(
+        settings.rtol, settings.atol, integrand.dtype, settings.grad_rtol
+    )
+    pieces, home, mark, lead = _host_pieces(problem)
+    grad = torch.is_grad_enabled()
+    evaluate = Evaluator(integrand, lead, mark, home, settings.memory, grad=grad)
+    epsilon = torch.finfo(integrand.dtype).eps
+    budget = settings.max_evals or MAX_EVALS
+    ledger = Ledger(pieces.elements, tolerance, epsilon, budget, log=log)
+    # What overflows or has no value is looked at, level by level, where it matters.
+    with frozen(), np.errstate(all="ignore"):
+        automatic.run(Search(pieces, evaluate, ledger), rule)
+    status = status_of(ledger)
+    report(status, _detail(ledger), settings.on_failure, stacklevel=4)
+    return Found(problem, pieces, evaluate, ledger, status, settings.memory)
+
+
+def value_of(found: Found, plan: LinePlan | None = None) -> Tensor:
+    """The integrals: by a plan if a gradient is wanted, else as they were added up."""
+    problem, log = found.problem, found.ledger.log
+    # Without any length nothing was evaluated, and the event shape is not known.
+    known = found.ledger.total is not None
+    if known and not _wants_gradient(problem, found.evaluate):
+        return _total(found.evaluate, found.ledger)
+    plan = plan or freeze(found)
+    return plan.apply(
+        problem.extent,
+        problem.integrand,
+        problem.breakpoints,
+        log=log,
+        memory=found.memory,
+    )
+
+
+def estimate_of(found: Found) -> Estimate:
+    """Value, error, status and plan of what was found."""
+    plan = freeze(found)
+    value = value_of(found, plan)
+    return Estimate(value, plan.error, plan.status, plan.n_evals, plan)
+
+
+def _wants_gradient(problem: Problem, evaluate: Evaluator) -> bool:
+    if transforming() or dual_level():
+        return True
+    tensors = [t for t in (*problem.extent[:2], problem.breakpoints)]
+    moving = any(isinstance(t, Tensor) and t.requires_grad for t in tensors)
+    return torch.is_grad_enabled() and (moving or evaluate.requires_grad)
+
+
+def _host_pieces(
+    problem: Problem,
+) -> tuple[Pieces, Array, Tensor | None, tuple[int, ...]]:
+    """Limits and breakpoints read once, and the dimensions that vmap maps over."""
+    integrand, extent, breakpoints = problem
+    alone = breakpoints is None and integrand.batch_shape == ()
+    if alone and of_numbers(extent) and not transforming():
+        return *_between_numbers(extent, integrand.dtype), None, ()
+    with frozen():
+        rows = [full(limit, integrand) for limit in extent]
+        if breakpoints is not None:
+            rows[1:1] = list(per_element(breakpoints, integrand))
+        edges = torch.stack(rows)
+        mark = None
+        if transforming():
+            probe = torch.where(edges[0].isfinite(), edges[0], 0)[None]
+            values = integrand(probe)
+            mark = mapped_mark(edges, values.real if values.is_complex() else values)
+        array = read(edges, mark)
+    lead = array.shape[: array.ndim - edges.ndim]
+    table = np.moveaxis(array, len(lead), 0).reshape(len(edges), -1)
+    # Rows are lower, breakpoints, upper, loc, scale.
+    pieces = make_pieces(table[:-2], table[-2], table[-1])
+    return pieces, _home(pieces), mark, tuple(lead)
+
+
+@lru_cache(maxsize=256)
+def _between_numbers(extent: Extent, dtype: torch.dtype) -> tuple[Pieces, Array]:
+    """The piece between two numbers, a tenth of the time of a small integral."""
+    table = torch.tensor(extent, dtype=dtype).double().numpy()[:, None]
+    pieces = make_pieces(table[:2], table[2], table[3])
+    home = _home(pieces)
+    for array in (*pieces[:-1], home):
+        array.setflags(write=False)
+    return pieces, home
+
+
+def _home(pieces: Pieces) -> Array:
+    """A point inside the first piece of every element."""
+    first = np.arange(pieces.elements)
+    kind = pieces.kind[first]
+    position = np.where(kind == FINITE, 0.5, np.where(kind == BELOW, -1.0, 0.0))
+    position = np.where(kind == ABOVE, 1.0, position)
+    home = pieces.points(first, position[None])[0]
+    return np.where(np.isfinite(home), home, 0.0)
+
+
+def _detail(ledger: Ledger) -> str:
+    if ledger.bad_point is not None:
+        element, point = ledger.bad_point
+        return f" The integrand of integral {element} was not finite at x = {point}."
+    if ledger.unseen.any():
+        return (
+            " An integrand was exactly 0 at every node of an unbounded domain: place "
+            "the nodes with RealLine(loc, scale) or HalfLine(start, scale), or use "
+            "log_integrate, which sees a far-off peak."
+        )
+    return ""
+
+
+def _total(evaluate: Evaluator, ledger: Ledger) -> Tensor:
+    """The value that the search added up, which needs no second evaluation."""
+    integrand = evaluate.integrand
+    shape = (*integrand.batch_shape, *evaluate.event_shape)
+    total = ledger.total
+    if total is None:
+        value: Values = np.full(shape, -np.inf if ledger.log else 0.0)
+    else:
+        value = total.value.reshape(shape)
+        if total.log_unit is not None:
+            with np.errstate(divide="ignore"):
+                value = np.log(value) + total.log_unit.reshape(shape)
+    tensor = torch.as_tensor(value, device=integrand.device).to(evaluate.dtype)
+    return as_result(tensor, integrand)
+
+
+def freeze(found: Found) -> LinePlan:
+    """The nodes of the ledger as tensors, mapped as the search was."""
+    problem, pieces, evaluate, ledger, status, _ = found
+    integrand, mark, lead = problem.integrand, evaluate.mark, evaluate.lead
+    device, batch = integrand.device, integrand.batch_shape
+    inner = int(np.prod(batch, dtype=int))
+
+    def tensor(array: npt.NDArray[Any], columns: tuple[int, ...]) -> Tensor:
+        """A host array whose last dimension counts elements, mapped ones in front."""
+        array = array.reshape((*array.shape[:-1], *lead, *columns))
+        front = range(array.ndim - len(columns) - len(lead), array.ndim - len(columns))
+        array = np.moveaxis(array, list(front), range(len(lead)))
+        with torch.inference_mode(False):
+            return write(array.copy(), mark, device)
+
+    cells = []
+    with np.errstate(all="ignore"):
+        parts = [make() for make in ledger.nodes]
+    for positions, weights, piece, low, high in make_cells(
+        parts, pieces.elements, gathers=evaluate.gathers
+    ):
+        columns = (piece.shape[-1],) if evaluate.gathers else (inner,)
+        # Mapped elements are integrals of their own here, but not inside vmap.
+        step, own = piece // pieces.elements, piece % pieces.elements % max(inner, 1)
+        cells.append(
+            Cells(
+                tensor(positions, columns),
+                tensor(weights, columns),
+                tensor(step * inner + own, columns),
+                tensor(low, columns),
+                tensor(high, columns),
+            )
+        )
+    events = evaluate.event_shape
+    error = np.zeros((pieces.elements, int(np.prod(events, dtype=int))))
+    if ledger.total is not None:
+        error = _reported_error(ledger)
+    count = 0 if problem.breakpoints is None else len(problem.breakpoints)
+    kinds = pieces.kind.reshape(count + 1, pieces.elements)
+    return LinePlan(
+        batch,
+        count,
+        tensor(kinds, (inner,)).reshape(-1),
+        tuple(cells),
+        evaluate.gathers,
+        tensor(error.T, batch).movedim(0, -1).reshape(*batch, *events).to(torch.float64)
+        if batch
+        else tensor(error.T, (1,)).reshape(events),
+        tensor(status, batch),
+        tensor(ledger.n_evals, batch),
+    )
+
+
+def _reported_error(ledger: Ledger) -> Array:
+    total = ledger.total
+    assert total is not None  # noqa: S101
+    error = np.where(ledger.unseen[:, None], np.inf, total.error)
+    if not ledger.log:
+        return error
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = error / total.value
+    return np.where(total.value > 0, relative, error)

@@ -1,0 +1,63 @@
+"""Applying rules whose nodes are known: a fixed rule, or a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from torch_mlcalc.quadrature.checks import Settings
+from torch_mlcalc.quadrature.contract import LinearSum, LogSum
+from torch_mlcalc.quadrature.domains import Extent
+from torch_mlcalc.quadrature.fixed import apply_fixed
+from torch_mlcalc.quadrature.integrand import Integrand
+from torch_mlcalc.quadrature.plan import LinePlan
+from torch_mlcalc.quadrature.problem import Problem, full, per_element
+from torch_mlcalc.quadrature.rules import FixedRule, Rule, TabulatedRule
+
+
+def apply_rule(
+    problem: Problem, rule: Rule, settings: Settings, *, log: bool
+) -> Tensor:
+    """A fixed rule, on every piece between breakpoints, or a plan."""
+    integrand, extent, breakpoints = problem
+    max_evals, memory = settings.max_evals, settings.memory
+    if not isinstance(rule, FixedRule):
+        assert isinstance(rule, LinePlan)  # noqa: S101
+        return rule.apply(extent, integrand, breakpoints, log=log, memory=memory)
+    pieces = 1 if breakpoints is None else len(breakpoints) + 1
+    if max_evals is not None and rule.n * pieces > max_evals:
+        raise ValueError(
+            f"{rule} needs {rule.n * pieces} evaluations, max_evals is {max_evals}; "
+            "raise it, or use fewer nodes."
+        )
+    if log and isinstance(rule, TabulatedRule) and min(rule.weights) < 0:
+        raise ValueError(
+            f"{rule} has negative weights, of which there is no log; use integrate, "
+            "or a rule with positive weights such as GaussLegendre."
+        )
+    add = LogSum() if log else LinearSum()
+    if breakpoints is None:
+        return apply_fixed(rule, extent, integrand, add, memory)
+    total = None
+    for piece in _between(extent, breakpoints, integrand):
+        value = apply_fixed(rule, piece, integrand, add, memory)
+        total = value if total is None else add.join(total, value)
+    assert total is not None  # noqa: S101
+    return total
+
+
+def _between(
+    extent: Extent, breakpoints: Tensor, integrand: Integrand
+) -> Iterable[Extent]:
+    lower, upper = (full(limit, integrand) for limit in extent[:2])
+    low, high = torch.minimum(lower, upper), torch.maximum(lower, upper)
+    inner = per_element(breakpoints, integrand)
+    inner = torch.minimum(torch.maximum(inner, low), high).sort(0).values
+    inner = torch.where(lower <= upper, inner, inner.flip(0))
+    edges = [lower, *inner, upper]
+    return [
+        Extent(a, b, extent.loc, extent.scale)
+        for a, b in zip(edges[:-1], edges[1:], strict=True)
+    ]

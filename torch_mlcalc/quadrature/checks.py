@@ -1,0 +1,136 @@
+"""Refusing bad calls before any work, and the settings that all calls share."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torch_mlcalc.quadrature.cubature.box import DETERMINISTIC, Solid
+from torch_mlcalc.quadrature.domains import Domain
+from torch_mlcalc.quadrature.host import readable
+from torch_mlcalc.quadrature.integrand import Function
+from torch_mlcalc.quadrature.problem import Problem
+from torch_mlcalc.quadrature.rules import Rule, check_count
+
+
+class Settings(NamedTuple):
+    """What the caller asked for besides the integral; see :func:`integrate`."""
+
+    rtol: float | None
+    atol: float | None
+    max_evals: int | None
+    memory: int | None
+    on_failure: str
+    generator: torch.Generator | None = None
+    grad_rtol: float | None = None
+
+
+def check(
+    function: Function,
+    domain: object,
+    rule: object,
+    settings: Settings,
+    progress: bool,
+) -> Function:
+    """Refuse what is not a domain, a rule or a setting; count points for a bar."""
+    if not isinstance(domain, Domain):
+        raise TypeError(
+            f"domain is a {type(domain).__name__}; a domain is wanted, for example "
+            "Interval(0, 1), RealLine() or Box(0, 1, dimension=3)."
+        )
+    if rule is not None and not isinstance(rule, Rule):
+        raise TypeError(
+            f"rule is a {type(rule).__name__}; a rule object is wanted, for example "
+            "GaussLegendre(32), or None to have one chosen."
+        )
+    if settings.on_failure not in ("warn", "raise", "ignore"):
+        raise ValueError(
+            f"on_failure is {settings.on_failure!r}; "
+            "'warn', 'raise' or 'ignore' is wanted."
+        )
+    if settings.max_evals is not None:
+        check_count("max_evals", settings.max_evals, 1)
+    if settings.memory is not None:
+        check_count("memory", settings.memory, 1)
+    if settings.generator is not None:
+        _check_generator(settings.generator, domain, rule)
+    if not progress:
+        return function
+    return Counted(function, domain.coordinates if isinstance(domain, Solid) else 1)
+
+
+def _check_generator(generator: object, domain: Domain, rule: Rule | None) -> None:
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"generator is a {type(generator).__name__}; a torch.Generator is wanted."
+        )
+    # Without a rule, a random one is chosen in many dimensions.
+    many = isinstance(domain, Solid) and domain.dimension > DETERMINISTIC
+    if not (rule.random if rule else many):
+        raise ValueError(
+            f"generator has no effect with {rule or 'the rule chosen here'}, which is "
+            "not random; leave it out, or use a random rule such as Lattice()."
+        )
+
+
+class Counted:
+    """A function that shows on a bar how many points it got, and what came of it."""
+
+    def __init__(self, function: Function, coordinates: int) -> None:
+        """Show the bar."""
+        try:
+            from tqdm import tqdm
+        except ImportError:
+            raise ImportError(
+                "progress=True shows a bar by tqdm, which is not installed: "
+                "pip install 'torch_mlcalc[examples]'"
+            ) from None
+        self._function = function
+        self._coordinates = coordinates
+        self._bar = tqdm(unit=" points", unit_scale=True)
+
+    def __call__(self, points: Tensor, *args: Any) -> Tensor:  # noqa: ANN401
+        """Count, and call the function."""
+        self._bar.update(points.numel() // self._coordinates)
+        self._bar.refresh()
+        return self._function(points, *args)
+
+    def show(self, estimate: str) -> None:
+        """Write the running estimate behind the bar."""
+        self._bar.set_postfix_str(estimate)
+
+
+def refuse_tolerance(rule: Rule, settings: Settings) -> None:
+    """Refuse a tolerance that a fixed rule could not keep."""
+    asked = (settings.rtol, settings.atol, settings.grad_rtol)
+    if any(tolerance is not None for tolerance in asked):
+        raise ValueError(
+            f"rtol, atol and grad_rtol have no effect with {rule}, whose nodes are "
+            "fixed; leave them out, or use an adaptive rule such as GaussKronrod(), or "
+            "none."
+        )
+
+
+def refuse_fixed(rule: Rule | None) -> None:
+    """Refuse a rule without an error estimate where one is asked for."""
+    if rule is not None and rule.fixed:
+        raise ValueError(
+            f"{rule} has no error estimate, as its nodes are fixed; use an adaptive "
+            "rule such as GaussKronrod(), or none, or call integrate."
+        )
+
+
+def refuse_reversed(problem: Problem) -> None:
+    """Refuse a negative integral where its log is asked for."""
+    lower, upper = problem.extent.lower, problem.extent.upper
+    reversed_ = lower > upper
+    if isinstance(reversed_, Tensor):
+        # On a GPU and in vmap reading this would stall or fail; the result is nan.
+        reversed_ = readable(reversed_) and bool(reversed_.any())
+    if reversed_:
+        raise ValueError(
+            f"the log of an integral needs lower <= upper, got lower={lower}, "
+            f"upper={upper}; swap them."
+        )

@@ -1,0 +1,33 @@
+r"""Integrals in more than one dimension.
+
+Every rule works on the unit cube. A domain is a smooth map of the cube, and an integral
+ends in the same line as in one dimension:
+
+.. math:: \int_D f(x)\,dx = \int_{[0, 1]^d} f(x(u))\,|x'(u)|\,du
+    \approx V \sum_i w_i\, \rho(u_i)\, f(x(u_i))
+
+Read in this order; imports never run back.
+
+* ``box.py``: :class:`Box` (and in ``simplex.py`` :class:`Simplex`). A domain is a
+  :class:`Solid`: it states ``dimension`` (that of the cube), ``coordinates`` (length of
+  the last dimension of the points), and makes a :class:`Chart` for one call.
+* ``chart.py``: a :class:`Chart` turns ``u`` of shape ``(n, d)`` or ``(n, *batch, d)``
+  into points ``(n, *batch, d)`` and the density :math:`\rho` (or its log); the volume
+  :math:`V` is a factor of the whole integral. Gradients of the limits flow through all
+  three.
+* ``nodes.py``: :class:`Nodes` are a fixed set of nodes and weights that is made block
+  by block; :func:`apply_nodes` sums them, in linear or log form. A new set of nodes in
+  the cube is a frozen dataclass below :class:`UnitNodes` with ``n``, ``dimension`` and
+  ``unit(start, stop, dtype, device)``; its fields are all that a plan saves.
+* ``cubature.py``: what rules are. A :class:`FixedCubature` gives ``nodes(chart)``.
+  A :class:`RandomRule` gives ``run(sampler)``, which returns an :class:`Outcome`.
+* ``sampler.py``: the :class:`Sampler` evaluates nodes without gradients and returns
+  float64 arrays on the host, ``elements`` (the batch, the mapped dimensions of vmap in
+  front) by ``events``: one sum per replicate, or all values.
+* ``plan.py``: plans. What a random rule leaves is the :class:`NodesPlan` of its
+  nodes.
+* ``engine.py``: from the public functions to all this; ``integrate.py`` calls it where
+  the domain is a :class:`Solid`.
+
+The integrand gets points ``(n, *batch, d)`` and returns ``(n, *batch, *event)``.
+"""

@@ -1,0 +1,192 @@
+"""The search for regions: host, rules, and back to a plan."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from torch_mlcalc.quadrature.checks import Settings
+from torch_mlcalc.quadrature.cubature import automatic
+from torch_mlcalc.quadrature.cubature.chart import ALGEBRAIC, LOGISTIC, Chart
+from torch_mlcalc.quadrature.cubature.found import MAX_EVALS, Found
+from torch_mlcalc.quadrature.cubature.problem import SolidProblem
+from torch_mlcalc.quadrature.cubature.pulled import PulledBack, mapped_over
+from torch_mlcalc.quadrature.cubature.region_plan import Group, RegionPlan
+from torch_mlcalc.quadrature.cubature.regions import Regions, join_regions
+from torch_mlcalc.quadrature.cubature.search import CubeSearch, Kept
+from torch_mlcalc.quadrature.estimate import Tolerance
+from torch_mlcalc.quadrature.evaluator import Evaluator, Values, slots
+from torch_mlcalc.quadrature.host import frozen, read, write
+from torch_mlcalc.quadrature.ledger import Ledger, status_of
+from torch_mlcalc.quadrature.rules import Array, Rule
+
+
+def find_regions(
+    problem: SolidProblem, rule: Rule | None, settings: Settings, *, log: bool
+) -> tuple[Found, str]:
+    """Search by regions of the cube; and a sentence on what went wrong, if anything."""
+    integrand, domain, _ = problem
+    grad = torch.is_grad_enabled()
+    with frozen():
+        # Light tails are common and cost little to try.
+        tails = LOGISTIC
+        search = None
+        chart = domain.chart(integrand, tails)
+        if chart.unbounded and rule is None:
+            search = _search(problem, chart, settings, grad=grad, log=log)
+            if not automatic.run_tensor(search):
+                search = None
+        if search is None:
+            tails = ALGEBRAIC
+            chart = domain.chart(integrand, tails)
+            search = _search(problem, chart, settings, grad=grad, log=log)
+            automatic.run(search, rule)
+    ledger, evaluate = search.ledger, search.evaluate
+    status = status_of(ledger)
+    value, error = _results(ledger)
+
+    def freeze(errors: Tensor, statuses: Tensor, n_evals: Tensor) -> RegionPlan:
+        return RegionPlan(
+            tails,
+            integrand.batch_shape,
+            problem.counts,
+            _groups(search),
+            evaluate.gathers,
+            errors,
+            statuses,
+            n_evals,
+        )
+
+    results = value, error, status, ledger.n_evals
+    found = Found(problem, settings, log, evaluate, *results, freeze)
+    return found, _detail(search, chart)
+
+
+def _search(
+    problem: SolidProblem, chart: Chart, settings: Settings, *, grad: bool, log: bool
+) -> CubeSearch:
+    """A new search, with nothing evaluated yet."""
+    integrand = problem.integrand
+    lead, mark = mapped_over(integrand, chart)
+    elements = math.prod(lead) * math.prod(integrand.batch_shape)
+    pulled = PulledBack(integrand, chart, log)
+    home = np.full((elements, chart.dimension), 0.5)
+    evaluate = Evaluator(pulled, lead, mark, home, settings.memory, grad=grad)
+    tolerance = Tolerance.of(
+        settings.rtol, settings.atol, integrand.dtype, settings.grad_rtol
+    )
+    epsilon, budget = torch.finfo(integrand.dtype).eps, settings.max_evals or MAX_EVALS
+    ledger = Ledger(elements, tolerance, epsilon, budget, log=log)
+    volume = _volume(chart, mark, elements, log=log)
+    knots = _knots(problem, chart, mark, elements)
+    return CubeSearch(evaluate, ledger, volume, knots)
+
+
+def _volume(chart: Chart, mark: Tensor | None, elements: int, *, log: bool) -> Array:
+    """Signed volume of each domain, or its log."""
+    unit = torch.full(chart.batch_shape, 0.0 if log else 1.0, device=chart.device)
+    volume = read(chart.scale(unit, log=log), mark).reshape(elements)
+    if np.isnan(volume).any():
+        raise ValueError(
+            "the log of an integral needs lower <= upper on every axis; integral "
+            f"{int(np.isnan(volume).argmax())} has reversed limits (or NaN); swap them."
+        )
+    return volume
+
+
+def _knots(
+    problem: SolidProblem, chart: Chart, mark: Tensor | None, elements: int
+) -> tuple[Array, ...]:
+    """Ends of the pieces of each axis in the cube, ``(elements, k + 1)``."""
+    ends = np.zeros((elements, 1))
+    knots = []
+    for axis, split in enumerate(problem.splits):
+        inner = np.empty((elements, 0))
+        if split is not None:
+            places = chart.knots(split.to(chart.device), axis)
+            places = places.expand(len(split), *chart.batch_shape)
+            inner = np.moveaxis(read(places.movedim(0, -1), mark), -1, 0)
+            inner = np.sort(inner.reshape(len(split), elements).T, axis=1)
+        knots.append(np.concatenate([ends, inner, ends + 1], axis=1))
+    return tuple(knots)
+
+
+def _results(ledger: Ledger) -> tuple[Values, Array]:
+    """Values and errors, in the log form those of the log."""
+    total = ledger.total
+    assert total is not None  # noqa: S101
+    if total.log_unit is None:
+        return total.value, total.error
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.where(total.value > 0, total.error / total.value, total.error)
+        return np.log(total.value) + total.log_unit, error
+
+
+def _detail(search: CubeSearch, chart: Chart) -> str:
+    if search.ledger.bad_point is None:
+        return ""
+    element, node = search.ledger.bad_point
+    inner = max(math.prod(chart.batch_shape), 1)
+    with frozen():
+        u = torch.tensor([node], dtype=chart.dtype, device=chart.device)
+        points, _ = chart(u, log=False)
+        mark = search.evaluate.mark
+        own = read(points, mark).reshape(-1, *points.shape[-1:])
+    x = own[element % len(own)] if len(own) >= inner else own[0]
+    place = ", ".join(f"{c:.6g}" for c in x)
+    return f" The integrand of integral {element} was not finite at x = ({place})."
+
+
+def _groups(search: CubeSearch) -> tuple[Group, ...]:
+    """Regions with the same rule together, as tensors."""
+    by_table: dict[int, list[Kept]] = {}
+    for kept in search.kept:
+        by_table.setdefault(id(kept.table.nodes), []).append(kept)
+    return tuple(
+        _group(search, same[0], join_regions([k.regions for k in same]))
+        for same in by_table.values()
+    )
+
+
+def _group(search: CubeSearch, kept: Kept, regions: Regions) -> Group:
+    evaluate = search.evaluate
+    device, mark, lead = evaluate.integrand.device, evaluate.mark, evaluate.lead
+    with torch.inference_mode(False):
+        nodes = torch.tensor(kept.table.nodes, device=device)
+        weights = torch.tensor(kept.table.weights, device=device)
+        if evaluate.gathers:
+            columns = [torch.tensor(c, device=device) for c in regions]
+            return Group(nodes, weights, *columns)
+        none = torch.empty(0, dtype=torch.int64, device=device)
+
+        def dense(array: npt.NDArray[Any]) -> Tensor:
+            count, _, *tail = array.shape
+            array = array.reshape(count, *lead, -1, *tail)
+            array = np.moveaxis(array, 0, len(lead))
+            return write(array.copy(), mark, device)
+
+        return Group(
+            nodes, weights, none, *(dense(c) for c in _padded(regions, search.elements))
+        )
+
+
+def _padded(regions: Regions, elements: int) -> tuple[npt.NDArray[Any], ...]:
+    """As many regions for every integral: ``(count, elements, d)`` each."""
+    owner, d = regions.owner, regions.low.shape[1]
+    slot, count = slots(owner, elements)
+    # Missing ones have no volume, in the middle of another of the same integral.
+    home = np.full((elements, d), 0.5)
+    home[owner] = (regions.low + regions.high) / 2
+    low = np.tile(home, (count, 1, 1))
+    high, piece = low.copy(), np.zeros(low.shape, dtype=np.int64)
+    spare = np.zeros((elements, d), dtype=np.int64)
+    spare[owner] = regions.piece
+    piece[:] = spare
+    piece[slot, owner] = regions.piece
+    low[slot, owner], high[slot, owner] = regions.low, regions.high
+    return piece, low, high

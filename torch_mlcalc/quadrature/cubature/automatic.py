@@ -1,0 +1,86 @@
+"""Which deterministic rule looks at which integrals, and in which order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from torch_mlcalc.quadrature.cubature.genz_malik import GenzMalik, attempt, subdivide
+from torch_mlcalc.quadrature.cubature.kinks import cut_at, find_kinks
+from torch_mlcalc.quadrature.cubature.regions import Regions, gauss_table, whole_cubes
+from torch_mlcalc.quadrature.cubature.search import CubeSearch
+from torch_mlcalc.quadrature.cubature.tensor import climb
+from torch_mlcalc.quadrature.rules import Rule
+
+Mask = npt.NDArray[Any]
+
+#: Points for Genz and Malik's rule before tensor rules are tried, by dimension: about
+#: as many as the first two of those have, which a few regions often make unnecessary.
+ATTEMPTS = {4: 0, 5: 1_000, 6: 5_000, 7: 20_000, 8: 60_000}
+
+#: Nodes on each axis of a domain without volume: the derivative by its limits, if a
+#: plan is asked for one, is exact for integrands of degree 9.
+FEW = 5
+
+
+def run_tensor(search: CubeSearch) -> bool:
+    """Tensor rules only; whether that was enough for all integrals."""
+    cubes = whole_cubes(search.elements, search.pieces)
+    empty = _without_volume(search)
+    return not empty.any() and not climb(search, cubes).owner.size
+
+
+def run(search: CubeSearch, rule: Rule | None) -> None:
+    """Book every integral, by one rule or by what suits it."""
+    cubes = whole_cubes(search.elements, search.pieces)
+    empty = _without_volume(search)
+    if empty.any():
+        _keep_empty(search, cubes.take(empty[cubes.owner]))
+    regions = cubes.take(~empty[cubes.owner])
+    if not regions.owner.size:
+        return
+    if isinstance(rule, GenzMalik):
+        subdivide(search, regions, rule.degree)
+        return
+    degree = 9
+    if search.dimension in ATTEMPTS:
+        regions = attempt(search, regions, degree, ATTEMPTS[search.dimension])
+    regions = climb(search, regions)
+    if regions.owner.size and all(k == 1 for k in search.pieces):
+        regions = _split_at_kinks(search, regions)
+    if regions.owner.size:
+        subdivide(search, regions, degree)
+
+
+def _split_at_kinks(search: CubeSearch, regions: Regions) -> Regions:
+    """Tensor rules on the regions between kinks, where any were found."""
+    places = find_kinks(search, regions.owner)
+    kinked = np.logical_or.reduce(~np.isnan(places), 1)
+    if not kinked.any():
+        return regions
+    own = regions.take(kinked)
+    parts = climb(search, cut_at(own, own.owner, places[kinked]))
+    return Regions(
+        *(
+            np.concatenate([a, b])
+            for a, b in zip(regions.take(~kinked), parts, strict=True)
+        )
+    )
+
+
+def _without_volume(search: CubeSearch) -> Mask:
+    nothing = -np.inf if search.ledger.log else 0.0
+    return np.isin(search.volume, [nothing])
+
+
+def _keep_empty(search: CubeSearch, regions: Regions) -> None:
+    """Give domains without volume a few nodes, for the derivatives by their limits."""
+    table, fault = gauss_table(FEW), search.ledger.bad_point
+    measured = search.measure(regions, table, np.empty((0, 0)))
+    zero = np.zeros(measured.sums.shape[1:])
+    measured = measured._replace(broken=np.zeros_like(measured.broken))
+    search.keep(table, regions, search.amount(regions, measured, zero, zero))
+    # Nothing was integrated, so no fault matters.
+    search.ledger.bad_point = fault

@@ -1,0 +1,409 @@
+"""Charts: smooth maps from the unit cube to where an integral is taken."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from torch_mlcalc.quadrature.contract import accumulator
+from torch_mlcalc.quadrature.domains import Limit
+from torch_mlcalc.quadrature.host import dual_level, readable, transforming
+from torch_mlcalc.quadrature.integrand import Integrand
+from torch_mlcalc.quadrature.placement import ABOVE, BELOW, FINITE, WHOLE
+
+Bounds = tuple[tuple[Callable[..., Tensor] | None, Callable[..., Tensor] | None], ...]
+
+
+class Tails(Enum):
+    """How the cube is stretched over an infinite axis.
+
+    ``ALGEBRAIC`` maps let densities with heavy tails be integrated. ``LOGISTIC`` ones
+    need a third of the nodes on each axis where tails are as light as that of a normal
+    distribution. ``GAUSSIAN`` ones are the quantiles of the normal distribution, under
+    which a Gaussian of the right ``loc`` and ``scale`` becomes a constant: the only
+    kind that still works in a hundred dimensions.
+    """
+
+    ALGEBRAIC = 0
+    LOGISTIC = 1
+    GAUSSIAN = 2
+
+
+ALGEBRAIC, LOGISTIC, GAUSSIAN = Tails
+
+
+class Placed(NamedTuple):
+    """Points ``(n, *batch, coordinates)`` and the density there, ``(n, *batch)``.
+
+    The density is None where it is 1; in the log form it is a log (None for 0).
+    """
+
+    points: Tensor
+    density: Tensor | None
+
+
+class Chart(ABC):
+    """A smooth map from the unit cube, for the batch of one call.
+
+    Attributes:
+        dimension: Dimension of the cube.
+        batch_shape: Shape of the batch.
+        dtype: In which dtype nodes in the cube are wanted: double where an end of the
+            cube stands for infinity, as 1 - u would lose its digits.
+        device: Where they are wanted.
+    """
+
+    dimension: int
+    batch_shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def divisible(self) -> bool:
+        """Whether :meth:`rows` works."""
+        return True
+
+    @property
+    def unbounded(self) -> bool:
+        """Whether there may be infinite axes, on which the kind of tails matters."""
+        return False
+
+    @property
+    def moves(self) -> bool:
+        """Whether a derivative by a limit may be asked for."""
+        return False
+
+    @abstractmethod
+    def rows(self, rows: Tensor) -> Chart:
+        """The chart of some integrals of the flattened batch, ``(m)``."""
+
+    def held(self, u: Tensor) -> Tensor:
+        """Places ``(..., *batch, d)`` in the cube of points that do not move.
+
+        Their values are ``u``, their derivatives such that the points stand still
+        while the limits move.
+
+        Returns:
+            The places.
+        """
+        return u
+
+    def knots(self, x: Tensor, axis: int) -> Tensor:
+        """Where coordinates ``(k, *batch)`` of an axis are in the cube."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def __call__(self, u: Tensor, *, log: bool) -> Placed:
+        """Points and density at ``u``: ``(n, d)`` or ``(n, *batch, d)``."""
+
+    def place(self, z: Tensor, *, log: bool) -> Placed:
+        """Points and density at ``z``, to which infinite axes are stretched already."""
+        return self(z, log=log)
+
+    @abstractmethod
+    def scale(self, total: Tensor, *, log: bool) -> Tensor:
+        """The sum over the cube times the volume, or plus its log."""
+
+    def widened(self, u: Tensor) -> Tensor:
+        """``u`` with the dimensions of the batch."""
+        if u.ndim == 2:
+            ones = (1,) * len(self.batch_shape)
+            return u.reshape(u.shape[0], *ones, self.dimension)
+        return u
+
+
+@dataclass(frozen=True, eq=False)
+class BoxChart(Chart):
+    """The map to a box: ``anchor + span * z(u)`` on each axis.
+
+    Attributes:
+        kind: Which ends are infinite, ``(d)`` or ``(*batch, d)``; None for none.
+        anchor: Where ``z = 0`` is placed.
+        span: Length of a unit of ``z``.
+        length: Signed factor that each axis contributes to the volume.
+        bounds: Limits that are functions of earlier coordinates, two for each axis.
+        tails: How infinite axes are stretched.
+    """
+
+    dimension: int
+    batch_shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+    kind: Tensor | None
+    anchor: Tensor
+    span: Tensor
+    length: Tensor
+    bounds: Bounds
+    tails: Tails
+
+    @staticmethod
+    def of(
+        lower: Limit | Sequence[float],
+        upper: Limit | Sequence[float],
+        loc: Limit,
+        scale: Limit,
+        bounds: Bounds,
+        integrand: Integrand,
+        dimension: int,
+        tails: Tails,
+    ) -> BoxChart:
+        """The chart of a box with these limits."""
+        wide = accumulator(integrand.dtype)
+
+        def full(limit: Limit | Sequence[float]) -> Tensor:
+            tensor = torch.as_tensor(limit, dtype=wide, device=integrand.device)
+            return tensor.expand(*tensor.shape[:-1], dimension)
+
+        low, high = full(lower), full(upper)
+        # Below vmap and on a GPU numbers, but not tensors, are known to be finite.
+        finite = all(
+            _all_finite(given, tensor)
+            for given, tensor in ((lower, low), (upper, high))
+        )
+        kind, anchor, length = None, low, high - low
+        span = length
+        if not finite:
+            kind, anchor, span, length = _unbounded(low, high, full(loc), full(scale))
+        # An axis with a bound is placed by it; its length is a factor of the density.
+        bent = [any(pair) for pair in bounds]
+        if any(bent):
+            mask = torch.tensor(bent, device=integrand.device)
+            length = torch.where(mask, 1.0, length)
+        return BoxChart(
+            dimension,
+            integrand.batch_shape,
+            wide if kind is None else torch.float64,
+            integrand.device,
+            kind,
+            anchor,
+            span,
+            length,
+            bounds if any(bent) else (),
+            tails,
+        )
+
+    def __call__(self, u: Tensor, *, log: bool) -> Placed:
+        """Points and density at ``u``: ``(n, d)`` or ``(n, *batch, d)``."""
+        u = self.widened(u)
+        if self.kind is None:
+            return self.place(u, log=log)
+        z, log_slope = unfold(u, self.kind, self.tails)
+        log_density = log_slope.sum(-1)
+        points, density = self.place(z, log=log)
+        if density is None:
+            return Placed(points, log_density if log else log_density.exp())
+        if log:
+            return Placed(points, density + log_density)
+        return Placed(points, density * log_density.exp())
+
+    @property
+    def unbounded(self) -> bool:
+        """Whether limits are infinite, or not known to be finite."""
+        return self.kind is not None
+
+    @property
+    def moves(self) -> bool:
+        """Whether a derivative by a limit may be asked for."""
+        if transforming() or dual_level():
+            return True
+        return self.anchor.requires_grad or self.span.requires_grad
+
+    @property
+    def divisible(self) -> bool:
+        """Not with bounds, which may close over batched tensors."""
+        return not self.bounds
+
+    def rows(self, rows: Tensor) -> BoxChart:
+        """The chart of some integrals of the flattened batch, ``(m)``."""
+
+        def take(tensor: Tensor) -> Tensor:
+            if tensor.ndim == 1:
+                return tensor
+            full = tensor.expand(*self.batch_shape, self.dimension)
+            return full.reshape(-1, self.dimension).index_select(0, rows)
+
+        return replace(
+            self,
+            batch_shape=tuple(rows.shape),
+            kind=None if self.kind is None else take(self.kind),
+            anchor=take(self.anchor),
+            span=take(self.span),
+            length=take(self.length),
+        )
+
+    def held(self, u: Tensor) -> Tensor:
+        """Places in the cube of points that stand still while the limits move."""
+        z = u if self.kind is None else unfold(u, self.kind, self.tails)[0]
+        some = self.span != 0
+        span = torch.where(some, self.span, 1)
+        moved = self.anchor - self.anchor.detach()
+        live = (span.detach() * z - moved) / span
+        if self.kind is not None:
+            live = fold(live, self.kind, self.tails)
+        bent = [any(pair) for pair in self.bounds] or [False] * self.dimension
+        free = some & ~torch.tensor(bent, device=u.device)
+        return torch.where(free, live, u)
+
+    def knots(self, x: Tensor, axis: int) -> Tensor:
+        """Where coordinates ``(k, *batch)`` of an axis are in the cube, in [0, 1]."""
+        anchor, span = self.anchor[..., axis], self.span[..., axis]
+        some = span != 0
+        z = torch.where(some, (x - anchor) / torch.where(some, span, 1), 0)
+        if self.kind is not None:
+            z = fold(z, self.kind[..., axis].expand(z.shape), self.tails)
+        return z.clamp(0, 1)
+
+    def place(self, z: Tensor, *, log: bool) -> Placed:
+        """Points at ``z``; the density is the length of bent axes."""
+        z = self.widened(z)
+        if self.bounds:
+            return self._bend(z, log=log)
+        points = self.anchor + self.span * z
+        shape = (points.shape[0], *self.batch_shape, self.dimension)
+        return Placed(points if points.shape == shape else points.expand(shape), None)
+
+    def _bend(self, z: Tensor, *, log: bool) -> Placed:
+        shape = (z.shape[0], *self.batch_shape)
+        straight = self.anchor + self.span * z
+        lower, upper = self.anchor, self.anchor + self.span
+        points: list[Tensor] = []
+        lengths: list[Tensor] = []
+        for axis, (low, high) in enumerate(self.bounds):
+            if low is None and high is None:
+                points.append(straight[..., axis].expand(shape))
+                continue
+            begin = low(*points) if low else lower[..., axis]
+            end = high(*points) if high else upper[..., axis]
+            for name, bound, limit in (("lower", low, begin), ("upper", high, end)):
+                if bound:
+                    _check_bound(f"{name}[{axis}]", limit, shape)
+            lengths.append((end - begin).expand(shape))
+            points.append((begin + lengths[-1] * z[..., axis]).expand(shape))
+        length = torch.stack(lengths, -1)
+        density = torch.log(length).sum(-1) if log else length.prod(-1)
+        return Placed(torch.stack(points, -1), density)
+
+    def scale(self, total: Tensor, *, log: bool) -> Tensor:
+        """The sum over the cube times the volume, or plus its log."""
+        if log:
+            return total + _behind(torch.log(self.length).sum(-1), total, self)
+        volume = _behind(self.length.prod(-1), total, self)
+        # 0 times an infinite integrand: at equal limits the value is 0, and the
+        # gradient still that of the limits.
+        blank = torch.where(total.isfinite(), total, 0)
+        return torch.where(volume == 0, blank, total) * volume
+
+
+def _behind(factor: Tensor, total: Tensor, chart: Chart) -> Tensor:
+    """A factor of the batch, with dimensions for the events of the total."""
+    events = total.ndim - len(chart.batch_shape)
+    return factor.reshape(factor.shape + (1,) * events)
+
+
+def _all_finite(given: Limit | Sequence[float], tensor: Tensor) -> bool:
+    if not isinstance(given, Tensor):
+        numbers = given if isinstance(given, Sequence) else (given,)
+        return all(math.isfinite(x) for x in numbers)
+    return readable(tensor) and bool(tensor.isfinite().all())
+
+
+def _unbounded(
+    lower: Tensor, upper: Tensor, loc: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Kind, anchor, span and length of axes some of which may be infinite."""
+    flipped = lower > upper
+    below = (lower == -math.inf) | (upper == -math.inf)
+    above = (lower == math.inf) | (upper == math.inf)
+    # Equal infinite limits are an empty axis.
+    empty = (lower == upper) & lower.isinf()
+    below, above = below & ~empty, above & ~empty
+    kind = below.long() * BELOW + above.long() * ABOVE
+    # Infinite limits are replaced before any arithmetic, else their nan would reach
+    # the gradient through the branch that is not taken.
+    a = torch.where(lower.isfinite(), lower, 0)
+    b = torch.where(upper.isfinite(), upper, 0)
+    finite = kind == FINITE
+    # The only finite limit of a half line; the other one was replaced by 0.
+    end = torch.where(lower.isfinite(), a, b)
+    anchor = torch.where(finite, a, torch.where(kind == WHOLE, loc, end))
+    span = torch.where(finite, b - a, torch.where(kind == BELOW, -scale, scale))
+    length = torch.where(finite, b - a, torch.where(flipped, -scale, scale))
+    return kind, anchor, span, length
+
+
+def unfold(u: Tensor, kind: Tensor, tails: Tails) -> tuple[Tensor, Tensor]:
+    r"""Stretch the unit interval over an infinite one, from ``anchor`` outwards.
+
+    .. math:: z = \frac{u}{1 - u}, \qquad z = \frac{2 t}{1 - t^2},\ t = 2u - 1
+
+    with algebraic tails; with logistic ones :math:`-2 \log(1 - u)` on a half line and
+    :math:`\log \frac{u}{1 - u}` on the line; with Gaussian ones
+    :math:`\Phi^{-1}(\frac{1 + u}{2})` and :math:`\Phi^{-1}(u)`.
+
+    Args:
+        u: In the open interval wherever the kind is not finite.
+        kind: Which ends are infinite.
+        tails: Of which kind.
+
+    Returns:
+        ``z`` and the log of its derivative.
+
+    References:
+        NIST Digital Library of Mathematical Functions, section 3.5(viii) for rational
+        changes of variable, https://dlmf.nist.gov/3.5
+    """
+    finite, whole = kind == FINITE, kind == WHOLE
+    # Closed rules may have nodes at the ends of finite axes.
+    v = torch.where(finite, 0.5, u)
+    if tails is ALGEBRAIC:
+        t = 2 * v - 1
+        gap = 4 * v * (1 - v)
+        half, line = v / (1 - v), 2 * t / gap
+        half_slope = -2 * torch.log1p(-v)
+        line_slope = torch.log(4 * (1 + t * t)) - 2 * torch.log(gap)
+    elif tails is LOGISTIC:
+        rest = torch.log1p(-v)
+        half, line = -2 * rest, torch.log(v) - rest
+        half_slope = math.log(2) - rest
+        line_slope = -torch.log(v) - rest
+    else:
+        half, line = math.sqrt(2) * torch.erfinv(v), torch.special.ndtri(v)
+        half_slope = half * half / 2 + math.log(math.pi / 2) / 2
+        line_slope = line * line / 2 + math.log(2 * math.pi) / 2
+    z = torch.where(finite, u, torch.where(whole, line, half))
+    slope = torch.where(finite, 0.0, torch.where(whole, line_slope, half_slope))
+    return z, slope
+
+
+def fold(z: Tensor, kind: Tensor, tails: Tails) -> Tensor:
+    """The inverse of :func:`unfold`."""
+    finite, whole = kind == FINITE, kind == WHOLE
+    if tails is ALGEBRAIC:
+        half = z / (1 + torch.where(finite | whole, 0, z))
+        line = (1 + z / (1 + torch.sqrt(1 + z * z))) / 2
+    elif tails is LOGISTIC:
+        half, line = -torch.expm1(-z / 2), torch.sigmoid(z)
+    else:
+        half, line = torch.erf(z / math.sqrt(2)), torch.special.ndtr(z)
+    return torch.where(finite, z, torch.where(whole, line, half))
+
+
+def _check_bound(name: str, limit: object, shape: tuple[int, ...]) -> None:
+    if not isinstance(limit, Tensor):
+        raise TypeError(
+            f"the function {name} of the box returned {type(limit).__name__}; a tensor "
+            f"of shape {shape} is wanted."
+        )
+    if limit.shape != shape:
+        raise ValueError(
+            f"the function {name} of the box got coordinates of shape {shape} and "
+            f"returned shape {tuple(limit.shape)}; one limit for each is wanted. For a "
+            "constant, write the number itself."
+        )

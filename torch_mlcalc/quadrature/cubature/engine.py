@@ -1,0 +1,205 @@
+"""From a problem to its integral: what ``integrate`` calls for a solid domain."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from torch_mlcalc.quadrature.checks import Settings
+from torch_mlcalc.quadrature.cubature.adaptive import find_regions
+from torch_mlcalc.quadrature.cubature.box import DETERMINISTIC
+from torch_mlcalc.quadrature.cubature.chart import ALGEBRAIC, GAUSSIAN
+from torch_mlcalc.quadrature.cubature.cubature import FixedCubature, RandomRule
+from torch_mlcalc.quadrature.cubature.found import MAX_EVALS, Found
+from torch_mlcalc.quadrature.cubature.genz_malik import GenzMalik
+from torch_mlcalc.quadrature.cubature.lattice import Lattice
+from torch_mlcalc.quadrature.cubature.nodes import apply_nodes
+from torch_mlcalc.quadrature.cubature.plan import NodesPlan
+from torch_mlcalc.quadrature.cubature.problem import SolidProblem
+from torch_mlcalc.quadrature.cubature.region_plan import RegionPlan
+from torch_mlcalc.quadrature.cubature.sampler import Sampler
+from torch_mlcalc.quadrature.estimate import Estimate, Tolerance, report
+from torch_mlcalc.quadrature.host import dual_level, transforming, write
+from torch_mlcalc.quadrature.integrand import as_result
+from torch_mlcalc.quadrature.plan import Plan
+from torch_mlcalc.quadrature.rules import FixedRule, Rule
+
+#: Relative error wanted by default in many dimensions, where a lattice of 2^20 points
+#: and 16 shifts, if the integrand is smooth, reaches about 1e-5.
+LATTICE_RTOL = 1e-4
+
+
+def refuse_reversed(problem: SolidProblem) -> None:
+    """Refuse a negative integral where its log is asked for."""
+    problem.domain.refuse_reversed()
+
+
+def apply_rule(
+    problem: SolidProblem, rule: Rule, settings: Settings, *, log: bool
+) -> Tensor:
+    """A fixed rule or a plan, with ordinary autograd."""
+    integrand, domain, splits = problem
+    split = any(s is not None for s in splits)
+    memory = settings.memory
+    if isinstance(rule, RegionPlan):
+        _refuse_other_batch(rule, problem)
+        chart = domain.chart(integrand, rule.tails)
+        return rule.apply(integrand, chart, problem.splits, log=log, memory=memory)
+    if isinstance(rule, NodesPlan):
+        _refuse_other_batch(rule, problem)
+        if split:
+            raise ValueError(_no_breakpoints(rule))
+        chart = domain.chart(integrand, rule.tails)
+        return apply_nodes(rule.nodes, chart, integrand, log=log, memory=memory)
+    if not isinstance(rule, FixedCubature):
+        raise TypeError(_not_solid(rule))
+    if log:
+        rule.refuse_log()
+    count = rule.count(domain.dimension)
+    if settings.max_evals is not None and count > settings.max_evals:
+        raise ValueError(
+            f"{rule} needs {count} evaluations, max_evals is {settings.max_evals}; "
+            "raise it, or use fewer nodes."
+        )
+    chart = domain.chart(integrand)
+    nodes = rule.nodes_between(chart, splits) if split else rule.nodes(chart)
+    return apply_nodes(nodes, chart, integrand, log=log, memory=memory)
+
+
+def _no_breakpoints(rule: Rule) -> str:
+    return (
+        f"breakpoints have no effect with {rule}, whose nodes are random; leave them "
+        "out, or use a Product or no rule."
+    )
+
+
+def _not_solid(rule: Rule) -> str:
+    if isinstance(rule, FixedRule):
+        return (
+            f"{rule} is a rule for one dimension; on a domain of several, use it on "
+            f"every axis by Product({rule}), or leave out the rule."
+        )
+    return f"{rule} is not a rule for several dimensions; leave out the rule."
+
+
+def _refuse_other_batch(plan: Plan, problem: SolidProblem) -> None:
+    batch = problem.integrand.batch_shape
+    if plan.batch_shape != batch:
+        raise ValueError(
+            f"the plan was made for integrals of shape {plan.batch_shape}, the "
+            f"limits and args now have shape {batch}; make a new one with adapt, or "
+            "pass limits and args of the old shape."
+        )
+    if isinstance(plan, RegionPlan) and plan.breakpoints != problem.counts:
+        raise ValueError(
+            f"the plan was made with {plan.breakpoints} breakpoints on the axes, got "
+            f"{problem.counts}; pass breakpoints= as it was passed to adapt."
+        )
+
+
+def find(
+    problem: SolidProblem, rule: Rule | None, settings: Settings, *, log: bool
+) -> Found:
+    """Search for the nodes that the integrals need, and report on it."""
+    if rule is None and problem.domain.dimension > DETERMINISTIC:
+        rule, settings = _many_dimensions(problem, settings)
+    if isinstance(rule, RandomRule):
+        found, detail = _find_random(problem, rule, settings, log=log)
+    elif rule is None or isinstance(rule, GenzMalik):
+        found, detail = find_regions(problem, rule, settings, log=log)
+    else:
+        raise TypeError(_not_solid(rule))
+    report(found.status, detail, settings.on_failure, stacklevel=4)
+    return found
+
+
+def _many_dimensions(
+    problem: SolidProblem, settings: Settings
+) -> tuple[RandomRule, Settings]:
+    """A lattice, to the tolerance that other rules keep by default."""
+    tails = GAUSSIAN if problem.domain.chart(problem.integrand).unbounded else ALGEBRAIC
+    if settings.rtol is None and settings.atol is None:
+        tolerance = Tolerance.of(None, None, problem.integrand.dtype)
+        settings = settings._replace(rtol=max(tolerance.rtol, LATTICE_RTOL))
+    return Lattice(tails=tails), settings
+
+
+def _find_random(
+    problem: SolidProblem, rule: RandomRule, settings: Settings, *, log: bool
+) -> tuple[Found, str]:
+    integrand, domain, splits = problem
+    if any(s is not None for s in splits):
+        raise ValueError(_no_breakpoints(rule))
+    asked = Tolerance.of(settings.rtol, settings.atol, integrand.dtype)
+    free = settings.rtol is None and settings.atol is None
+    sampler = Sampler(
+        integrand,
+        domain.chart(integrand, rule.tails),
+        log,
+        None if free else asked,
+        settings.max_evals or MAX_EVALS,
+        settings.memory,
+        settings.generator,
+    )
+    outcome = rule.run(sampler)
+
+    def freeze(error: Tensor, status: Tensor, n_evals: Tensor) -> Plan:
+        batch = integrand.batch_shape
+        return NodesPlan(outcome.nodes, rule.tails, batch, error, status, n_evals)
+
+    results = outcome.value, outcome.error, outcome.status, outcome.n_evals
+    found = Found(problem, settings, log, sampler, *results, freeze)
+    return found, outcome.detail
+
+
+def value_of(found: Found, plan: Plan | None = None) -> Tensor:
+    """The integrals: by a plan if a gradient is wanted, else as they were added up."""
+    if not _wants_gradient(found):
+        return _total(found)
+    return apply_rule(
+        found.problem, plan or plan_of(found), found.settings, log=found.log
+    )
+
+
+def estimate_of(found: Found) -> Estimate:
+    """Value, error, status and plan of what was found."""
+    plan = plan_of(found)
+    value = value_of(found, plan)
+    return Estimate(value, plan.error, plan.status, plan.n_evals, plan)
+
+
+def plan_of(found: Found) -> Plan:
+    """What was found as tensors, mapped as the search was."""
+    batch, events = found.problem.integrand.batch_shape, found.probe.event_shape
+
+    def tensor(array: npt.NDArray[Any], shape: tuple[int, ...]) -> Tensor:
+        array = array.reshape((*found.probe.lead, *shape))
+        with torch.inference_mode(False):
+            return write(array.copy(), found.probe.mark, found.problem.integrand.device)
+
+    return found.freeze(
+        tensor(found.error, (*batch, *events)),
+        tensor(found.status.astype(np.int64), batch),
+        tensor(found.n_evals.astype(np.int64), batch),
+    )
+
+
+def _wants_gradient(found: Found) -> bool:
+    if transforming() or dual_level():
+        return True
+    moving = any(t.requires_grad for t in found.problem.tensors)
+    return torch.is_grad_enabled() and (moving or found.probe.requires_grad)
+
+
+def _total(found: Found) -> Tensor:
+    """The value that the search added up, which needs no second evaluation."""
+    integrand, probe = found.problem.integrand, found.probe
+    shape = (*integrand.batch_shape, *probe.event_shape)
+    assert found.value.size == math.prod(shape)  # noqa: S101
+    tensor = torch.as_tensor(found.value.reshape(shape), device=integrand.device)
+    return as_result(tensor.to(probe.dtype), integrand)

@@ -1,0 +1,89 @@
+"""What is to be integrated in several dimensions, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torch_mlcalc.quadrature.cubature.box import Solid
+from torch_mlcalc.quadrature.integrand import Function, Integrand, bind_shaped
+
+
+class SolidProblem(NamedTuple):
+    """The integrand with its args, the domain, and breakpoints of each axis.
+
+    Breakpoints are ``(k)`` or ``(k, *batch)``, None on axes without.
+    """
+
+    integrand: Integrand
+    domain: Solid
+    splits: tuple[Tensor | None, ...]
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Number of breakpoints of each axis."""
+        return tuple(0 if s is None else len(s) for s in self.splits)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Limits and breakpoints, by which there may be derivatives."""
+        limits = [t for t, _ in self.domain.limits()]
+        return limits + [s for s in self.splits if s is not None]
+
+
+def pose(
+    function: Function,
+    domain: Solid,
+    args: Sequence[Any],
+    batch_shape: Sequence[int] | None,
+    breakpoints: object,
+) -> SolidProblem:
+    """Check what the caller passed, and bring it together."""
+    found = domain.limits()
+    limits, shapes = [t for t, _ in found], [s for _, s in found]
+    splits: tuple[Tensor | None, ...] = (None,) * domain.dimension
+    if breakpoints is not None:
+        domain.refuse_breakpoints()
+        splits = _splits(breakpoints, domain.dimension)
+        limits += [s for s in splits if s is not None]
+        shapes += [s.shape[1:] for s in splits if s is not None]
+    integrand = bind_shaped(
+        function, limits, shapes, args, batch_shape, domain.coordinates
+    )
+    return SolidProblem(integrand, domain, splits)
+
+
+def _splits(breakpoints: object, dimension: int) -> tuple[Tensor | None, ...]:
+    if not isinstance(breakpoints, (list, tuple)):
+        raise TypeError(
+            f"breakpoints is a {type(breakpoints).__name__}; in several dimensions a "
+            "list with an entry for each axis is wanted: None, a list of numbers, or a "
+            "tensor (k,) or (k, *batch)."
+        )
+    if len(breakpoints) != dimension:
+        raise ValueError(
+            f"breakpoints has {len(breakpoints)} entries, the domain {dimension} axes; "
+            "one entry for each is wanted, None for an axis without."
+        )
+    return tuple(_split(b, axis) for axis, b in enumerate(breakpoints))
+
+
+def _split(given: object, axis: int) -> Tensor | None:
+    if given is None:
+        return None
+    if not isinstance(given, Tensor):
+        if not isinstance(given, (list, tuple)):
+            raise TypeError(
+                f"breakpoints[{axis}] is a {type(given).__name__}; None, a list of "
+                "numbers, or a tensor (k,) or (k, *batch) is wanted."
+            )
+        given = torch.tensor(given, dtype=torch.get_default_dtype())
+    if given.ndim == 0 or len(given) == 0:
+        raise ValueError(
+            f"breakpoints[{axis}] has shape {tuple(given.shape)}; at least one, along "
+            "the first dimension, is wanted. Put None for an axis without."
+        )
+    return given

@@ -1,0 +1,286 @@
+"""Plans of adaptive rules: regions of the cube, each with the same small rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple, final
+
+import torch
+from torch import Tensor
+
+from torch_mlcalc.quadrature.contract import (
+    LinearSum,
+    LogSum,
+    accumulator,
+    block_size,
+    sum_blocks,
+)
+from torch_mlcalc.quadrature.cubature.chart import Chart, Tails
+from torch_mlcalc.quadrature.cubature.nodes import weighted
+from torch_mlcalc.quadrature.integrand import Integrand, as_result
+from torch_mlcalc.quadrature.plan import Plan
+
+Splits = Sequence[Tensor | None]
+
+
+class Group(NamedTuple):
+    """Regions with the same rule, ``(m)`` or ``(count, elements)``.
+
+    With as many regions for every integral, missing ones are padded by regions of no
+    volume.
+
+    Attributes:
+        nodes: Of the rule on the unit cube, ``(k, d)``; of an axis of a grid, ``(n)``.
+        weights: Likewise.
+        owner: The integral of each region, ``(m)``; empty if all have as many.
+        piece: Between which breakpoints it is on each axis, ``(*, d)``.
+        low: Where it begins, as a fraction of the piece.
+        high: Where it ends.
+    """
+
+    nodes: Tensor
+    weights: Tensor
+    owner: Tensor
+    piece: Tensor
+    low: Tensor
+    high: Tensor
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class RegionPlan(Plan):
+    """A plan in several dimensions, found by dividing the domain.
+
+    Attributes:
+        breakpoints: Number of breakpoints on each axis that it was made with.
+        groups: Regions and rules.
+        tails: How the cube is stretched over infinite axes.
+        gathers: Whether each region is evaluated for its own integral only.
+    """
+
+    tails: Tails
+    batch_shape: tuple[int, ...]
+    breakpoints: tuple[int, ...]
+    groups: tuple[Group, ...]
+    gathers: bool
+    error: Tensor
+    status: Tensor
+    n_evals: Tensor
+
+    @property
+    def dimension(self) -> int:
+        """Dimension of the cube."""
+        return len(self.breakpoints)
+
+    @property
+    def n(self) -> int:
+        """Largest number of nodes of an integral."""
+        if not self.gathers:
+            return sum(_count(g, self.dimension) * len(g.low) for g in self.groups)
+        counts = torch.zeros(max(self.status.numel(), 1), dtype=torch.int64)
+        for g in self.groups:
+            counts += _count(g, self.dimension) * torch.bincount(
+                g.owner.cpu(), minlength=len(counts)
+            )
+        return int(counts.max())
+
+    def __repr__(self) -> str:
+        """Size and outcome; the regions themselves can be many."""
+        return f"Plan(n={self.n}, batch_shape={self.batch_shape})"
+
+    def to(self, device: torch.device | str) -> RegionPlan:
+        """The same plan on another device."""
+        return replace(
+            self,
+            groups=tuple(Group(*(t.to(device) for t in g)) for g in self.groups),
+            error=self.error.to(device),
+            status=self.status.to(device),
+            n_evals=self.n_evals.to(device),
+        )
+
+    def _parts(self) -> dict[str, Any]:
+        names = ("batch_shape", "breakpoints", "gathers", "error", "status", "n_evals")
+        groups = [tuple(g) for g in self.groups]
+        own = {"groups": groups, "tails": self.tails.value}
+        return {**{name: getattr(self, name) for name in names}, **own}
+
+    @classmethod
+    def _from_parts(cls, parts: dict[str, Any]) -> RegionPlan:
+        own = {
+            "tails": Tails(parts["tails"]),
+            "groups": tuple(Group(*g) for g in parts["groups"]),
+            "batch_shape": tuple(parts["batch_shape"]),
+            "breakpoints": tuple(parts["breakpoints"]),
+        }
+        return cls(**{**parts, **own})
+
+    def apply(
+        self,
+        integrand: Integrand,
+        chart: Chart,
+        splits: Splits,
+        *,
+        log: bool,
+        memory: int | None,
+    ) -> Tensor:
+        """The integral of a function over the domain of the chart."""
+        add = LogSum() if log else LinearSum()
+        total = None
+        for group in self.groups:
+            value = self._apply_group(group, integrand, chart, splits, add, memory)
+            total = value if total is None else add.join(total, value)
+        assert total is not None  # noqa: S101
+        return as_result(chart.scale(total, log=log), integrand)
+
+    def _apply_group(
+        self,
+        group: Group,
+        integrand: Integrand,
+        chart: Chart,
+        splits: Splits,
+        add: LinearSum | LogSum,
+        memory: int | None,
+    ) -> Tensor:
+        """A block is some nodes of all regions, or all nodes of some regions."""
+        nodes, regions = _count(group, self.dimension), len(group.low)
+        bytes_each = integrand.dtype.itemsize * integrand.coordinates
+        if not self.gathers:
+            for size in self.batch_shape:
+                bytes_each *= size
+        whole = torch.compiler.is_compiling()
+        part = partial(_part, self, group, integrand, chart, splits, add)
+        if nodes < regions:
+            size = block_size(regions, bytes_each * nodes, memory, whole=whole)
+            return sum_blocks(partial(part, 0, nodes), regions, size, add)
+        size = block_size(nodes, bytes_each * regions, memory, whole=whole)
+        by_nodes = partial(_by_nodes, part, regions)
+        return sum_blocks(by_nodes, nodes, size, add)
+
+
+def _by_nodes(part: partial[Tensor], regions: int, start: int, stop: int) -> Tensor:
+    return part(start, stop, 0, regions)
+
+
+def _count(group: Group, dimension: int) -> int:
+    return len(group.nodes) ** (1 if group.nodes.ndim == 2 else dimension)
+
+
+def _part(
+    plan: RegionPlan,
+    group: Group,
+    integrand: Integrand,
+    chart: Chart,
+    splits: Splits,
+    add: LinearSum | LogSum,
+    start: int,
+    stop: int,
+    first: int,
+    last: int,
+) -> Tensor:
+    """Contribution of nodes ``start`` to ``stop`` of regions ``first`` to ``last``."""
+    log = isinstance(add, LogSum)
+    batch, d = integrand.batch_shape, plan.dimension
+    regions = [c[first:last] for c in group[3:]]
+    rows = group.owner[first:last] if plan.gathers else None
+    shape = (last - first, d) if plan.gathers else (last - first, *batch, d)
+    piece, low, high = (c.reshape(shape) for c in regions)
+    if rows is not None:
+        # As in the search: rows must never pass for the whole batch.
+        spare = 1 if rows.numel() == plan.status.numel() else 0
+        if spare:
+            rows = torch.cat([rows, rows[-1:]])
+            piece, low, high = (torch.cat([c, c[-1:]]) for c in (piece, low, high))
+        chart = chart.rows(rows)
+    begin, end = _edges(chart, splits, rows, piece, low, high)
+    unit, weights = _table(group, start, stop, d)
+    u = begin + (end - begin) * unit.reshape(-1, *(1,) * (begin.ndim - 1), d)
+    volume = (end - begin).prod(-1)
+    w = weights.reshape(-1, *(1,) * volume.ndim) * volume
+    wide = accumulator(integrand.dtype)
+    if rows is None:
+        u, w = u.reshape(-1, *batch, d), w.reshape(-1, *batch)
+    placed = weighted(chart(u.to(chart.dtype), log=log), w, log=log)
+    points, total_weights = placed
+    assert total_weights is not None  # noqa: S101
+    total_weights = total_weights.to(wide)
+    values = integrand(points.to(integrand.dtype), rows)
+    if rows is None:
+        return add(total_weights, total_weights, values)
+    sums = add(total_weights, total_weights, values)
+    count = last - first
+    total = add.spread(sums[:count], rows[:count], plan.status.numel())
+    return total.reshape(*batch, *total.shape[1:])
+
+
+def _table(group: Group, start: int, stop: int, d: int) -> tuple[Tensor, Tensor]:
+    if group.nodes.ndim == 2:
+        return group.nodes[start:stop], group.weights[start:stop]
+    n = len(group.nodes)
+    index = torch.arange(start, stop, device=group.nodes.device)
+    powers = torch.tensor([n**j for j in range(d)], device=group.nodes.device)
+    digits = (index[:, None] // powers) % n
+    return group.nodes[digits], group.weights[digits].prod(-1)
+
+
+def _edges(
+    chart: Chart,
+    splits: Splits,
+    rows: Tensor | None,
+    piece: Tensor,
+    low: Tensor,
+    high: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Ends of regions in the cube; those inside of a piece stand still where they are.
+
+    Only ends at a limit or breakpoint move with it, so that kinks and jumps inside do
+    not enter the derivative by it.
+
+    Returns:
+        Lower and upper ends, of the shape of ``low``.
+    """
+    if all(s is None for s in splits):
+        if not chart.moves:
+            return low, high
+        begin = torch.where(low == 0, low, chart.held(low))
+        return begin, torch.where(high == 1, high, chart.held(high))
+    knots = [_knots(chart, split, axis, rows) for axis, split in enumerate(splits)]
+    begins = [_at(k, piece[..., j]) for j, k in enumerate(knots)]
+    ends = [_at(k, piece[..., j] + 1) for j, k in enumerate(knots)]
+    first, after = torch.stack(begins, -1), torch.stack(ends, -1)
+    start, length = first.detach(), (after - first).detach()
+    inner_low = chart.held(start + length * low)
+    inner_high = chart.held(start + length * high)
+    return (
+        torch.where(low == 0, first, inner_low),
+        torch.where(high == 1, after, inner_high),
+    )
+
+
+def _knots(
+    chart: Chart, split: Tensor | None, axis: int, rows: Tensor | None
+) -> Tensor:
+    """Ends of the pieces of an axis in the cube, ``(k + 2, *batch)``."""
+    batch = chart.batch_shape
+    ends = torch.zeros(1, *batch, dtype=torch.float64, device=chart.device)
+    if split is None:
+        return torch.cat([ends, ends + 1])
+    if rows is not None:
+        split = split.reshape(len(split), -1)
+        if split.shape[1] > 1:
+            split = split.index_select(1, rows)
+    inner = chart.knots(split.to(chart.device), axis)
+    inner = inner.expand(len(split), *batch).sort(0).values.to(torch.float64)
+    return torch.cat([ends, inner, ends + 1])
+
+
+def _at(knots: Tensor, index: Tensor) -> Tensor:
+    """``knots[index[i, b], b]`` for all regions ``i`` and integrals ``b``."""
+    if knots.ndim == 1:
+        return knots[index]
+    which = torch.arange(len(knots), device=knots.device)
+    # A comparison instead of a gather, which vmap would map over the batch too.
+    chosen = index == which.reshape(-1, *(1,) * index.ndim)
+    knots = knots[:, None] if index.ndim == knots.ndim else knots
+    return torch.where(chosen, knots, 0).sum(0)

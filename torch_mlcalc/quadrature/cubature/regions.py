@@ -1,0 +1,90 @@
+"""Regions of the unit cube on the host, and rules that are used on each of them."""
+
+from __future__ import annotations
+
+import itertools
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from torch_mlcalc.quadrature.pieces import Index
+from torch_mlcalc.quadrature.rules import Array, GaussLegendre, table
+
+
+class Regions(NamedTuple):
+    """Boxes in the cubes of some integrals.
+
+    Breakpoints divide the cube of an integral into pieces; a region lies in one piece
+    and counts from its ends, so that it moves with them.
+
+    Attributes:
+        owner: The integral of each region, ``(m)``.
+        piece: Between which breakpoints it is on each axis, ``(m, d)``.
+        low: Where it begins, as a fraction of the piece, ``(m, d)``.
+        high: Where it ends.
+    """
+
+    owner: Index
+    piece: Index
+    low: Array
+    high: Array
+
+    def take(self, index: npt.NDArray[Any]) -> Regions:
+        """Some of the regions."""
+        return Regions(*(column[index] for column in self))
+
+    def cut(self, axis: Index, place: Array) -> Regions:
+        """Both parts of each region, cut across one axis each, at a fraction of it."""
+        rows = np.arange(axis.size)
+        low, high = self.low[rows, axis], self.high[rows, axis]
+        below, above = self.high.copy(), self.low.copy()
+        below[rows, axis] = above[rows, axis] = low + (high - low) * place
+        return join_regions([self._replace(high=below), self._replace(low=above)])
+
+
+def join_regions(parts: list[Regions]) -> Regions:
+    """Regions one after another."""
+    return Regions(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def whole_cubes(elements: int, pieces: tuple[int, ...]) -> Regions:
+    """Every piece of every cube, given how many there are on each axis."""
+    grid = np.array(list(itertools.product(*(range(k) for k in pieces))))
+    piece = np.tile(grid, (elements, 1))
+    owner = np.repeat(np.arange(elements), len(grid))
+    return Regions(owner, piece, np.zeros(piece.shape), np.ones(piece.shape))
+
+
+class Table(NamedTuple):
+    """A rule on the unit cube: all its nodes, or those of one axis of a tensor grid.
+
+    Attributes:
+        nodes: ``(k, d)``, or ``(n)`` of one axis.
+        weights: They sum to 1, likewise.
+    """
+
+    nodes: Array
+    weights: Array
+
+    def count(self, dimension: int) -> int:
+        """Number of nodes."""
+        return len(self.nodes) ** (1 if self.nodes.ndim == 2 else dimension)
+
+    def block(self, start: int, stop: int, dimension: int) -> tuple[Array, Array]:
+        """Nodes ``(k, d)`` and weights ``(k)``, ``start`` to ``stop``."""
+        if self.nodes.ndim == 2:
+            return self.nodes[start:stop], self.weights[start:stop]
+        digits = np.unravel_index(
+            np.arange(start, stop), (len(self.nodes),) * dimension
+        )
+        index = np.stack(digits, -1)
+        return self.nodes[index], self.weights[index].prod(-1)
+
+
+@lru_cache(maxsize=64)
+def gauss_table(n: int) -> Table:
+    """Gauss-Legendre on ``[0, 1]``, for each axis of a tensor grid."""
+    nodes, weights = table(GaussLegendre(n))
+    return Table((1 + nodes) / 2, weights / 2)

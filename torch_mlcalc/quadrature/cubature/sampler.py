@@ -1,0 +1,206 @@
+"""Evaluating nodes without gradients, for rules that look at the results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torch_mlcalc.quadrature.contract import LinearSum, LogSum, sum_blocks
+from torch_mlcalc.quadrature.cubature.chart import Chart
+from torch_mlcalc.quadrature.cubature.nodes import Nodes, nodes_per_block
+from torch_mlcalc.quadrature.cubature.pulled import mapped_over
+from torch_mlcalc.quadrature.estimate import Tolerance
+from torch_mlcalc.quadrature.evaluator import Values
+from torch_mlcalc.quadrature.host import frozen, read, write
+from torch_mlcalc.quadrature.integrand import Integrand
+from torch_mlcalc.quadrature.rules import Array
+
+#: Seed of a call without a generator.
+DEFAULT_SEED = 0
+
+
+@dataclass(eq=False)
+class Sampler:
+    """The integrals of one call, to be evaluated at nodes of a rule's choice.
+
+    Attributes:
+        integrand: The function with its args.
+        chart: The map from the unit cube.
+        log: Whether values are logs.
+        tolerance: When an integral has converged; None if none was asked for.
+        max_evals: Points that each integral may use.
+        memory: Bytes that one block may use.
+        generator: What the caller seeded the rule with.
+        lead: Sizes of the mapped dimensions of vmap, outermost first.
+        mark: A tensor mapped over these dimensions, or None without them.
+        event_shape: Trailing dimensions of the values; known after the first call.
+        dtype: Dtype of the values; known after the first call.
+        requires_grad: Whether the values carry a gradient; likewise.
+    """
+
+    integrand: Integrand
+    chart: Chart
+    log: bool
+    tolerance: Tolerance | None
+    max_evals: int
+    memory: int | None
+    generator: torch.Generator | None
+    lead: tuple[int, ...] = field(default=(), init=False)
+    mark: Tensor | None = field(default=None, init=False)
+    event_shape: tuple[int, ...] = field(default=(), init=False)
+    dtype: torch.dtype = field(default=torch.float64, init=False)
+    requires_grad: bool = field(default=False, init=False)
+    _fresh: bool = field(default=True, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Find out over what vmap maps."""
+        self.lead, self.mark = mapped_over(self.integrand, self.chart)
+
+    @property
+    def dimension(self) -> int:
+        """Dimension of the cube."""
+        return self.chart.dimension
+
+    @property
+    def elements(self) -> int:
+        """Number of integrals, the mapped dimensions of vmap included."""
+        return math.prod(self.lead) * math.prod(self.integrand.batch_shape)
+
+    @property
+    def events(self) -> int:
+        """Number of values of one integrand; known after the first call."""
+        return math.prod(self.event_shape)
+
+    def seed(self) -> int:
+        """A new seed from the generator, or always the same one without."""
+        if self.generator is None:
+            return DEFAULT_SEED
+        # Below vmap a random draw is refused; this one is the same for all mapped
+        # elements, which is what is wanted.
+        with torch._C._DisableFuncTorch():
+            draw = torch.randint(
+                2**62, (), generator=self.generator, device=self.generator.device
+            )
+            return int(draw)
+
+    def show(self, value: Values, error: Array) -> None:
+        """Write a running estimate on the bar, if the caller wants one."""
+        show = getattr(self.integrand.function, "show", None)
+        if show is not None:
+            first = f"{value.flat[0]:.6g} +- {error.flat[0]:.1g}"
+            show(first if value.size == 1 else f"{first} and {value.size - 1} more")
+
+    def sums(self, nodes: Nodes, replicates: int = 1) -> Values:
+        """The integral by each replicate: the first ``n / replicates`` nodes and so on.
+
+        Args:
+            nodes: Whose weights sum to 1 over all replicates together.
+            replicates: Into how many equal parts the nodes are divided.
+
+        Returns:
+            Estimates of the integral (or of its log) by each part alone,
+            ``(replicates, elements, events)``.
+        """
+        count = nodes.n // replicates
+        size = nodes_per_block(nodes.n, self.integrand, self.memory)
+        if count <= size:
+            each = max(size // count, 1)
+            parts = [
+                self._replicates(nodes, count, i, min(i + each, replicates))
+                for i in range(0, replicates, each)
+            ]
+        else:
+            parts = [
+                self._replicate(nodes, i * count, (i + 1) * count, size)
+                for i in range(replicates)
+            ]
+        host = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return host + math.log(replicates) if self.log else host * replicates
+
+    def values(self, u: Array) -> Values:
+        """The integrand times the Jacobian, or the sum of their logs.
+
+        Args:
+            u: Nodes in the unit cube, ``(n, d)`` or ``(n, elements, d)``.
+
+        Returns:
+            Values ``(n, elements, events)``.
+        """
+        n, batch = u.shape[0], self.integrand.batch_shape
+        if u.ndim == 3:
+            u = np.moveaxis(u.reshape(n, *self.lead, *batch, -1), 0, len(self.lead))
+            nodes = write(u.copy(), self.mark, self.chart.device)
+        else:
+            nodes = torch.as_tensor(u, device=self.chart.device)
+        with self._recording():
+            points, density = self.chart(nodes.to(self.chart.dtype), log=self.log)
+            values = self._call(points)
+            if density is not None:
+                events = values.ndim - points.ndim + 1
+                density = density.reshape(density.shape + (1,) * events)
+                values = values + density if self.log else values * density
+            moved = self.chart.scale(values.movedim(0, -1), log=self.log)
+        return self._host(moved)
+
+    @contextmanager
+    def _recording(self) -> Iterator[None]:
+        # The first call is made in the caller's grad mode: it tells whether a gradient
+        # will be wanted at all, also of closed-over tensors.
+        grad = torch.is_grad_enabled() and self._fresh
+        with frozen(), torch.set_grad_enabled(grad):
+            yield
+
+    def _call(self, points: Tensor) -> Tensor:
+        values = self.integrand(points.to(self.integrand.dtype))
+        if self._fresh:
+            self.event_shape = tuple(values.shape[points.ndim - 1 :])
+            self.dtype, self.requires_grad = values.dtype, values.requires_grad
+            self._fresh = False
+        return values
+
+    def _replicates(self, nodes: Nodes, count: int, start: int, stop: int) -> Values:
+        """Several short replicates in one call."""
+        add = LogSum() if self.log else LinearSum()
+        with self._recording():
+            placed = nodes.block(start * count, stop * count, self.chart, log=self.log)
+            points, weights = placed
+            assert weights is not None  # noqa: S101
+            values = self._call(points)
+            values = values.reshape(stop - start, count, *values.shape[1:])
+            weights = weights.reshape(stop - start, count, *weights.shape[1:])
+            # Replicates go behind the batch, where they pass for events.
+            behind = len(self.integrand.batch_shape) + 1
+            values = values.movedim(0, behind)
+            weights = weights.movedim(0, -1)
+            if weights.ndim == 2:
+                weights = weights.reshape(count, *(1,) * (behind - 1), stop - start)
+            total = add(weights, weights, values)
+            scaled = self.chart.scale(total, log=self.log)
+        behind -= 1
+        return self._host(scaled.movedim(behind, -1))
+
+    def _replicate(self, nodes: Nodes, start: int, stop: int, size: int) -> Values:
+        """One long replicate, block by block."""
+        add = LogSum() if self.log else LinearSum()
+
+        def part(first: int, last: int) -> Tensor:
+            placed = nodes.block(start + first, start + last, self.chart, log=self.log)
+            points, weights = placed
+            assert weights is not None  # noqa: S101
+            return add(weights, weights, self._call(points)).detach()
+
+        with self._recording():
+            total = sum_blocks(part, stop - start, size, add)
+            scaled = self.chart.scale(total, log=self.log)
+        return self._host(scaled.unsqueeze(-1))
+
+    def _host(self, moved: Tensor) -> Values:
+        """``(*batch, *event, k)`` on the device to ``(k, elements, events)``."""
+        array = np.moveaxis(read(moved, self.mark), -1, 0)
+        return array.reshape(array.shape[0], self.elements, self.events)

@@ -1,0 +1,119 @@
+"""One iteration of VEGAS+: its estimate, and what it teaches about the integrand."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from torch_mlcalc.quadrature.cubature.importance import ImportanceMap, Samples
+from torch_mlcalc.quadrature.evaluator import Values
+from torch_mlcalc.quadrature.rules import Array
+
+
+class Iteration(NamedTuple):
+    """Estimate and variance ``(elements, events)`` in units of ``exp(top)``."""
+
+    value: Values
+    variance: Array
+    top: Array
+
+
+class Tally:
+    """Sums over the samples of one iteration, added block by block.
+
+    All have a leading dimension of integrals ``e`` and, last, events ``v``. In the log
+    form everything is relative to ``exp(top)``, the largest value so far.
+
+    Attributes:
+        finite: Whether all values were finite, ``(e,)``.
+    """
+
+    def __init__(self, map_: ImportanceMap, *, log: bool) -> None:
+        """Begin with nothing."""
+        self._map = map_
+        self._log = log
+        elements, dimension, ends = map_.edges.shape
+        self._bins = map_.edges.new_zeros(2, elements * dimension * (ends - 1))
+        self._sums: Tensor | None = None
+        self._squares = torch.zeros(0)
+        self.top = map_.edges.new_full((elements,), -torch.inf if log else 0.0)
+        self.finite = torch.ones(elements, dtype=torch.bool, device=map_.edges.device)
+
+    def add(self, samples: Samples, values: Tensor) -> None:
+        """Add values ``(m, e, v)`` of the integrand, or of its log."""
+        values = self._scaled(samples, values)
+        size = values.abs().square()
+        elements, strata = self._map.counts.shape
+        events = values.shape[2]
+        if self._sums is None:
+            self._sums = values.new_zeros(elements * strata, events)
+            self._squares = size.new_zeros(elements * strata, events)
+        offset = torch.arange(elements, device=values.device)
+        index = (samples.stratum + offset * strata).flatten()
+        self._sums.index_add_(0, index, values.flatten(0, 1))
+        self._squares.index_add_(0, index, size.flatten(0, 1))
+        self._teach(samples, size.sum(2))
+
+    def _scaled(self, samples: Samples, values: Tensor) -> Tensor:
+        """Values times jacobian, relative to the top; 0 where they are not finite."""
+        log_jacobian = samples.log_jacobian[..., None]
+        if not self._log:
+            finite = values.isfinite()
+            self.finite &= finite.all(2).all(0)
+            return torch.where(finite, values, 0) * torch.exp(log_jacobian)
+        finite = values < torch.inf
+        self.finite &= finite.all(2).all(0)
+        terms = torch.where(finite, values + log_jacobian, -torch.inf)
+        top = torch.maximum(self.top, terms.amax((0, 2)))
+        base = torch.where(top > -torch.inf, top, 0)
+        shrink = torch.exp(torch.where(self.top > -torch.inf, self.top - base, 0))
+        self._shrink(shrink)
+        self.top = top
+        return torch.exp(terms - base[:, None])
+
+    def _shrink(self, factor: Tensor) -> None:
+        elements = len(factor)
+        squares = factor.square()
+        by_element = self._bins[1].reshape(elements, -1)
+        by_element *= squares[:, None]
+        if self._sums is not None:
+            self._sums.reshape(elements, -1).mul_(factor[:, None])
+            self._squares.reshape(elements, -1).mul_(squares[:, None])
+
+    def _teach(self, samples: Samples, size: Tensor) -> None:
+        """Weighted squares by bin: large where more samples are wanted."""
+        elements, dimension, ends = self._map.edges.shape
+        axis = torch.arange(elements * dimension, device=size.device)
+        index = samples.bin + axis.reshape(elements, dimension) * (ends - 1)
+        weight = samples.weight[..., None].expand(index.shape)
+        self._bins[0].index_add_(0, index.flatten(), weight.flatten())
+        self._bins[1].index_add_(
+            0, index.flatten(), (weight * size[..., None]).flatten()
+        )
+
+    def iteration(self) -> Iteration:
+        """What the samples say; nan where one of them was not finite."""
+        counts = self._map.counts[..., None]
+        strata = counts.shape[1]
+        assert self._sums is not None  # noqa: S101
+        sums = self._sums.reshape(*counts.shape[:2], -1)
+        value = (sums / counts).sum(1) / strata
+        value = torch.where(self.finite[:, None], value, torch.nan)
+        variance = (self._variance() / counts).sum(1) / strata**2
+        return Iteration(value.numpy(), variance.numpy(), self.top.numpy())
+
+    def _variance(self) -> Tensor:
+        """Variance of the samples in each stratum, ``(e, strata, v)``."""
+        counts = self._map.counts[..., None]
+        assert self._sums is not None  # noqa: S101
+        sums = self._sums.reshape(*counts.shape[:2], -1)
+        squares = self._squares.reshape(*counts.shape[:2], -1)
+        return (squares - sums.abs().square() / counts).clamp(min=0) / (counts - 1)
+
+    def adapted(self, alpha: float, beta: float) -> ImportanceMap:
+        """The map that this iteration suggests."""
+        weight, total = self._bins.reshape(2, *self._map.edges.shape[:2], -1)
+        deviation = self._variance().sum(2).sqrt()
+        return self._map.refined(weight, total, alpha).restratified(deviation, beta)

@@ -1,0 +1,65 @@
+"""What is to be integrated: the integrand, its domain and breakpoints, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torch_mlcalc.quadrature.domains import Extent, Limit, Line
+from torch_mlcalc.quadrature.integrand import Function, Integrand, bind
+
+Breakpoints = Tensor | Sequence[float]
+
+
+class Problem(NamedTuple):
+    """What is to be integrated, checked."""
+
+    integrand: Integrand
+    extent: Extent
+    breakpoints: Tensor | None
+
+
+def pose(
+    function: Function,
+    domain: Line,
+    args: Sequence[Any],
+    batch_shape: Sequence[int] | None,
+    breakpoints: Breakpoints | None,
+) -> Problem:
+    """Check what the caller passed, and bring it together."""
+    extent = domain.extent
+    inner = None if breakpoints is None else _breakpoints(breakpoints)
+    return Problem(bind(function, extent, args, batch_shape, inner), extent, inner)
+
+
+def _breakpoints(breakpoints: object) -> Tensor:
+    if not isinstance(breakpoints, Tensor):
+        if not isinstance(breakpoints, (list, tuple)):
+            raise TypeError(
+                f"breakpoints is a {type(breakpoints).__name__}; a list of numbers or "
+                "a tensor (k,) or (k, *batch) is wanted."
+            )
+        breakpoints = torch.tensor(breakpoints, dtype=torch.get_default_dtype())
+    if breakpoints.ndim == 0 or len(breakpoints) == 0:
+        raise ValueError(
+            f"breakpoints has shape {tuple(breakpoints.shape)}; at least one, along "
+            "the first dimension, is wanted. Leave it out to have none."
+        )
+    return breakpoints
+
+
+def per_element(breakpoints: Tensor, integrand: Integrand) -> Tensor:
+    """Breakpoints ``(k,)`` or ``(k, *batch)`` as ``(k, *batch)``."""
+    count, *own = breakpoints.shape
+    missing = len(integrand.batch_shape) - len(own)
+    inner = breakpoints.to(integrand.dtype).reshape(count, *(1,) * missing, *own)
+    return inner.expand(count, *integrand.batch_shape)
+
+
+def full(limit: Limit, integrand: Integrand) -> Tensor:
+    """A limit as a tensor of the shape of the batch."""
+    tensor = torch.as_tensor(limit, device=integrand.device)
+    return tensor.to(integrand.dtype).expand(integrand.batch_shape)
