@@ -122,7 +122,7 @@ def bodies_of(optimizer: mlc.SGD) -> set[str]:
 
 
 def after_three_steps(params: list[Tensor], **options: object) -> mlc.SGD:
-    optimizer = mlc.SGD(params, momentum=0.9, **options)
+    optimizer = mlc.SGD(params, **{"momentum": 0.9, **options})
     for _ in range(3):
         for param in params:
             param.grad = torch.ones_like(param)
@@ -138,6 +138,14 @@ CHOICES: dict[str, tuple[list[Tensor], Options, set[str], set[str]]] = {
     "small": (sized(5, 7), {}, {"fused_"}, {"foreach_"}),
     "large": (sized(20000), {}, {"fused_"}, {"fused_"}),
     "mixed": (sized(5, 20000), {}, {"fused_"}, {"fused_", "foreach_"}),
+    "small, plain": (sized(5), dict(momentum=0), {"fused_"}, {"foreach_"}),
+    "large, plain": (sized(70000), dict(momentum=0), {"foreach_"}, {"foreach_"}),
+    "large, decay": (
+        sized(70000),
+        dict(momentum=0, weight_decay=0.1),
+        {"fused_"},
+        {"fused_"},
+    ),
     "small, fused": (sized(5), dict(fused=True), {"fused_"}, {"fused_"}),
     "not fused": (sized(20000), dict(fused=False), {"foreach_"}, {"foreach_"}),
     "foreach": (sized(20000), dict(foreach=True), {"foreach_"}, {"foreach_"}),

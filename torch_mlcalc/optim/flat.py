@@ -256,7 +256,8 @@ class _Block:
             held = {} if is_fresh else {"momentum_buffer": buffers[0]}
         loop = group["foreach"] is False and not group["fused"]
         same = all(buffer.dtype == param.dtype for buffer in buffers)
-        if is_fresh or loop or not same or not formula.is_plain():
+        simple = loop or formula.is_addition() or not formula.is_plain()
+        if is_fresh or simple or not same:
             update_(param, grad, held, formula)
             if is_fresh:
                 buffers[0].copy_(held["momentum_buffer"])

@@ -15,6 +15,11 @@ Tensors = list[Tensor]
 #: 16384 elements, and far higher while the cores were busy with something else.
 MIN_ELEMENTS = 16384
 
+#: Elements up to which the kernel is faster than the one addition that is the whole
+#: step without momentum, weight decay and sign: 0.54 against 0.70 ms for 2 million
+#: elements in tensors of 16384, 0.52 against 0.44 ms in tensors of 65536.
+MAX_ELEMENTS_OF_ADDITION = 32768
+
 
 def fused_(params: Tensors, grads: Tensors, buffers: Tensors, numbers: Numbers) -> None:
     """Apply the formula of :class:`SGD`, within rounding equal to the reference.

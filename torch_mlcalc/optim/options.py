@@ -56,6 +56,11 @@ class Formula(NamedTuple):
         """Return whether all numbers are constants, for a kernel to take by value."""
         return not any(isinstance(n, Tensor) and n.requires_grad for n in self[:4])
 
+    def is_addition(self) -> bool:
+        """Return whether a step is one addition of the gradient."""
+        decays = self.weight_decay != 0 and not self.decoupled_weight_decay
+        return not (self.momentum != 0 or decays or self.maximize)
+
     def as_numbers(self) -> Numbers:
         """Replace one-element tensors by Python numbers."""
         numbers = [n.item() if isinstance(n, Tensor) else n for n in self[:4]]

@@ -11,7 +11,12 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from torch_mlcalc.optim.foreach import foreach_
-from torch_mlcalc.optim.fused import MIN_ELEMENTS, fused_, is_safe
+from torch_mlcalc.optim.fused import (
+    MAX_ELEMENTS_OF_ADDITION,
+    MIN_ELEMENTS,
+    fused_,
+    is_safe,
+)
 from torch_mlcalc.optim.options import Formula, Numbers
 from torch_mlcalc.optim.update import update_, update_compensated_
 
@@ -32,6 +37,7 @@ class Settings(NamedTuple):
 
     has_momentum: bool
     is_plain: bool
+    is_addition: bool
     foreach: bool | None
     fused: bool | None
     compensated: bool
@@ -40,9 +46,11 @@ class Settings(NamedTuple):
     @classmethod
     def of(cls, group: dict[str, Any]) -> Settings:
         """Take the settings from a parameter group."""
+        formula = Formula.of(group)
         return cls(
-            bool(group["momentum"] != 0),
-            Formula.of(group).is_plain(),
+            bool(formula.momentum != 0),
+            formula.is_plain(),
+            formula.is_addition(),
             group["foreach"],
             group["fused"],
             group["compensated"],
@@ -205,7 +213,11 @@ def _body_for(
 def _may_be_fused(settings: Settings, param: Tensor) -> bool:
     if settings.foreach or settings.fused is False:
         return False
-    return bool(settings.fused or not settings.threads or param.numel() >= MIN_ELEMENTS)
+    if settings.fused:
+        return True
+    if settings.is_addition:
+        return not settings.threads and param.numel() <= MAX_ELEMENTS_OF_ADDITION
+    return not settings.threads or param.numel() >= MIN_ELEMENTS
 
 
 def unchanged(tensors: Sequence[Any]) -> Callable[..., bool]:
