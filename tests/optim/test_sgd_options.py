@@ -361,3 +361,15 @@ def test_a_compiled_step_is_not_compiled_again_for_another_lr(
     reference = mlc.SGD(expected, other, momentum=0.9, weight_decay=0.1, foreach=False)
     train(reference.step, expected, other)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_a_compiled_step_is_compensated_too() -> None:
+    param = torch.ones(3, dtype=torch.bfloat16)
+    optimizer = mlc.SGD([param], lr=2.0**-10, compensated=True)
+    torch.compiler.reset()
+    step = torch.compile(optimizer.step, backend="eager")
+    for _ in range(16):
+        param.grad = torch.ones_like(param)
+        step()
+    # Alone, none of the steps of 2^-10 would move a bfloat16 of 1 far enough.
+    assert param.tolist() == [1 - 2.0**-6] * 3

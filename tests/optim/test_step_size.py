@@ -407,3 +407,8 @@ def test_refuses_settings_out_of_range(name: str) -> None:
 def test_refuses_what_is_no_rule() -> None:
     with pytest.raises(TypeError, match="must be a rule such as .* got 0.1"):
         mlc.SGD([torch.ones(1)], step_size=0.1)
+
+
+def test_refuses_a_rule_where_its_gradient_would_be_lost() -> None:
+    with pytest.raises(RuntimeError, match="`step_size` does not support `differ"):
+        mlc.SGD([torch.ones(1)], step_size=PolyakStep(), differentiable=True)

@@ -90,7 +90,7 @@ class Partition:
                 self._has_first_steps |= buffer is None
             key = _body_for(self._settings, param, grad, buffer)
             positions.setdefault(key, []).append(i)
-        self._alone = positions.pop((_one_by_one,), [])
+        self._alone = positions.pop((one_by_one,), [])
         self._parts = [
             _Part(key, where, self._params, grads, state, self._settings)
             for key, where in positions.items()
@@ -125,7 +125,7 @@ class Partition:
         for i in self._alone:
             grad = grads[i]
             if grad is not None:
-                _one_by_one(self._params[i], grad, state, formula, self._settings)
+                one_by_one(self._params[i], grad, state, formula, self._settings)
         if self._parts:
             numbers = formula.as_numbers()
             for part in self._parts:
@@ -175,10 +175,18 @@ class _Part:
         self._body(self._params, self._select(grads), self._buffers, numbers)
 
 
-def _one_by_one(
+def one_by_one(
     param: Tensor, grad: Tensor, state: States, formula: Formula, settings: Settings
 ) -> None:
-    """Update one parameter by the reference, or by the compensated formula."""
+    """Update one parameter by the reference, or by the compensated formula.
+
+    Args:
+        param: The parameter.
+        grad: Its gradient.
+        state: The state of the optimizer.
+        formula: The options of the group.
+        settings: Its other options.
+    """
     if settings.compensated and param.dtype in _LOW_PRECISION:
         update_compensated_(param, grad, state[param], formula)
     else:
@@ -189,7 +197,7 @@ def _body_for(
     settings: Settings, param: Tensor, grad: Tensor, buffer: Tensor | None
 ) -> Key:
     """Return the body for a parameter, and what else its companions must share."""
-    alone = (_one_by_one,)
+    alone = (one_by_one,)
     # The reference makes the first buffer, so that the others always find one.
     if not settings.is_plain or (settings.has_momentum and buffer is None):
         return alone

@@ -11,9 +11,9 @@ from torch.optim.optimizer import ParamsT
 
 from torch_mlcalc.optim.flat import FlatGroup
 from torch_mlcalc.optim.options import Formula, check_gradients, check_options
-from torch_mlcalc.optim.partition import Partition
+from torch_mlcalc.optim.partition import Partition, Settings, one_by_one
 from torch_mlcalc.optim.step_size import Line, StepSize
-from torch_mlcalc.optim.update import update_, update_under_autograd_
+from torch_mlcalc.optim.update import update_under_autograd_
 
 __all__ = ["SGD"]
 
@@ -186,6 +186,11 @@ class SGD(Optimizer):
             raise TypeError(
                 f"step_size must be a rule such as PolyakStep(), got {step_size!r}; "
                 "a fixed step is lr"
+            )
+        if step_size is not None and differentiable:
+            raise RuntimeError(
+                "`step_size` does not support `differentiable`: the factor is a number "
+                "without a gradient"
             )
         # Not a default: what is in a group ends up in checkpoints, which hold no code.
         self.step_size = step_size
@@ -399,18 +404,18 @@ class SGD(Optimizer):
 
     def _update_by_reference(self, grads: list[Grads] | None, factor: float) -> None:
         scale: Tensor | None = getattr(self, "grad_scale", None)
-        in_graph = self.defaults["differentiable"]
         for i, group in enumerate(self.param_groups):
-            formula = Formula.of(group, factor)
+            formula, settings = Formula.of(group, factor), Settings.of(group)
             own = grads[i] if grads is not None else [p.grad for p in group["params"]]
             pairs = zip(group["params"], _unscaled(own, scale), strict=True)
             for param, grad in pairs:
                 if grad is None:
                     continue
-                state = self.state[param] if formula.momentum != 0 else {}
-                (update_under_autograd_ if in_graph else update_)(
-                    param, grad, state, formula
-                )
+                if self.defaults["differentiable"]:
+                    state = self.state[param] if settings.has_momentum else {}
+                    update_under_autograd_(param, grad, state, formula)
+                else:
+                    one_by_one(param, grad, self.state, formula, settings)
 
 
 def _unscaled(grads: Grads, scale: Tensor | None) -> Grads:
