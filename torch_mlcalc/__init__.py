@@ -22,7 +22,7 @@ from torch_mlcalc.losses import (
     quantile_loss,
     smooth_l1_loss,
 )
-from torch_mlcalc.optim import SGD
+from torch_mlcalc.optim import SGD, ArmijoStep, PolyakStep, StepSize, sgd_step
 from torch_mlcalc.quadrature import (
     AdaptiveGaussHermite,
     Box,
@@ -73,6 +73,7 @@ __all__ = [
     "SGD",
     "AdaptiveGaussHermite",
     "Antiderivative",
+    "ArmijoStep",
     "Box",
     "ClenshawCurtis",
     "Domain",
@@ -101,6 +102,7 @@ __all__ = [
     "NormalizedDensity",
     "MonteCarlo",
     "Plan",
+    "PolyakStep",
     "Product",
     "QuantileLoss",
     "RealLine",
@@ -111,6 +113,7 @@ __all__ = [
     "Sobol",
     "SparseGrid",
     "Status",
+    "StepSize",
     "TabulatedRule",
     "Tails",
     "Torchquad",
@@ -133,6 +136,7 @@ __all__ = [
     "quantile_loss",
     "register_expectation_rule",
     "simpson",
+    "sgd_step",
     "smooth_l1_loss",
     "testing",
 ]
