@@ -135,7 +135,7 @@ def test_log_normalizer_in_single_precision(case: Case) -> None:
     found = mlc.NormalizedDensity(case.log_density, domain).log_normalizer
     assert found.dtype == torch.float32
     # Of a beta 1/2 density 2e-4 is where float32 cannot tell x from 1.
-    allowed = 2e-5 if case.name == "beta 1/2" else 1e-5
+    allowed = 1e-4 if case.name == "beta 1/2" else 1e-5
     assert found.item() == pytest.approx(case.log_z, abs=allowed)
 
 

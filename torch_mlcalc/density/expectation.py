@@ -32,7 +32,6 @@ from torch_mlcalc.quadrature.estimate import Tolerance
 from torch_mlcalc.quadrature.host import frozen, read
 from torch_mlcalc.quadrature.integrand import HALF, Function
 from torch_mlcalc.quadrature.integrate import integrate, log_integrate
-from torch_mlcalc.quadrature.plan import Plan
 from torch_mlcalc.quadrature.rules import FixedRule, Rule
 
 #: Nodes in one dimension, checked by half as many. For f = cos, exp, 1 / (1 + exp) and
@@ -273,7 +272,7 @@ def _over_support(
         return distribution.expectation(function)
     domain, density, place = _density_on(distribution)
     options: dict[str, Any] = settings._asdict()
-    if isinstance(rule, (FixedRule, Plan)):
+    if rule is not None and rule.fixed:
         options.pop("on_failure")
 
     def weighted(x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ from torch_mlcalc.quadrature.integrate import (
 )
 from torch_mlcalc.quadrature.plan import Plan
 from torch_mlcalc.quadrature.problem import Breakpoints, as_breakpoints
-from torch_mlcalc.quadrature.rules import FixedRule, Rule
+from torch_mlcalc.quadrature.rules import Rule
 
 
 class NormalizedDensity(Distribution):
@@ -163,14 +163,14 @@ class NormalizedDensity(Distribution):
     def status(self) -> Tensor:
         """:class:`Status` of each normaliser, ``(*batch)``; 0 with a fixed rule."""
         plan = self._plan
-        if isinstance(plan, FixedRule):
+        if not isinstance(plan, Plan):
             return torch.zeros(self.batch_shape, dtype=torch.int64)
-        return cast(Plan, plan).status
+        return plan.status
 
     @property
     def _plan(self) -> Rule:
         """The nodes of the normaliser."""
-        if isinstance(self.rule, (FixedRule, Plan)):
+        if self.rule is not None and self.rule.fixed:
             return self.rule
         return self._memory.recall("plan", self._find_plan, value=False)
 
@@ -385,7 +385,7 @@ class NormalizedDensity(Distribution):
 
     @property
     def _fixed(self) -> bool:
-        return isinstance(self.rule, (FixedRule, Plan))
+        return self.rule is not None and self.rule.fixed
 
     @property
     def _other_rule(self) -> Rule | None:
