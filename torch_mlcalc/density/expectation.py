@@ -38,6 +38,11 @@ from torch_mlcalc.quadrature.rules import FixedRule, Rule
 #: a log-sum of the standard normal 32 are right to 1e-12, 16 to 1e-7.
 NODES = 32
 
+#: Bytes of a block by default. Measured for 1e5 distributions and 32 nodes on two busy
+#: cores, over f on all nodes at once: 1.6 with one block, 1.9 with 16 MiB and 14 with
+#: blocks of one row, which fit the cache but keep the threads waiting for each other.
+MEMORY = 2**28
+
 
 class Settings(NamedTuple):
     """What the caller asked for."""
@@ -82,7 +87,7 @@ def expectation(
             (0 if ``atol`` is given).
         atol: Wanted absolute error: either of the two is enough.
         max_evals: Points that each integral may use.
-        memory: Bytes that a block of points may use.
+        memory: Bytes that a block of points may use; by default 256 MiB.
         on_failure: ``"warn"``, ``"raise"`` or ``"ignore"`` what did not converge.
 
     Shape:
@@ -253,7 +258,8 @@ def _sum(
         return add(weights[start:stop], log_weights[start:stop], values)
 
     width = max(1, points[0].numel()) * points.element_size()
-    total = sum_blocks(part, count, block_size(count, width, settings.memory), add)
+    size = block_size(count, width, settings.memory or MEMORY)
+    total = sum_blocks(part, count, size, add)
     return (
         total.to(nodes.log_weights.dtype) if nodes.log_weights.dtype in HALF else total
     )
