@@ -390,9 +390,9 @@ class Expectation(nn.Module):
 
     Example:
         >>> import torch, torch_mlcalc as mlc
-        >>> layer = mlc.Expectation(lambda x: x**2)
-        >>> layer(torch.distributions.Normal(torch.tensor([0.0, 3.0]), 1.0))
-        tensor([ 1., 10.])
+        >>> layer = mlc.Expectation(torch.exp)
+        >>> layer(torch.distributions.Normal(torch.tensor([0.0, 1.0]), 1.0))
+        tensor([1.6487, 4.4817])
     """
 
     def __init__(
