@@ -29,7 +29,7 @@ Mask = npt.NDArray[Any]
 #: Least error of a half, as a part of what its halves changed in a region. In smooth
 #: integrands 2^-8 of the error remains, and more is estimated; where the two rules of a
 #: region agree by accident, this is what tells.
-INHERITED = 0.1
+INHERITED = 0.25
 
 #: Safety of the error of a region that is not half of another, to compare it with.
 CERTAIN = 10.0
@@ -37,7 +37,7 @@ CERTAIN = 10.0
 #: A region is resolved where the differences to the rules of lower degrees fall at
 #: least so much, and else their largest is multiplied. Chosen on the Genz families in
 #: 5 dimensions, where the plain difference claims up to 4 times too little.
-RESOLVED, UNRESOLVED = 0.3, 5.0
+RESOLVED, UNRESOLVED = 0.1, 5.0
 
 #: Regions at rest, which are not halved in a level, together have at most the first of
 #: these parts of the allowed error, or the second of the error there is. PAGANI retires

@@ -84,7 +84,7 @@ class Product(FixedCubature):
 
     def count(self, dimension: int) -> int:
         """The product of the numbers of nodes."""
-        return math.prod(rule.n for rule in self.axes(dimension))
+        return math.prod([rule.n for rule in self.axes(dimension)])
 
     def refuse_log(self) -> None:
         """Refuse tabulated rules with negative weights."""
@@ -123,7 +123,7 @@ class ProductNodes(Nodes):
     @property
     def n(self) -> int:  # type: ignore[override]
         """Number of nodes of the grid."""
-        return math.prod(len(z) for z in self.z)
+        return math.prod([len(z) for z in self.z])
 
     def block(self, start: int, stop: int, chart: Chart, *, log: bool) -> Placed:
         """Points and weights ``start`` to ``stop`` of the grid."""
