@@ -125,7 +125,7 @@ def test_narrow_peak_in_six_dimensions() -> None:
 
 @pytest.mark.parametrize("log", [False, True], ids=["linear", "log"])
 def test_map_that_has_not_settled_is_not_trusted(log: bool) -> None:
-    """After 5 iterations most of this peak is missing, and the error does not say so."""
+    """After 5 iterations most of this peak is missing; its error does not say so."""
 
     def function(x: Tensor, place: Tensor) -> Tensor:
         square = ((x - place[..., None]) / 0.01).square().sum(-1) * (place > 0)
