@@ -1,8 +1,9 @@
-"""The lattice: its vector is as good as it says, and its points are what they must be."""
+"""The lattice: its vector is as good as it says, its points are what they must be."""
 
 import importlib.util
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -14,6 +15,15 @@ import torch_mlcalc.quadrature as q
 from torch_mlcalc.quadrature.cubature import lattice
 
 TOOL = Path(__file__).parents[3] / "tools/lattice_vector.py"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Threads only cost where tensors are small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Scrambled Sobol' points against torch's own engine."""
 
 from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -10,6 +11,15 @@ from torch.quasirandom import SobolEngine
 import torch_mlcalc.quadrature as q
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Threads only cost where tensors are small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def _nodes(n: int, dimension: int, first: int = 0, replicates: int = 2) -> torch.Tensor:

@@ -19,7 +19,7 @@ from torch_mlcalc.quadrature.cubature.replicates import (
     check_tails,
 )
 from torch_mlcalc.quadrature.cubature.streams import uniform
-from torch_mlcalc.quadrature.rules import check_count
+from torch_mlcalc.quadrature.rules import Array, check_count
 
 #: The built-in vector was constructed for up to 2^20 points; see
 #: tools/lattice_vector.py.
@@ -137,6 +137,12 @@ class Lattice(ReplicatedRule):
         )
 
 
+@lru_cache(maxsize=8)
+def _shifts(seed: int, replicates: int, dimension: int) -> Array:
+    """The random shifts, ``(replicates, d)``."""
+    return uniform(seed, 0, 0, replicates, dimension)
+
+
 @final
 @dataclass(frozen=True)
 class LatticeNodes(EqualWeights):
@@ -167,9 +173,11 @@ class LatticeNodes(EqualWeights):
         odd = 2 * (k - power) + 1
         fraction = torch.where(k > 0, odd * (MOST_POINTS // (2 * power)), 0)
         vector = (self.vector or built_in_vector())[: self.dimension]
-        whole = fraction[:, None] * torch.tensor(vector, device=device) % MOST_POINTS
-        table = uniform(self.seed, 0, 0, self.replicates, self.dimension)
-        shifts = torch.as_tensor(table, device=device)
+        whole = fraction[:, None] * torch.tensor(vector, device=device)
+        # The remainder of division by a power of two, which % takes far longer for.
+        whole = whole & (MOST_POINTS - 1)
+        table = _shifts(self.seed, self.replicates, self.dimension)
+        shifts = torch.tensor(table, device=device)
         points = (whole.to(torch.float64) / MOST_POINTS + shifts[replicate]).frac()
         return 1 - (2 * points - 1).abs() if self.baker else points
 

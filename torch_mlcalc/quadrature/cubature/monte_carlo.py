@@ -17,7 +17,7 @@ from torch_mlcalc.quadrature.cubature.replicates import (
     check_tails,
 )
 from torch_mlcalc.quadrature.cubature.sampler import Sampler
-from torch_mlcalc.quadrature.cubature.streams import uniform
+from torch_mlcalc.quadrature.cubature.streams import uniform_tensor
 from torch_mlcalc.quadrature.evaluator import Values
 from torch_mlcalc.quadrature.rules import check_count
 
@@ -126,5 +126,4 @@ class UniformNodes(EqualWeights):
     def points(self, start: int, stop: int, device: torch.device) -> Tensor:
         """Points ``start`` to ``stop``."""
         first, last = self.first + start, self.first + stop
-        table = uniform(self.seed, 0, first, last, self.dimension)
-        return torch.as_tensor(table, device=device)
+        return uniform_tensor(self.seed, 0, first, last, self.dimension, device)

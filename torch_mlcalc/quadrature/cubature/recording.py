@@ -8,6 +8,7 @@ values that the caller will see or differentiate.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 import warnings
@@ -84,6 +85,8 @@ def record(
 
     if "return_error" in inspect.signature(integrator.integrate).parameters:
         options = {**options, "return_error": True}
+    # VEGAS would keep hold of the integrand.
+    integrator = copy.copy(integrator)
     with _alone() as transforms:
         domain = torch.tensor([[0.0, 1.0]] * dimension, dtype=torch.float64)
         result = integrator.integrate(
@@ -120,6 +123,8 @@ def _alone() -> Iterator[list[Any]]:
         torch.random.fork_rng(devices=[]),
         warnings.catch_warnings(),
     ):
-        # VEGAS formats and compares its results, which carry a gradient here.
-        warnings.filterwarnings("ignore", message="Converting a tensor with requires_")
+        # VEGAS formats and compares its results, which carry a gradient here, and
+        # GaussLegendre copies its weights in a way that torch would have otherwise.
+        for known in ("Converting a tensor with requires_", "To copy construct from"):
+            warnings.filterwarnings("ignore", message=known)
         yield transforms

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,13 +31,34 @@ class EqualWeights(UnitNodes):
         self, start: int, stop: int, dtype: torch.dtype, device: torch.device
     ) -> tuple[Tensor, Tensor]:
         """Nodes and weights ``start`` to ``stop``."""
-        nodes = inside(self.points(start, stop, device), dtype)
+        # In parts, as the compiler passes no object that it did not see made.
+        settings = tuple([getattr(self, name) for name in type(self)._names()])
+        nodes = _points(type(self), settings, start, stop, dtype, device)
         weights = torch.full((stop - start,), 1 / self.n, dtype=dtype, device=device)
         return nodes, weights
+
+    @classmethod
+    def _names(cls) -> tuple[str, ...]:
+        return tuple(cls.__dataclass_fields__)  # type: ignore[attr-defined]
 
     @abstractmethod
     def points(self, start: int, stop: int, device: torch.device) -> Tensor:
         """Points ``start`` to ``stop`` in the closed cube, float64 ``(n, d)``."""
+
+
+def _points(
+    family: type[EqualWeights],
+    settings: tuple[Any, ...],
+    start: int,
+    stop: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    return inside(family(*settings).points(start, stop, device), dtype)
+
+
+# The compiler cannot trace the random numbers; see also fixed.py.
+_points._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def inside(points: Tensor, dtype: torch.dtype) -> Tensor:

@@ -95,12 +95,24 @@ class Sobol(ReplicatedRule):
 def _scrambled(dimension: int, seed: int, replicate: int) -> tuple[Tensor, Tensor]:
     """Direction numbers ``(30, d)`` and digital shift ``(d)`` of a replicate."""
     own = np.random.SeedSequence([seed, replicate]).generate_state(1)[0]
-    # Never an inference tensor, whatever mode the first caller was in.
-    with torch.inference_mode(False):
+    # Never an inference tensor, whatever mode the first caller was in; and below vmap
+    # the engine may not draw.
+    with torch.inference_mode(False), torch._C._DisableFuncTorch():
         engine = SobolEngine(  # type: ignore[no-untyped-call]
             dimension, scramble=True, seed=int(own)
         )
         return engine.sobolstate.T.contiguous(), engine.shift
+
+
+@lru_cache(maxsize=8)
+def _first_run(dimension: int, seed: int, replicate: int, bits: int) -> Tensor:
+    """The first 2^bits points of a replicate, which many blocks have in common."""
+    columns, shift = _scrambled(dimension, seed, replicate)
+    with torch.inference_mode(False), torch._C._DisableFuncTorch():
+        run = shift[None]
+        for column in columns[:bits]:
+            run = torch.cat([run, run ^ column])
+        return run
 
 
 @final
@@ -139,13 +151,11 @@ class SobolNodes(EqualWeights):
         # Point k is the shift plus (exclusive or) the direction numbers at the binary
         # digits of k. SobolEngine.draw makes points one after another only, rounds the
         # first to float32, and can return exactly 1 in float32.
-        columns, shift = _scrambled(self.dimension, self.seed, replicate)
-        columns, shift = columns.to(device), shift.to(device)
         # Aligned runs of 2^bits points differ from each other by the high digits alone.
         bits = (stop - start - 1).bit_length()
-        run = shift[None]
-        for column in columns[:bits]:
-            run = torch.cat([run, run ^ column])
+        columns, _ = _scrambled(self.dimension, self.seed, replicate)
+        run = _first_run(self.dimension, self.seed, replicate, bits).to(device)
+        columns = columns.to(device)
         parts = []
         for high in range(start >> bits, ((stop - 1) >> bits) + 1):
             part = run

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from torch_mlcalc.quadrature.rules import Array
 
@@ -33,3 +35,14 @@ def uniform(seed: int, stream: int, first: int, last: int, width: int) -> Array:
     count = (last - first) * width
     numbers = np.random.Generator(philox).random(skip + count)[skip:]
     return np.maximum(numbers, _LEAST).reshape(last - first, width)
+
+
+def uniform_tensor(
+    seed: int, stream: int, first: int, last: int, width: int, device: torch.device
+) -> Tensor:
+    """The same as a tensor."""
+    return torch.as_tensor(uniform(seed, stream, first, last, width), device=device)
+
+
+# The compiler cannot trace the random numbers; see also fixed.py.
+uniform_tensor._dynamo_marked_constant = True  # type: ignore[attr-defined]

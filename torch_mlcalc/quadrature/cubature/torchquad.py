@@ -169,28 +169,38 @@ class TorchquadNodes(Torchquad, FixedCubature):
 
     def nodes(self, chart: Chart) -> RecordedNodes:
         """Nodes and weights on the unit cube."""
-        recorded = _recorded(self, chart.dimension)
+        nodes, weights, closed = _table(self, chart.dimension)
         kind = getattr(chart, "kind", None)
-        closed = bool(((recorded.nodes == 0) | (recorded.nodes == 1)).any())
         infinite = kind is not None and readable(kind) and (kind != FINITE).any()
         if closed and infinite:
             raise ValueError(
                 f"{self} has nodes on the faces of the box, of which some are infinite "
                 "here; use an open rule such as GaussLegendre."
             )
-        with torch.inference_mode(False):
-            nodes = torch.as_tensor(recorded.nodes)
-            weights = torch.as_tensor(recorded.weights)
         return RecordedNodes(chart.dimension, nodes, weights)
 
     def count(self, dimension: int) -> int:
         """How many nodes the integrator asks for."""
-        return len(_recorded(self, dimension).weights)
+        return len(_table(self, dimension)[1])
 
 
 @lru_cache(maxsize=16)
-def _recorded(rule: Torchquad, dimension: int) -> Recorded:
-    return record(rule.integrator, dimension, rule.n, rule.options(rule.seed))
+def _recorded(rule: Torchquad, dimension: int) -> tuple[Tensor, Tensor, bool]:
+    options = rule.options(rule.seed)
+    recorded = record(rule.integrator, dimension, rule.n, options)
+    closed = bool(((recorded.nodes == 0) | (recorded.nodes == 1)).any())
+    with torch.inference_mode(False):
+        nodes, weights = map(torch.as_tensor, (recorded.nodes, recorded.weights))
+    return nodes, weights, closed
+
+
+def _table(rule: Torchquad, dimension: int) -> tuple[Tensor, Tensor, bool]:
+    """Nodes, weights, and whether there are nodes on the faces of the cube."""
+    return _recorded(rule, dimension)
+
+
+# The compiler cannot trace what torchquad does; see also fixed.py.
+_table._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @final

@@ -33,7 +33,7 @@ from torch_mlcalc.quadrature.cubature.replicates import (
     judge,
 )
 from torch_mlcalc.quadrature.cubature.sampler import Sampler
-from torch_mlcalc.quadrature.cubature.streams import uniform
+from torch_mlcalc.quadrature.cubature.streams import uniform_tensor
 from torch_mlcalc.quadrature.cubature.tally import Iteration, Tally
 from torch_mlcalc.quadrature.evaluator import Values
 from torch_mlcalc.quadrature.host import write
@@ -252,8 +252,9 @@ class VegasNodes(UnitNodes):
             self.strata,
         )
         stream = _MEASURE + iteration
-        table = uniform(self.seed, stream, first, last, self.dimension)
-        numbers = torch.as_tensor(table, device=self.edges.device)
+        numbers = uniform_tensor(
+            self.seed, stream, first, last, self.dimension, self.edges.device
+        )
         samples = map_.place(numbers, first)
         weights = samples.weight * torch.exp(samples.log_jacobian)
         m = last - first
@@ -295,8 +296,9 @@ def _iterate(
     """One iteration, block by block."""
     tally = Tally(map_, log=sampler.log)
     for first, last in _blocks(sampler, map_.n):
-        numbers = uniform(seed, stream, first, last, sampler.dimension)
-        samples = map_.place(torch.as_tensor(numbers), first)
+        d = sampler.dimension
+        numbers = uniform_tensor(seed, stream, first, last, d, torch.device("cpu"))
+        samples = map_.place(numbers, first)
         tally.add(samples, torch.as_tensor(evaluate(samples.nodes.numpy())))
     return tally
 

@@ -1,0 +1,288 @@
+"""VEGAS+: the map, the strata, what is learned and what is kept."""
+
+import copy
+import io
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+import torch_mlcalc as mlc
+import torch_mlcalc.quadrature as q
+from torch_mlcalc.quadrature.cubature.importance import ImportanceMap
+from torch_mlcalc.quadrature.cubature.vegas import VegasNodes
+
+D = torch.float64
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Threads only cost where tensors are small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def _peak(x: Tensor, place: float | Tensor = 0.3, width: float = 0.01) -> Tensor:
+    if isinstance(place, Tensor):
+        place = place[..., None]
+    return torch.exp(-0.5 * ((x - place) / width).square().sum(-1))
+
+
+def _exact(dimension: int, width: float = 0.01) -> float:
+    return (width * math.sqrt(2 * math.pi)) ** dimension
+
+
+def _box(dimension: int) -> q.Box:
+    return q.Box(torch.zeros(dimension, dtype=D), torch.ones(dimension, dtype=D))
+
+
+# --- the map -----------------------------------------------------------------------
+
+
+def _learned(width: float = 0.01) -> ImportanceMap:
+    plan = q.adapt(lambda x: _peak(x, width=width), _box(2), q.Vegas(500, 2, 4))
+    nodes = plan.nodes
+    return ImportanceMap(nodes.edges[None], nodes.counts[None], nodes.strata)
+
+
+def test_map_is_a_change_of_variable() -> None:
+    """Its samples integrate what is known, and its Jacobian is its derivative."""
+    map_ = _learned(width=0.3)
+    uniform = torch.rand(map_.n, 2, dtype=D)
+    samples = map_.place(uniform, 0)
+    assert samples.nodes.shape == (map_.n, 1, 2)
+    step = 1e-7
+    moved = map_.place(uniform + step, 0).nodes
+    slope = (moved - samples.nodes) / step * map_.strata
+    same = map_.place(uniform + step, 0).bin == samples.bin
+    wanted = torch.exp(samples.log_jacobian)[same.all(-1)]
+    got = slope.prod(-1)[same.all(-1)]
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-6)
+    total = (samples.weight * torch.exp(samples.log_jacobian)).sum()
+    assert float(total) == pytest.approx(1, abs=0.1)
+
+
+def test_bins_gather_where_the_integrand_is() -> None:
+    map_ = _learned()
+    for edges in map_.edges[0]:
+        assert edges[0] == 0
+        assert edges[-1] == 1
+        assert (edges.diff() >= 0).all()
+        near = ((edges > 0.25) & (edges < 0.35)).sum()
+        assert near > 0.6 * len(edges)
+
+
+def test_alpha_0_keeps_the_map_and_beta_0_the_strata() -> None:
+    still = q.adapt(_peak, _box(2), q.Vegas(500, 2, 2, alpha=0.0, beta=0.0)).nodes
+    width = still.edges.diff()
+    torch.testing.assert_close(width, torch.full_like(width, 1 / width.shape[-1]))
+    assert int(still.counts.max() - still.counts.min()) <= 1
+    only_map = q.adapt(_peak, _box(2), q.Vegas(500, 2, 2, beta=0.0)).nodes
+    assert only_map.edges.diff().min() < 0.5 * width.min()
+    assert int(only_map.counts.max() - only_map.counts.min()) <= 1
+    only_strata = q.adapt(_peak, _box(2), q.Vegas(500, 2, 2, alpha=0.0)).nodes
+    torch.testing.assert_close(only_strata.edges, still.edges)
+    assert only_strata.counts.max() > 3 * still.counts.max()
+
+
+@pytest.mark.parametrize("beta", [0.3, 0.75, 1.0])
+def test_strata_get_samples_by_their_deviation(beta: float) -> None:
+    map_ = ImportanceMap.uniform(1, 1, 40_000)
+    deviation = torch.linspace(1, 5, map_.counts.shape[1], dtype=D)[None]
+    counts = map_.restratified(deviation, beta).counts
+    assert int(counts.sum()) == 40_000
+    assert int(counts.min()) >= 2
+    share = deviation**beta / (deviation**beta).sum()
+    wanted = 2 + share * (40_000 - 2 * counts.shape[1])
+    assert float((counts - wanted).abs().max()) < 1
+
+
+@pytest.mark.parametrize(("dimension", "n"), [(1, 20), (1, 10_000), (3, 999), (40, 50)])
+def test_counts_add_up(dimension: int, n: int) -> None:
+    map_ = ImportanceMap.uniform(2, dimension, n)
+    assert map_.counts.sum(1).tolist() == [n, n]
+    assert int(map_.counts.min()) >= 2
+    assert map_.edges.shape[:2] == (2, dimension)
+    # No bin reaches into two strata.
+    assert (map_.edges.shape[2] - 1) % map_.strata == 0
+
+
+# --- what it is for ----------------------------------------------------------------
+
+
+def test_narrow_peak_in_six_dimensions() -> None:
+    """A box of which the peak fills 1 part in 4e9."""
+    estimate = q.integrate_with_error(_peak, _box(6), q.Vegas(20_000, 6, 12))
+    assert float(estimate.value) == pytest.approx(_exact(6), rel=0.01)
+    off = abs(float(estimate.value) - _exact(6))
+    assert off < 1.5 * float(estimate.error)
+    assert float(estimate.error) < 0.03 * _exact(6)
+
+
+def test_every_integral_has_a_map_of_its_own() -> None:
+    place = torch.tensor([0.1, 0.5, 0.93], dtype=D)
+    estimate = q.integrate_with_error(
+        _peak, _box(3), q.Vegas(4000, 4, 8), args=(place,)
+    )
+    torch.testing.assert_close(
+        estimate.value, torch.full((3,), _exact(3), dtype=D), rtol=0.02, atol=0
+    )
+    middle = estimate.plan.nodes.edges.median(-1).values.mean(-1)
+    torch.testing.assert_close(middle, place, rtol=0, atol=0.05)
+
+
+def test_log_form_learns_the_same_map() -> None:
+    rule = q.Vegas(2000, 3, 5)
+    plain = q.adapt(_peak, _box(2), rule)
+    logs = q.adapt(lambda x: _peak(x).log() + 1e4, _box(2), rule, log=True)
+    torch.testing.assert_close(logs.nodes.edges, plain.nodes.edges, rtol=1e-6, atol=0)
+    assert torch.equal(logs.nodes.counts, plain.nodes.counts)
+    value = q.log_integrate(lambda x: _peak(x).log() + 1e4, _box(2), rule)
+    assert float(value) - 1e4 == pytest.approx(math.log(_exact(2)), abs=0.02)
+
+
+def test_iterations_scatter_as_their_errors_say() -> None:
+    chi2 = []
+    for seed in range(30):
+        generator = torch.Generator().manual_seed(seed)
+        estimate = q.integrate_with_error(
+            lambda x: torch.exp(-x.square().sum(-1)),
+            _box(2),
+            q.Vegas(400, 6, 3),
+            generator=generator,
+        )
+        chi2.append(float(estimate.plan.nodes.chi2))
+    # The mean of 30 chi2 with 5 degrees of freedom: 5 +- 0.58.
+    assert sum(chi2) / 30 == pytest.approx(5, abs=2.5)
+
+
+def test_error_is_widened_where_iterations_disagree() -> None:
+    """Few samples of a needle that the map did not learn."""
+    rule = q.Vegas(100, 10, 1, alpha=0.0, beta=0.0)
+
+    def needle(x: Tensor) -> Tensor:
+        return 1 + 1e4 * (x[..., 0] - 0.5).abs().lt(5e-4).to(D)
+
+    estimate = q.integrate_with_error(needle, _box(1), rule)
+    chi2 = float(estimate.plan.nodes.chi2)
+    assert chi2 >= 0
+    assert abs(float(estimate.value) - 11) < 1.5 * float(estimate.error)
+
+
+# --- what is kept ------------------------------------------------------------------
+
+
+def test_going_on_from_a_plan_needs_no_warmup() -> None:
+    learned = q.adapt(_peak, _box(4), q.Vegas(4000, 2, 10))
+    fresh = q.integrate_with_error(_peak, _box(4), q.Vegas(4000, 4, 1))
+    warm = q.integrate_with_error(_peak, _box(4), q.Vegas(4000, 4, 0, start=learned))
+    assert float(warm.error) < 0.2 * float(fresh.error)
+    assert warm.n_evals == 4 * 4000
+    assert float(warm.value) == pytest.approx(_exact(4), rel=0.01)
+    other_n = q.integrate_with_error(_peak, _box(4), q.Vegas(1000, 4, 0, start=learned))
+    assert float(other_n.value) == pytest.approx(_exact(4), rel=0.05)
+
+
+def test_another_batch_begins_with_the_mean_map() -> None:
+    learned = q.adapt(_peak, _box(3), q.Vegas(2000, 2, 8))
+    place = torch.full((5,), 0.3, dtype=D)
+    rule = q.Vegas(2000, 4, 0, start=learned)
+    value = q.integrate(_peak, _box(3), rule, args=(place,))
+    torch.testing.assert_close(
+        value, torch.full((5,), _exact(3), dtype=D), rtol=0.03, atol=0
+    )
+    mapped = torch.vmap(lambda p: q.integrate(_peak, _box(3), rule, args=(p,)))(place)
+    torch.testing.assert_close(mapped, value, rtol=0.05, atol=0)
+
+
+def test_map_carries_no_gradient() -> None:
+    width = torch.tensor(0.05, dtype=D, requires_grad=True)
+    estimate = q.integrate_with_error(
+        lambda x: torch.exp(-0.5 * ((x - 0.3) / width).square().sum(-1)),
+        _box(2),
+        q.Vegas(4000, 4, 4),
+    )
+    nodes = estimate.plan.nodes
+    assert isinstance(nodes, VegasNodes)
+    assert not nodes.edges.requires_grad
+    (slope,) = torch.autograd.grad(estimate.value, width)
+    # The integral is 2 pi width^2.
+    assert float(slope) == pytest.approx(4 * math.pi * 0.05, rel=0.02)
+
+
+def test_layer_goes_on_learning_and_saves_the_map() -> None:
+    def layer() -> mlc.Integral:
+        return mlc.Integral(_peak, _box(4), q.Vegas(2000, 4, 2))
+
+    first = layer()
+    errors = []
+    for _ in range(5):
+        first()
+        assert first.plan is not None
+        errors.append(float(first.plan.error) / _exact(4))
+    assert errors[-1] < 0.05 * errors[0]
+    edges = first.plan.nodes.edges
+    buffer = io.BytesIO()
+    torch.save(first.state_dict(), buffer)
+    buffer.seek(0)
+    second = layer()
+    second.load_state_dict(torch.load(buffer, weights_only=False))
+    assert torch.equal(second.plan.nodes.edges, edges)
+    torch.testing.assert_close(second(), first())
+    assert not torch.equal(second.plan.nodes.edges, edges)
+    # In eval mode the map is used, and stays as it is.
+    kept = second.eval().plan
+    assert float(second()) == pytest.approx(_exact(4), rel=0.02)
+    assert second.plan is kept
+    assert copy.deepcopy(first)() == first()
+
+
+def test_layer_shares_a_plan_between_steps() -> None:
+    calls = 0
+
+    def counted(x: Tensor) -> Tensor:
+        nonlocal calls
+        calls += len(x)
+        return _peak(x)
+
+    layer = mlc.Integral(counted, _box(2), q.Vegas(100, 2, 2), plan_every=3)
+    used = []
+    for _ in range(4):
+        calls = 0
+        layer()
+        used.append(calls)
+    assert used == [600, 200, 200, 600]
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"n": 10}, ValueError, "n is 10; at least 20"),
+        ({"iterations": 1}, ValueError, "iterations is 1; at least 2"),
+        ({"warmup": -1}, ValueError, "warmup is -1"),
+        ({"warmup": 0}, ValueError, "at least 1 is wanted, or start="),
+        ({"alpha": -0.5}, ValueError, "alpha is -0.5; 0 or more"),
+        ({"beta": math.nan}, ValueError, "beta is nan"),
+        ({"beta": "1"}, TypeError, "beta is '1'"),
+        ({"tails": 1}, TypeError, "tails is 1"),
+        ({"start": q.Lattice(8)}, ValueError, "the plan of an integral by Vegas"),
+    ],
+    ids=str,
+)
+def test_refuses(settings: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        q.Vegas(**settings)
+
+
+def test_start_of_other_dimension_or_rule_is_refused() -> None:
+    learned = q.adapt(_peak, _box(2), q.Vegas(100, 2, 1))
+    with pytest.raises(
+        ValueError, match="start was made in 2 dimensions, the domain ha"
+    ):
+        q.integrate(_peak, _box(3), q.Vegas(100, start=learned))
+    with pytest.raises(ValueError, match="start is Plan"):
+        q.Vegas(100, start=q.adapt(_peak, _box(2), q.Lattice(8)))
