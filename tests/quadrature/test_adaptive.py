@@ -183,6 +183,27 @@ def test_batch_gives_what_its_elements_give_alone(rule: q.Rule | None) -> None:
     torch.testing.assert_close(batched, torch.stack(alone), rtol=1e-13, atol=0)
 
 
+@_named(PROBLEMS)
+def test_a_single_integral_takes_the_steps_of_a_batch(row: Problem) -> None:
+    theta, single = torch.tensor(row.theta), torch.tensor([row.theta] * 2)
+    domain = q.Interval(row.lower, row.upper)
+    alone, both = (
+        q.integrate_with_error(
+            row.integrand, domain, args=(t,), rtol=RTOL, on_failure="ignore"
+        )
+        for t in (theta, single)
+    )
+    assert (both.n_evals == alone.n_evals).all()
+    assert (both.status == alone.status).all()
+    expected = alone.value.expand(2)
+    torch.testing.assert_close(both.value, expected, rtol=1e-12, atol=1e-15)
+    # Changes between levels are differences of nearly equal sums.
+    noise = 1e-12 * float(alone.value.abs())
+    torch.testing.assert_close(
+        both.error, alone.error.expand(2), rtol=0.01, atol=noise, equal_nan=True
+    )
+
+
 @rules
 def test_limits_of_every_kind_in_one_batch(rule: q.Rule | None) -> None:
     inf = math.inf

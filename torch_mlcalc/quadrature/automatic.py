@@ -23,6 +23,7 @@ from torch_mlcalc.quadrature.pieces import Index, Part
 from torch_mlcalc.quadrature.placement import FINITE
 from torch_mlcalc.quadrature.rules import Rule
 from torch_mlcalc.quadrature.search import Search
+from torch_mlcalc.quadrature.single import bisect_single
 from torch_mlcalc.quadrature.variables import Jobs, double_exponential, identity
 
 # Nodes of a piece without length, on which the integrand is a constant.
@@ -44,8 +45,11 @@ def run(search: Search, rule: Rule | None) -> None:
         return
     n = rule.n if isinstance(rule, GaussKronrod) else GaussKronrod().n
     jobs = search.whole(piece[finite])
-    cells = new_cells(np.arange(jobs.piece.size), jobs.low, jobs.high)
-    windows = bisect(search, jobs, cells, identity, n, windows=rule is None)
+    if jobs.piece.size == pieces.sign.size == 1 and not search.ledger.log:
+        windows = bisect_single(search, jobs, n, windows=rule is None)
+    else:
+        cells = new_cells(np.arange(jobs.piece.size), jobs.low, jobs.high)
+        windows = bisect(search, jobs, cells, identity, n, windows=rule is None)
     if not finite.all():
         windows.append(search.whole(piece[~finite]))
     while windows:
@@ -56,6 +60,8 @@ def run(search: Search, rule: Rule | None) -> None:
 def _keep_empty(search: Search) -> None:
     """Give pieces of no length a few nodes, for the derivatives by their limits."""
     pieces = search.pieces
+    if pieces.sign.all():
+        return
     place = np.isfinite(pieces.anchors[0])
     piece = np.flatnonzero((pieces.sign == 0) & (pieces.kind == FINITE) & place)
     if piece.size:

@@ -26,6 +26,17 @@ class Extent(NamedTuple):
     scale: Limit = 1.0
 
 
+def of_numbers(extent: Extent) -> bool:
+    """Whether nothing of an extent is a tensor."""
+    lower, upper, loc, scale = extent
+    return not (
+        isinstance(lower, Tensor)
+        or isinstance(upper, Tensor)
+        or isinstance(loc, Tensor)
+        or isinstance(scale, Tensor)
+    )
+
+
 class Domain(ABC):  # noqa: B024
     """A set to integrate over: an :class:`Interval`, a :class:`Box` and so on."""
 

@@ -27,6 +27,9 @@ FIRST_STEP = 0.5
 #: the interval. A level that shrinks the change less than this is not of that kind.
 LINEAR = 0.1
 
+#: Halvings before a job may be given up.
+EARLIEST = 3
+
 #: Last term over largest term at which the sum shows no sign of ending: 1/x has 1.
 FLAT = 0.1
 
@@ -148,44 +151,61 @@ def refine(
         The jobs that are left.
     """
     ledger, left = search.ledger, []
-    levels = _first_level(search, jobs)
-    for level in range(1, max_level + 1):
+    levels, level = _first_level(search, jobs), 0
+    while level < max_level:
+        # The first two halvings go together: no error is believed before the second.
+        halvings = 1 if level else min(2, max_level)
+        level += halvings
         step = FIRST_STEP / 2**level
-        levels = _add_level(search, levels, step)
+        levels = _add_level(search, levels, step, 2**halvings)
         owner = search.elements(levels.jobs)
         levels, amount, ends = _measure(search, levels, step)
         total = ledger.with_open(owner, amount)
         # A range on which nothing is seen may be empty; a whole line hardly is.
         unseen = (amount.absolute == 0).all(1) & (levels.jobs.kind != FINITE)
         done = ~judge(ledger, owner, amount, total, levels.flawed) & ~unseen
+        if done.all():
+            _settle(search, owner, levels, amount, ends, step)
+            break
         spent = ledger.n_evals[owner] + 2 * levels.t.size > ledger.max_evals
         last = spent | (level == max_level)
-        unit = None if total.log_unit is None else total.log_unit[owner]
-        beyond = ends.doubt * factor_between(amount.log_unit, unit)
-        # What lies beyond the range of the dtype no other rule would find either.
-        final = ends.endless | (beyond > ledger.allowed(total)[owner]).any(1)
-        slow = levels.slow.any(1)
-        tired = (final | (slow & (not patient) & ~unseen)) & (level >= 3)
-        stop = ~done & (last | tired)
-        leave = done | (stop & (patient | final | unseen | spent))
-        if stop.any():
+        leave = done
+        if level >= EARLIEST or last.any():
+            tired, final = _outlook(ledger, owner, levels, amount, total, ends)
+            tired = final if patient else final | (tired & ~unseen)
+            stop = ~done & (last | (tired & (level >= EARLIEST)))
+            leave = done | (stop & (patient | final | unseen | spent))
             ledger.blame(owner[stop & ends.endless], Status.SUSPECTED_DIVERGENT)
             flawed = stop & levels.flawed & (patient | spent)
             ledger.blame(owner[flawed], Status.NON_FINITE)
             ledger.unseen[owner[stop & unseen]] = True
-            if not leave[stop].all():
+            if (stop & ~leave).any():
                 left.append(_leftover(ledger, levels.take(stop & ~leave), step))
-        if leave.all():
-            _settle(search, owner, levels, amount, ends, step)
-            break
+            done = done | stop
         if leave.any():
             settled = (owner[leave], levels.take(leave), amount.take(leave))
             _settle(search, *settled, ends.take(leave), step)
-        open_ = ~stop & ~done
-        if not open_.any():
+        if done.all():
             break
-        levels = levels if open_.all() else levels.take(open_)
+        if done.any():
+            levels = levels.take(~done)
     return left
+
+
+def _outlook(
+    ledger: Ledger,
+    owner: Index,
+    levels: Levels,
+    amount: Amount,
+    total: Amount,
+    ends: Ends,
+) -> tuple[Mask, Mask]:
+    """Which jobs converge slowly, and which no other rule would do better either."""
+    unit = None if total.log_unit is None else total.log_unit[owner]
+    beyond = ends.doubt * factor_between(amount.log_unit, unit)
+    # What lies beyond the range of the dtype no other rule would find.
+    cut = np.logical_or.reduce(beyond > ledger.allowed(total)[owner], 1)
+    return np.logical_or.reduce(levels.slow, 1), ends.endless | cut
 
 
 def _first_level(search: Search, jobs: Jobs) -> Levels:
@@ -243,25 +263,42 @@ def _between(t: Array, low: Array, high: Array) -> Mask:
     return (t >= low) & (t <= high)
 
 
-def _add_level(search: Search, levels: Levels, step: float) -> Levels:
-    """The levels with the nodes that halving the step to ``step`` adds."""
-    first = math.ceil((levels.low.min() / step - 1) / 2)
-    last = math.floor((levels.high.max() / step - 1) / 2)
-    t = (2 * np.arange(first, last + 1) + 1) * step
-    sample = search.sample(levels.jobs, t[:, None], double_exponential, guard=GUARD)
-    search.ledger.count(search.elements(levels.jobs), t.size)
-    usable, finite = _usable(sample, (t.size, levels.jobs.piece.size))
+def _add_level(search: Search, levels: Levels, step: float, ratio: int) -> Levels:
+    """The levels with the nodes that dividing their distance to ``step`` adds."""
+    first = math.ceil(levels.low.min() / step)
+    last = math.floor(levels.high.max() / step)
+    index = np.arange(first, last + 1)
+    t = index[index % ratio != 0] * step
+    jobs = levels.jobs
+    sample = search.sample(jobs, t[:, None], double_exponential, guard=GUARD)
+    search.ledger.count(search.elements(jobs), t.size)
+    usable, finite = _usable(sample, (t.size, jobs.piece.size))
     flawed = levels.flawed
     if sample.finite is not None:
-        flawed = flawed | (~finite & _between(t, levels.low, levels.high)).any(0)
+        outside = ~_between(t, levels.low, levels.high)
+        flawed = flawed | ~np.logical_and.reduce(finite | outside)
     joint = np.concatenate([levels.t, t])
     order = np.argsort(joint)
-    return levels._replace(
+    levels = levels._replace(
         t=joint[order],
         values=np.concatenate([levels.values, sample.values])[order],
         usable=np.concatenate([levels.usable, usable])[order],
         flawed=flawed,
     )
+    return _halfway(search.ledger, levels, 2 * step) if ratio > 2 else levels
+
+
+def _halfway(ledger: Ledger, levels: Levels, step: float) -> Levels:
+    """Note the sum of a level whose nodes came together with those of the next."""
+    nothing = -np.inf if ledger.log else 0.0
+    used = levels.usable & _between(levels.t, levels.low, levels.high)
+    used &= (np.round(levels.t / step) * step == levels.t)[:, None]
+    values = np.where(used[..., None], levels.values, nothing)
+    values, log_unit = unlogged(values, log=ledger.log)
+    value = step * values.sum(0)
+    before = levels.value * factor_between(levels.log_unit, log_unit)
+    change = np.abs(value - before)
+    return levels._replace(value=value, change=change, log_unit=log_unit)
 
 
 class Ends(NamedTuple):

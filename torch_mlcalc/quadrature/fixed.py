@@ -17,7 +17,7 @@ from torch_mlcalc.quadrature.contract import (
     block_size,
     sum_blocks,
 )
-from torch_mlcalc.quadrature.domains import Extent
+from torch_mlcalc.quadrature.domains import Extent, of_numbers
 from torch_mlcalc.quadrature.host import readable
 from torch_mlcalc.quadrature.integrand import Integrand, as_result
 from torch_mlcalc.quadrature.placement import (
@@ -190,7 +190,7 @@ def apply_fixed(
     n, dtype, batch = rule.n, integrand.dtype, integrand.batch_shape
     whole = torch.compiler.is_compiling()
     size = block_size(n, dtype.itemsize * math.prod(batch), memory, whole=whole)
-    if _of_numbers(extent) and n <= min(size, _LONGEST_TABLE) and not whole:
+    if of_numbers(extent) and n <= min(size, _LONGEST_TABLE) and not whole:
         # Nothing to place and nothing to scale: most of the time of a small integral.
         placed = _placed_table(rule, extent, dtype, integrand.device)
         if placed is not None:
@@ -209,13 +209,3 @@ def apply_fixed(
     if isinstance(length, Tensor):
         length = length.expand(batch)
     return as_result(add.scale(total, length), integrand)
-
-
-def _of_numbers(extent: Extent) -> bool:
-    lower, upper, loc, scale = extent
-    return not (
-        isinstance(lower, Tensor)
-        or isinstance(upper, Tensor)
-        or isinstance(loc, Tensor)
-        or isinstance(scale, Tensor)
-    )

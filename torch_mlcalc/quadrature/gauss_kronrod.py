@@ -139,6 +139,7 @@ def bisect(
     n: int,
     *,
     windows: bool = False,
+    measured: tuple[Amount, Mask] | None = None,
 ) -> list[Jobs]:
     """Split cells until every integral is converged, out of budget or out of digits.
 
@@ -150,6 +151,7 @@ def bisect(
         n: Number of Kronrod nodes.
         windows: Whether a cell at an end of its piece that converges slowly is handed
             back as a job of its own.
+        measured: What :func:`measure` says of the cells, if it was asked already.
 
     Returns:
         The jobs handed back.
@@ -159,8 +161,10 @@ def bisect(
     while cells.job.size:
         own = jobs.take(cells.job)
         owner = search.elements(own)
-        amount, broken = _measure(search, own, cells, variable, n)
-        ledger.count(owner, n)
+        if measured is None:
+            measured = measure(search, own, cells, variable, n)
+            ledger.count(owner, n)
+        (amount, broken), measured = measured, None
         total = ledger.with_expected(owner, amount)
         if looks and not total.absolute.all():
             blind = ~np.logical_or.reduce(total.absolute, 1)[owner] & ~broken
@@ -171,7 +175,7 @@ def bisect(
         looks = []
         verdict = judge(ledger, owner, amount, total, broken)
         if not verdict.any():
-            _settle(search, own, owner, cells, amount, variable, n)
+            settle(search, own, owner, cells, amount, variable, n)
             break
         split, slow = _decide(ledger, owner, cells, amount, verdict, n)
         keep = ~split
@@ -186,14 +190,14 @@ def bisect(
             # However it came to be kept, too narrow or too expensive to split.
             ledger.blame(owner[keep & broken], Status.NON_FINITE)
             kept = (own.take(keep), owner[keep], cells.take(keep), amount.take(keep))
-            _settle(search, *kept, variable, n)
+            settle(search, *kept, variable, n)
         low, high, _, _ = cells.columns
         cells = _cells(cells.job, low, high, np.max(amount.error, 1), slow).take(split)
         cells = _parts(cells)
     return handed
 
 
-def _measure(
+def measure(
     search: Search, own: Jobs, cells: Cells, variable: Variable, n: int
 ) -> tuple[Amount, Mask]:
     """Integral and error of each cell, and whether it is broken: not finite."""
@@ -315,7 +319,7 @@ def _parts(cells: Cells) -> Cells:
     return _join(divided(cells.take(~stubborn), 2), more)
 
 
-def _settle(
+def settle(
     search: Search,
     own: Jobs,
     owner: Index,

@@ -133,7 +133,7 @@ class Search:
     def _rounded(self, points: Array) -> Array:
         """Points as the integrand's dtype can represent them."""
         if self.evaluate.single:
-            tensor = torch.as_tensor(points).to(self.evaluate.integrand.dtype)
+            tensor = torch.tensor(points).to(self.evaluate.integrand.dtype)
             rounded: Array = tensor.to(torch.float64).numpy()
             return rounded
         return points

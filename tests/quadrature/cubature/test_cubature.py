@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 import torch_mlcalc.quadrature as q
+from torch_mlcalc import Integral
 
 F64 = torch.float64
 INF = math.inf
@@ -389,7 +390,7 @@ def test_vmap_and_forward_mode(name: str) -> None:
     assert torch.allclose(forward, reverse)
 
 
-@every
+@pytest.mark.parametrize("name", ["degree_7", *FIXED])
 def test_application_compiles(name: str) -> None:
     rule = FIXED.get(name) or q.adapt(
         lambda x: torch.exp(-x.sum(-1)), q.Box(0.0, 1.0, 2), ADAPTIVE[name]
@@ -506,6 +507,19 @@ def test_an_audit_lets_right_plans_pass(log: bool) -> None:
                 log=log,
             )
             assert plan.status == q.Status.CONVERGED
+
+
+def test_a_layer_integrates_over_a_box_and_keeps_its_plan() -> None:
+    layer = Integral(peaks, q.Box(0.0, 1.0, 2), plan_every=2, rtol=1e-6)
+    a = torch.tensor([1.0, 30.0], requires_grad=True)
+    first = layer(a)
+    first.sum().backward()
+    other = Integral(peaks, q.Box(0.0, 1.0, 2), plan_every=2, rtol=1e-6)
+    other.load_state_dict(layer.state_dict())
+    assert torch.equal(other(a), layer(a))
+    exact = q.integrate(peaks, q.Box(0.0, 1.0, 2), args=(a,), rtol=1e-8)
+    assert torch.allclose(first, exact, rtol=1e-6)
+    assert torch.allclose(a.grad, torch.autograd.grad(exact.sum(), a)[0], rtol=1e-5)
 
 
 # ---- bad input and faults ------------------------------------------------------------
@@ -666,9 +680,9 @@ def test_a_support_that_the_first_nodes_miss_is_found(rule: q.Rule | None) -> No
         inside = ((x - 0.83).abs() < 0.08).all(-1)
         return torch.where(inside, torch.exp(x.sum(-1)), 0)
 
-    value = q.integrate(f, BOX, rule, rtol=1e-4)
+    value = q.integrate(f, BOX, rule, rtol=1e-3)
     exact = (math.exp(0.91) - math.exp(0.75)) ** 2
-    assert float(value) == pytest.approx(exact, rel=2e-4)
+    assert float(value) == pytest.approx(exact, rel=1e-3)
 
 
 def test_the_same_call_gives_the_same_bits() -> None:

@@ -159,7 +159,9 @@ def _aligned(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _stacked(columns: list[Tensor]) -> Tensor:
-    most = max(columns, key=lambda c: c.ndim)
+    most = columns[0]
+    for column in columns[1:]:
+        most = column if column.ndim > most.ndim else most
     return torch.stack([_aligned(c, most)[0].expand_as(most) for c in columns], -1)
 
 

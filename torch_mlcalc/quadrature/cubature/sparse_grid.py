@@ -78,7 +78,7 @@ class SparseGrid(FixedCubature):
 
     def count(self, dimension: int) -> int:
         """How many nodes there are, from the new ones of each level."""
-        return _count(self.level, tuple(self._weights(dimension)))
+        return _counted(self.level, tuple(self._weights(dimension)))
 
     def refuse_log(self) -> None:
         """Refuse it: there are negative weights at every level but 0."""
@@ -146,7 +146,12 @@ def _count(most: int, weights: tuple[float, ...]) -> int:
     return sum(counts.values())
 
 
-_count._dynamo_marked_constant = True  # type: ignore[attr-defined]
+def _counted(most: int, weights: tuple[float, ...]) -> int:
+    return _count(most, weights)
+
+
+# The compiler cannot trace tables; these make it ask once. See also fixed.py.
+_counted._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _new(level: int) -> int:
@@ -181,11 +186,10 @@ def _table(level: int, weights: tuple[float, ...]) -> tuple[Array, Array]:
     return nodes, np.array(list(total.values()))
 
 
-@lru_cache(maxsize=32)
 def _tensors(
     level: int, weights: tuple[float, ...], device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    # Never an inference tensor, whatever mode the first caller was in.
+    # Never inference tensors, whatever mode the caller is in.
     with torch.inference_mode(False):
         nodes, node_weights = _table(level, weights)
         return (
@@ -194,7 +198,6 @@ def _tensors(
         )
 
 
-# The compiler cannot trace the table; this makes it ask once. See also fixed.py.
 _tensors._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
