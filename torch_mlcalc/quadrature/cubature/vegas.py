@@ -100,7 +100,7 @@ class Vegas(RandomRule):
         >>> def peak(x):
         ...     return torch.exp(-((x - 0.3) / 0.01).square().sum(-1))
         >>> box = mlc.Box(0.0, 1.0, dimension=4)
-        >>> estimate = mlc.integrate_with_error(peak, box, mlc.Vegas(20_000))
+        >>> estimate = mlc.integrate_with_error(peak, box, mlc.Vegas(warmup=20))
         >>> exact = (0.01 * torch.pi**0.5) ** 4
         >>> bool((estimate.value / exact - 1).abs() < 0.02)
         True
