@@ -307,3 +307,16 @@ def test_start_of_other_dimension_or_rule_is_refused() -> None:
         q.integrate(_peak, _box(3), q.Vegas(100, start=learned))
     with pytest.raises(ValueError, match="start is Plan"):
         q.Vegas(100, start=q.adapt(_peak, _box(2), q.Lattice(8)))
+
+
+def test_mean_map_is_what_another_batch_begins_with() -> None:
+    def adapt(rule: q.Vegas, *place: float) -> q.Plan:
+        args = (torch.tensor(place, dtype=D),)
+        return q.adapt(_peak, _box(2), rule, args=args, on_failure="ignore")
+
+    learned = adapt(q.Vegas(500, 2, 3), 0.2, 0.8)
+    same = adapt(q.Vegas(500, 2, 0, start=learned), 0.2, 0.8)
+    assert torch.equal(same.nodes.edges, learned.nodes.edges)
+    other = adapt(q.Vegas(500, 2, 0, start=learned), 0.2, 0.8, 0.2, 0.8)
+    mean = learned.nodes.edges.mean(0).expand_as(other.nodes.edges)
+    torch.testing.assert_close(other.nodes.edges, mean)
