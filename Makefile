@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+JAX_VENV := .venv-jax
+JAX_READY := $(JAX_VENV)/.ready
 
-.PHONY: example test lint clean
+.PHONY: bench example test lint clean
 
 example: $(READY)
 	$(BIN)/python examples/linear_regression.py
@@ -12,13 +14,17 @@ example: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest
 
+# Writes benchmarks/RESULTS.md. Needs Python 3.11, for quadax.
+bench: $(READY) $(JAX_READY)
+	$(BIN)/python benchmarks/run.py
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(JAX_VENV) build dist .mypy_cache .ruff_cache
 
 # torch goes in first and pinned: resolved together with the rest, pip may take a newer
 # build with gigabytes of CUDA libraries. The build backend is pinned the same way, hence
@@ -29,3 +35,10 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -c constraints.txt hatchling editables
 	$(BIN)/python -m pip install -c constraints.txt --no-build-isolation -e ".[dev]"
 	touch $(READY)
+
+# JAX and quadax get an environment of their own: they share numpy and scipy with the
+# package, and may want other versions.
+$(JAX_READY): benchmarks/constraints-jax.txt
+	$(PYTHON) -m venv $(JAX_VENV)
+	$(JAX_VENV)/bin/python -m pip install -c benchmarks/constraints-jax.txt jax quadax
+	touch $(JAX_READY)

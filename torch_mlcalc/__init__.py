@@ -16,7 +16,7 @@ from torch_mlcalc.losses import (
     quantile_loss,
     smooth_l1_loss,
 )
-from torch_mlcalc.optim import SGD
+from torch_mlcalc.optim import SGD, ArmijoStep, PolyakStep, StepSize, sgd_step
 from torch_mlcalc.quadrature import (
     Box,
     ClenshawCurtis,
@@ -61,6 +61,7 @@ from torch_mlcalc.quadrature import (
 
 __all__ = [
     "SGD",
+    "ArmijoStep",
     "Box",
     "ClenshawCurtis",
     "Domain",
@@ -86,6 +87,7 @@ __all__ = [
     "MSELoss",
     "MonteCarlo",
     "Plan",
+    "PolyakStep",
     "Product",
     "QuantileLoss",
     "RealLine",
@@ -96,6 +98,7 @@ __all__ = [
     "Sobol",
     "SparseGrid",
     "Status",
+    "StepSize",
     "TabulatedRule",
     "Tails",
     "Torchquad",
@@ -112,6 +115,7 @@ __all__ = [
     "log_integrate_with_error",
     "mse_loss",
     "quantile_loss",
+    "sgd_step",
     "smooth_l1_loss",
     "testing",
 ]

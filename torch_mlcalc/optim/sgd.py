@@ -1,25 +1,29 @@
-"""Stochastic gradient descent, written so that the update can be read."""
+"""Stochastic gradient descent: the class, its options and its state."""
 
-import math
+import operator
 from collections.abc import Callable
-from typing import Any, SupportsFloat, TypeGuard, TypeVar, overload
+from typing import Any, TypeAlias, TypeVar, overload
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
+from torch_mlcalc.optim.flat import FlatGroup
+from torch_mlcalc.optim.options import Formula, check_gradients, check_options
+from torch_mlcalc.optim.partition import Partition, Settings, one_by_one
+from torch_mlcalc.optim.step_size import Line, StepSize
+from torch_mlcalc.optim.update import update_under_autograd_
+
 __all__ = ["SGD"]
 
 Loss = TypeVar("Loss")
+Grads: TypeAlias = list[Tensor | None]
 
-# The numeric options, and what torch calls those of which it refuses negative values.
-_NUMBERS = {
-    "lr": "learning rate",
-    "momentum": "momentum value",
-    "weight_decay": "weight_decay value",
-    "dampening": None,
-}
+# Options that torch's SGD lacks.
+_OWN_OPTIONS = ("decoupled_weight_decay", "compensated", "flat")
+
+_grad = operator.attrgetter("grad")
 
 
 class SGD(Optimizer):
@@ -39,19 +43,32 @@ class SGD(Optimizer):
     first gradient, undamped. A parameter whose ``.grad`` is ``None`` is left alone,
     and so is its :math:`b`.
 
-    Names, defaults, ``state_dict`` and, bit for bit, the numbers are those of
-    ``torch.optim.SGD(..., foreach=False)`` in torch 2.13. Five things differ:
+    With ``decoupled_weight_decay`` the first line is without :math:`\lambda` and the
+    last one starts from :math:`(1 - \gamma \lambda) \, \theta_{t-1}`.
 
-    * ``.grad`` is never written to. torch writes to it if ``weight_decay`` is a tensor
-      that requires grad, and if ``fused`` meets a ``GradScaler``.
+    Names, defaults, numbers and ``state_dict`` are those of ``torch.optim.SGD`` in
+    torch 2.13. With ``foreach=False`` the update is the plain loop, equal to torch's
+    bit for bit; so is ``foreach=True`` on a CPU. By default each parameter is updated
+    by what is fastest for it. For float32 and float64 on a CPU that is torch's kernel
+    ``fused``, unless threads would cost more than they do; it may differ from the loop
+    in the last bit of what is left after the last full vector register.
+
+    What differs:
+
+    * ``.grad`` is never written to. torch does so in three cases: ``weight_decay`` is a
+      tensor that requires grad, ``foreach`` with ``nesterov``, ``fused`` with
+      ``GradScaler``.
+    * ``fused`` is right: also for float16, bfloat16, tensors whose strides differ,
+      gradients that come late, and a first step that is skipped. Where torch's kernel
+      is wrong it is not used.
     * With ``differentiable`` no gradient is lost: torch detaches :math:`b_1`, and
       changes :math:`b` in place, so that a gradient in ``lr`` cannot be taken.
     * Every numeric option may be a one-element tensor, here also ``momentum`` and
       ``dampening``, and receives its gradient.
     * NaN and infinite options are refused, and options given for one parameter group
       are checked like the others.
-    * A first step that ``found_inf`` skips leaves no momentum buffer behind; torch's
-      ``fused`` keeps one of uninitialised memory.
+    * Sparse gradients go with ``weight_decay``.
+    * :meth:`load_state_dict` keeps momentum that is more precise than its parameter.
 
     Args:
         params: Parameters, ``(name, parameter)`` pairs, or dicts with a key
@@ -60,27 +77,46 @@ class SGD(Optimizer):
         momentum: Momentum factor, non-negative. Exactly 0 is off, and off is a case of
             its own in the formula: a tensor of 0 receives no gradient.
         dampening: Share of each gradient, after the first, withheld from momentum.
-        weight_decay: L2 penalty, non-negative. Not for sparse gradients.
+        weight_decay: L2 penalty, non-negative.
         nesterov: Take the step from the gradient one momentum step ahead. Needs
             ``momentum`` and no ``dampening``.
         maximize: Ascend instead of descend.
-        foreach: Today ``None``, ``False`` and ``True`` run the same body, whose numbers
-            are promised for all three. With ``True``, :meth:`zero_grad` clears all
-            gradients of a dtype in one call.
+        foreach: ``True`` for one call per operation for all parameters, ``False`` for
+            the loop (unless ``fused``), ``None`` for what is fastest.
         differentiable: Run :meth:`step` under autograd. Parameters are changed in place
             and so cannot be leaves that require grad: optimise a clone, evaluate the
-            loss on a clone of that, and let ``.grad`` have a graph. A property of the
-            whole optimiser, not of one group.
-        fused: Today ``True`` runs the same body too. As torch's ``fused`` does, it
-            takes over from ``torch.amp.GradScaler``: :meth:`step` itself divides by the
+            loss on a clone of that, and let ``.grad`` have a graph. :func:`sgd_step`
+            needs no such care. A property of the whole optimiser, not of one group.
+        fused: ``True`` for one pass over memory, wherever torch's kernel is right;
+            ``False`` for never. As torch's ``fused`` does, ``True`` takes over from
+            ``torch.amp.GradScaler``: :meth:`step` itself divides by the
             scale, and skips if an inf was found, so that float16 gradients are allowed.
             Unlike in torch, ``.grad`` stays scaled. Needs real floating-point
             parameters with dense gradients, no ``foreach``, no ``differentiable``.
+        decoupled_weight_decay: Shrink the parameters by ``lr * weight_decay`` instead
+            of adding the penalty to the gradient.
+        compensated: For float16 and bfloat16 parameters: keep momentum in float32, and
+            what rounding takes from a parameter in a second tensor of its dtype, to be
+            added at the next step. Small steps are not lost then.
+        flat: Move the parameters of a group into one block of memory for each dtype and
+            device, of which they become views, and update the block: for many small
+            parameters. With ``zero_grad(set_to_none=False)`` the gradients become views
+            as well, which saves copying them at each step. Tensors made earlier from a
+            parameter (``detach()``, ``data``) do not follow it. Parameters that were
+            moved elsewhere (``model.to(device)``) are collected again by the next step,
+            and what a checkpoint says about ``flat`` is ignored. Not for views and
+            shared memory.
+        step_size: Rule that multiplies ``lr`` in each step by a factor in [0, 1] found
+            from the loss, :class:`PolyakStep` or :class:`ArmijoStep`. It is a setting
+            of SGD, not an optimiser of its own, so that momentum, groups and schedulers
+            (of ``lr``, the largest step) work as ever. :meth:`step` then needs a
+            closure. The factor is in each group as ``"last_factor"``. With several
+            processes, the closure must return the loss of all.
 
     Raises:
         TypeError: If a numeric option is not a number.
         ValueError: If a numeric option is out of range, or ``nesterov`` lacks momentum.
-        RuntimeError: If ``fused`` is combined with ``foreach`` or ``differentiable``.
+        RuntimeError: If two switches exclude each other.
 
     Example:
         >>> import torch
@@ -103,6 +139,13 @@ class SGD(Optimizer):
         Y. Bengio, N. Boulanger-Lewandowski, R. Pascanu, "Advances in optimizing
         recurrent networks", 2012, section 3.5, https://arxiv.org/abs/1212.0901, for
         the Nesterov step taken without leaving :math:`\theta`.
+
+        I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", ICLR 2019,
+        algorithm 1, https://arxiv.org/abs/1711.05101. Their decay is not multiplied by
+        ``lr``; here it is, as in ``torch.optim.AdamW``.
+
+        P. Zamirai, J. Zhang, C. R. Aberger, C. De Sa, "Revisiting BFloat16 training",
+        2020, algorithm 1, https://arxiv.org/abs/2010.06192, for ``compensated``.
     """
 
     def __init__(
@@ -118,6 +161,10 @@ class SGD(Optimizer):
         foreach: bool | None = None,
         differentiable: bool = False,
         fused: bool | None = None,
+        decoupled_weight_decay: bool = False,
+        compensated: bool = False,
+        flat: bool = False,
+        step_size: StepSize | None = None,
     ) -> None:
         """Check the options, then register the parameters."""
         defaults = {
@@ -130,17 +177,97 @@ class SGD(Optimizer):
             "foreach": foreach,
             "differentiable": differentiable,
             "fused": fused,
+            "decoupled_weight_decay": decoupled_weight_decay,
+            "compensated": compensated,
+            "flat": flat,
         }
-        _check_options(defaults)
+        check_options(defaults)
+        if step_size is not None and not isinstance(step_size, StepSize):
+            raise TypeError(
+                f"step_size must be a rule such as PolyakStep(), got {step_size!r}; "
+                "a fixed step is lr"
+            )
+        if step_size is not None and differentiable:
+            raise RuntimeError(
+                "`step_size` does not support `differentiable`: the factor is a number "
+                "without a gradient"
+            )
+        # Not a default: what is in a group ends up in checkpoints, which hold no code.
+        self.step_size = step_size
+        self._forget()
         super().__init__(params, defaults)
+
+    def _forget(self) -> None:
+        """Drop what was found out about the tensors; the next step looks again."""
+        self._partitions: dict[int, Partition] = {}
+        self._flat_groups: dict[int, FlatGroup] = {}
+        self._known_states: list[dict[str, Any]] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what to pickle or copy."""
+        return {**super().__getstate__(), "step_size": self.step_size}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore from a pickle or a ``state_dict``, also one of an older torch."""
         super().__setstate__(state)
+        self._forget()
         for group in self.param_groups:
             for option in ("nesterov", "maximize", "differentiable", "fused"):
                 group.setdefault(option, False)
             group.setdefault("foreach", None)
+            for option in _OWN_OPTIONS:
+                group.setdefault(option, self.defaults.get(option, False))
+
+    def __repr__(self) -> str:
+        """Return the groups as torch does, and the step size rule if there is one."""
+        text = super().__repr__()
+        if self.step_size is None:
+            return text
+        return f"{text.removesuffix(')')}step_size: {self.step_size}\n)"
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state, also one of ``torch.optim.SGD``.
+
+        torch casts momentum to the dtype of its parameter. Here it keeps its own if
+        that is more precise, as float32 momentum of bfloat16 parameters is.
+
+        Args:
+            state_dict: What :meth:`state_dict` returned.
+        """
+        seen = [state_dict]
+        flat = [group["flat"] for group in self.param_groups]
+
+        def see(_: Optimizer, state_dict: dict[str, Any]) -> None:
+            seen[0] = state_dict
+
+        def restore(_: Optimizer) -> None:
+            for group, is_flat in zip(self.param_groups, flat, strict=True):
+                group["flat"] = is_flat
+            self._restore_precision(seen[0])
+
+        # After the hooks of the caller that change what is loaded, and before those
+        # that look at what has been.
+        hooks = (
+            self.register_load_state_dict_pre_hook(see),
+            self.register_load_state_dict_post_hook(restore, prepend=True),
+        )
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _restore_precision(self, state_dict: dict[str, Any]) -> None:
+        names = [i for group in state_dict["param_groups"] for i in group["params"]]
+        params = [param for group in self.param_groups for param in group["params"]]
+        for name, param in zip(names, params, strict=True):
+            saved = state_dict["state"].get(name, {}).get("momentum_buffer")
+            if saved is None:
+                continue
+            loaded = self.state[param]["momentum_buffer"]
+            dtype = torch.promote_types(saved.dtype, loaded.dtype)
+            if loaded.dtype != dtype:
+                self.state[param]["momentum_buffer"] = saved.to(loaded.device, dtype)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, after checking the options it overrides.
@@ -153,7 +280,7 @@ class SGD(Optimizer):
         """
         if isinstance(param_group, dict):
             # As in torch, a group may switch momentum off under an inherited nesterov.
-            _check_options({**self.defaults, "nesterov": False, **param_group})
+            check_options({**self.defaults, "nesterov": False, **param_group})
             differentiable = self.defaults["differentiable"]
             if param_group.get("differentiable", differentiable) != differentiable:
                 raise ValueError(
@@ -162,6 +289,25 @@ class SGD(Optimizer):
                     f"{differentiable}; pass it to SGD(..., differentiable=...)"
                 )
         super().add_param_group(param_group)
+        if self.param_groups[-1]["flat"]:
+            try:
+                self._flat_group(len(self.param_groups) - 1)
+            except ValueError:
+                self.param_groups.pop()
+                raise
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear all gradients.
+
+        Args:
+            set_to_none: Set ``.grad`` to ``None``, or else to zero. With ``flat``,
+                gradients that are set to zero become views of one block.
+        """
+        flat = [i for i, group in enumerate(self.param_groups) if group["flat"]]
+        if not set_to_none and flat:
+            for i in flat:
+                self._flat_group(i).zero_grad()
+        super().zero_grad(set_to_none)
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
@@ -184,147 +330,98 @@ class SGD(Optimizer):
             What ``closure`` returned, or ``None``.
 
         Raises:
-            RuntimeError: If an option does not go with a gradient; nothing is updated.
+            RuntimeError: If an option does not go with a gradient, or a rule for the
+                step size has no closure; nothing is updated.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-
-        # Set by torch.amp.GradScaler for the length of the call, if fused.
-        grad_scale: Tensor | None = getattr(self, "grad_scale", None)
         if getattr(self, "found_inf", None):
             return loss
 
         for group in self.param_groups:
-            _check_gradients(group)
+            check_gradients(group)
         with torch.set_grad_enabled(self.defaults["differentiable"]):
-            for group in self.param_groups:
-                self._update(group, grad_scale)
+            if self.step_size is None:
+                self._update(None, 1.0)
+            elif closure is None:
+                raise RuntimeError(
+                    f"{self.step_size} needs the loss: call step(closure), with a "
+                    "closure that clears the gradients, calls backward() and returns "
+                    "the loss"
+                )
+            else:
+                line = Line(self.param_groups, loss, closure)
+                self._update_along(line, self.step_size)
         return loss
 
-    def _update(self, group: dict[str, Any], grad_scale: Tensor | None) -> None:
-        """Apply the formula of the class to each parameter of one group."""
-        lr = _scalar(group["lr"])
-        momentum = _scalar(group["momentum"])
-        dampening = _scalar(group["dampening"])
-        weight_decay = _scalar(group["weight_decay"])
+    def _update_along(self, line: Line, rule: StepSize) -> None:
+        """Let the rule choose the factor of ``lr``, then take the step."""
+        try:
+            factor = rule.factor(line)
+        finally:
+            line.go_back()
+        for group in self.param_groups:
+            group["last_factor"] = factor
+        self._update(line.grads, factor)
 
-        for param in group["params"]:
-            grad = param.grad
-            if grad is None:
+    def _update(self, grads: list[Grads] | None, factor: float) -> None:
+        """Update all groups, by what is in ``.grad`` unless gradients are given."""
+        if torch.compiler.is_compiling() or self.defaults["differentiable"]:
+            self._update_by_reference(grads, factor)
+            return
+        states = list(self.state.values())
+        known = self._known_states
+        if len(states) != len(known) or not all(map(operator.is_, states, known)):
+            self._partitions.clear()
+            for flat_group in self._flat_groups.values():
+                flat_group.forget_state()
+            self._known_states = states
+        # Set by torch.amp.GradScaler for the length of the call, if fused.
+        scale: Tensor | None = getattr(self, "grad_scale", None)
+        for i, group in enumerate(self.param_groups):
+            own = grads[i] if grads is not None else list(map(_grad, group["params"]))
+            formula = Formula.of(group, factor)
+            if group["flat"]:
+                self._flat_group(i).step(group, own, scale, self.state, formula)
                 continue
-            if grad_scale is not None:
-                grad = grad / grad_scale.reshape(()).to(grad.device)
-            if group["maximize"]:
-                grad = -grad
-            if weight_decay != 0 or _has_gradient(weight_decay):
-                grad = _add(grad, param, weight_decay)
-            if momentum != 0:
-                state = self.state[param]
-                buffer = state.get("momentum_buffer")
-                if buffer is None:
-                    buffer = grad.clone()
-                elif self.defaults["differentiable"]:
-                    # The graph of earlier steps holds the old buffer.
-                    buffer = _add(buffer * momentum, grad, 1 - dampening)
+            self._flat_groups.pop(i, None)
+            own = _unscaled(own, scale)
+            partition = self._partitions.get(i)
+            if partition is None or not partition.still_fits(group, own):
+                partition = Partition(group, own, self.state)
+                self._partitions[i] = partition
+            partition.step(own, self.state, formula)
+
+    def _flat_group(self, i: int) -> FlatGroup:
+        """Return the blocks of a group, made anew if its parameters are elsewhere."""
+        params = self.param_groups[i]["params"]
+        flat_group = self._flat_groups.get(i)
+        if flat_group is None or not flat_group.still_fits(params):
+            flat_group = self._flat_groups[i] = FlatGroup(params)
+        return flat_group
+
+    def _update_by_reference(self, grads: list[Grads] | None, factor: float) -> None:
+        scale: Tensor | None = getattr(self, "grad_scale", None)
+        for i, group in enumerate(self.param_groups):
+            formula, settings = Formula.of(group, factor), Settings.of(group)
+            own = grads[i] if grads is not None else [p.grad for p in group["params"]]
+            pairs = zip(group["params"], _unscaled(own, scale), strict=True)
+            for param, grad in pairs:
+                if grad is None:
+                    continue
+                if self.defaults["differentiable"]:
+                    state = self.state[param] if settings.has_momentum else {}
+                    update_under_autograd_(param, grad, state, formula)
                 else:
-                    buffer.mul_(momentum).add_(grad, alpha=1 - dampening)
-                state["momentum_buffer"] = buffer
-                grad = _add(grad, buffer, momentum) if group["nesterov"] else buffer
-            _subtract_(param, grad, lr)
+                    one_by_one(param, grad, self.state, formula, settings)
 
 
-def _scalar(option: float | Tensor) -> float | Tensor:
-    """Drop the dimensions of a one-element tensor: ``alpha`` cannot have any.
-
-    Returns:
-        A number, or a tensor of shape ``()``.
-    """
-    return option.reshape(()) if isinstance(option, Tensor) else option
-
-
-def _has_gradient(option: float | Tensor) -> TypeGuard[Tensor]:
-    """Tell whether to multiply by an option; ``alpha=`` drops all gradients in it.
-
-    Returns:
-        Whether it requires grad, or may carry a forward-mode tangent.
-    """
-    return isinstance(option, Tensor) and (
-        option.requires_grad or torch.is_grad_enabled()
-    )
-
-
-def _add(input: Tensor, other: Tensor, alpha: float | Tensor) -> Tensor:
-    """Add ``alpha * other``.
-
-    Returns:
-        ``input + alpha * other``.
-    """
-    if _has_gradient(alpha):
-        # The graph keeps other, and a parameter is about to change in place.
-        return input.addcmul(other.clone(), alpha)
-    # A 0-d tensor will do for alpha, which the stubs do not know.
-    return input.add(other, alpha=alpha)  # type: ignore[arg-type]
-
-
-def _subtract_(param: Tensor, grad: Tensor, lr: float | Tensor) -> None:
-    """Subtract ``lr * grad`` in place."""
-    if _has_gradient(lr):
-        # The graph keeps grad, and the caller may zero .grad in place.
-        param.addcmul_(grad.clone(), lr, value=-1)
-    else:
-        param.add_(grad, alpha=-lr)  # type: ignore[arg-type]
-
-
-def _check_options(options: dict[str, Any]) -> None:
-    """Refuse what torch refuses, in its words, and what is not finite.
-
-    Raises:
-        TypeError: If a numeric option is not a number.
-        ValueError: If one is out of range, or ``nesterov`` lacks momentum.
-        RuntimeError: If ``fused`` is combined with ``foreach`` or ``differentiable``.
-    """
-    for name, label in _NUMBERS.items():
-        value = options[name]
-        if not isinstance(value, SupportsFloat):
-            raise TypeError(
-                f"{name} must be a number or a one-element tensor, got {value!r}"
-            )
-        if isinstance(value, Tensor) and value.numel() != 1:
-            raise ValueError(f"Tensor {name} must be 1-element")
-        number = value.item() if isinstance(value, Tensor) else float(value)
-        if label is not None and number < 0:
-            raise ValueError(f"Invalid {label}: {value}")
-        if not math.isfinite(number):
-            raise ValueError(f"{name} must be finite, got {value}")
-    if options["nesterov"] and (options["momentum"] <= 0 or options["dampening"] != 0):
-        raise ValueError("Nesterov momentum requires a momentum and zero dampening")
-    if options["fused"] and options["differentiable"]:
-        raise RuntimeError("`fused` does not support `differentiable`")
-    if options["fused"] and options["foreach"]:
-        raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
-
-
-def _check_gradients(group: dict[str, Any]) -> None:
-    """Refuse gradients that an option cannot take, before any parameter changes.
-
-    Raises:
-        RuntimeError: If ``fused`` meets complex or sparse numbers, or ``weight_decay``
-            sparse ones.
-    """
-    for param in group["params"]:
-        if param.grad is None:
-            continue
-        if group["fused"] and not param.is_floating_point():
-            raise RuntimeError(
-                "`fused=True` requires all the params to be floating point Tensors, "
-                f"got {param.dtype}; pass fused=False"
-            )
-        if group["fused"] and param.grad.is_sparse:
-            raise RuntimeError("`_fused_sgd` does not support sparse gradients")
-        if param.grad.is_sparse and _scalar(group["weight_decay"]) != 0:
-            raise RuntimeError(
-                "weight_decay needs dense gradients, got a sparse one and weight_decay="
-                f"{group['weight_decay']}; put its parameter in a group with 0"
-            )
+def _unscaled(grads: Grads, scale: Tensor | None) -> Grads:
+    if scale is None:
+        return grads
+    return [
+        None if grad is None else grad / scale.reshape(()).to(grad.device)
+        for grad in grads
+    ]

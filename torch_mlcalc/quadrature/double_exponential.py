@@ -225,8 +225,9 @@ def _first_level(search: Search, jobs: Jobs) -> Levels:
     usable, finite = _usable(sample, (t.size, count))
     column = np.arange(count)
     before, after = np.maximum(first - 1, 0), np.minimum(last + 1, t.size - 1)
-    first = np.where(usable[before, column], before, first)
-    last = np.where(usable[after, column], after, last)
+    # Where rounding puts the next node on an end, finer levels still have some before.
+    first = np.where(finite[before, column], before, first)
+    last = np.where(finite[after, column], after, last)
     low, high = t[first], t[last]
     flawed = np.logical_or.reduce(~finite & _between(t, low, high))
     slow = np.zeros(value.shape, bool)

@@ -1,0 +1,109 @@
+"""Medians of calls that take turns, and the memory that a call needs."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+#: Runs a call so many times and returns the seconds per call; a peer in another
+#: process has its own clock.
+Timer = Callable[[int], float]
+
+
+def timer(call: Callable[[], object]) -> Timer:
+    """The clock of a call in this process."""
+
+    def clock(calls: int) -> float:
+        start = time.perf_counter()
+        for _ in range(calls):
+            call()
+        return (time.perf_counter() - start) / calls
+
+    return clock
+
+
+def medians(
+    timers: Mapping[str, Timer], rounds: int = 9, burst: float = 0.02
+) -> dict[str, float]:
+    """Median seconds per call of each.
+
+    In every round each has a burst of calls, so that a disturbance of the machine meets
+    all of them alike. A burst lasts about ``burst`` seconds, or one call.
+    """
+    calls = {}
+    for name, clock in timers.items():
+        first = clock(1)
+        # The first call may have set things up; a long one has not only done that.
+        once = first if first > 50 * burst else clock(1)
+        calls[name] = max(1, round(burst / once))
+    seconds: dict[str, list[float]] = {name: [] for name in timers}
+    for _ in range(rounds):
+        for name, clock in timers.items():
+            seconds[name].append(clock(calls[name]))
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def extra_memory(
+    module: str,
+    prepare: str,
+    *,
+    warm_up: Mapping[str, object],
+    environ: Mapping[str, str] | None = None,
+    **settings: object,
+) -> float:
+    """MiB that the call ``module.prepare(**settings)()`` needs beyond what was there.
+
+    In a fresh process, because in an old one a call reuses what earlier calls left to
+    the allocator and so seems to need less. The kernel's own high-water mark of the
+    resident set (VmHWM), reset just before the call, misses no short peak, as a thread
+    that looks now and then would. A small call first, with the settings in ``warm_up``
+    put in, loads the libraries and starts the threads that every call needs.
+    """
+    request = json.dumps([module, prepare, settings, {**settings, **warm_up}])
+    answer = subprocess.run(
+        [sys.executable, Path(__file__), request],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **(environ or {})},
+    )
+    if answer.returncode:
+        raise RuntimeError(answer.stderr.strip().splitlines()[-1])
+    return float(answer.stdout.splitlines()[-1])
+
+
+def high_water(call: Callable[[], object]) -> float:
+    """MiB by which the resident set rises during a call, at its highest."""
+    # Freed memory that the allocator still holds would be used without being counted.
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
+    call()
+    return (_status("VmHWM") - before) / 1024
+
+
+def _status(key: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1])
+    raise RuntimeError(f"the kernel does not tell {key}")
+
+
+def _main() -> None:
+    module, prepare, settings, warm_up = json.loads(sys.argv[1])
+    prepare_call = getattr(importlib.import_module(module), prepare)
+    prepare_call(**warm_up)()
+    call = prepare_call(**settings)
+    print(high_water(call))
+
+
+if __name__ == "__main__":
+    _main()

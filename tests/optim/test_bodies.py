@@ -1,0 +1,441 @@
+"""Every body of SGD against the reference loop, over the table of inputs."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import torch_mlcalc as mlc
+from torch_mlcalc.optim import partition
+from torch_mlcalc.testing import OptimizerCheckError, check_optimizer
+
+Options = dict[str, Any]
+Body = tuple[Options, tuple[str, ...] | None, float]
+
+#: What may be flat: no gaps in memory.
+DENSE = ("matrix", "transposed", "channels last", "scalar", "empty", "long")
+FORMULAS: dict[str, Options] = {
+    "plain": dict(lr=0.1),
+    "momentum": dict(lr=0.1, momentum=0.9),
+    "dampening, decay": dict(momentum=0.8, dampening=0.3, weight_decay=0.05),
+    "nesterov": dict(lr=0.1, momentum=0.9, nesterov=True),
+    "nesterov, decay, maximize": dict(
+        momentum=0.9, nesterov=True, weight_decay=0.05, maximize=True
+    ),
+    "decoupled": dict(
+        lr=0.1, momentum=0.9, weight_decay=0.05, decoupled_weight_decay=True
+    ),
+    "tensors": dict(
+        lr=torch.tensor(0.1), momentum=torch.tensor(0.9), weight_decay=torch.tensor(0.1)
+    ),
+}
+#: Options, layouts, and units in the last place allowed. The kernel of the fused body
+#: rounds the momentum of the last elements once less than the loop, 6 steps long.
+BODIES: dict[str, Body] = {
+    "foreach": (dict(foreach=True), None, 0),
+    "not fused": (dict(fused=False), None, 0),
+    "default": ({}, None, 4),
+    "fused": (dict(fused=True), None, 4),
+    "flat": (dict(flat=True), DENSE, 4),
+    "flat foreach": (dict(flat=True, foreach=True), DENSE, 4),
+    "flat loop": (dict(flat=True, foreach=False), DENSE, 4),
+}
+
+
+@pytest.fixture(params=[1, 2], ids=["1 thread", "2 threads"])
+def threads(request: pytest.FixtureRequest) -> int:
+    torch.set_num_threads(request.param)
+    return request.param
+
+
+@pytest.mark.parametrize("formula", FORMULAS.values(), ids=FORMULAS)
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+def test_equals_the_loop_in_every_case(body: Body, formula: Options) -> None:
+    options, layouts, ulps = body
+    more: Options = {} if layouts is None else dict(layouts=layouts)
+    if options.get("fused"):
+        more["cases"] = [c for c in ALL_CASES if c != "sparse gradients"]
+    check_optimizer(
+        mlc.SGD,
+        mlc.SGD,
+        options={**formula, **options},
+        reference_options=dict(foreach=False, fused=None, flat=False),
+        dtypes=(torch.float64, torch.bfloat16),
+        ulps=ulps,
+        **more,
+    )
+
+
+ALL_CASES = (
+    "every gradient",
+    "missing gradients",
+    "late gradients",
+    "frozen parameter",
+    "other strides",
+    "zeroed in place",
+    "closure",
+    "added group",
+    "changed options",
+    "saved and loaded",
+    "copied",
+    "sparse gradients",
+)
+
+
+@pytest.mark.parametrize("name", ["plain", "nesterov, decay, maximize"])
+def test_loop_equals_that_of_torch_in_every_case(name: str) -> None:
+    check_optimizer(
+        mlc.SGD, torch.optim.SGD, options={**FORMULAS[name], "foreach": False}
+    )
+
+
+def test_complex_parameters_in_every_body(threads: int) -> None:
+    for options in ({}, dict(foreach=True), dict(flat=True)):
+        check_optimizer(
+            mlc.SGD,
+            mlc.SGD,
+            options={**FORMULAS["nesterov"], **options},
+            reference_options=dict(foreach=False, flat=False),
+            dtypes=[torch.complex64],
+            layouts=DENSE,
+            cases=["every gradient", "missing gradients", "late gradients"],
+            ulps=4,
+        )
+
+
+# Which body is chosen
+
+
+def bodies_of(optimizer: mlc.SGD) -> set[str]:
+    """Name the bodies of the last step."""
+    found = set()
+    for each in optimizer._partitions.values():
+        found |= {part._body.__name__ for part in each._parts}
+        found |= {"alone"} if each._alone else set()
+    return found
+
+
+def after_three_steps(params: list[Tensor], **options: object) -> mlc.SGD:
+    optimizer = mlc.SGD(params, **{"momentum": 0.9, **options})
+    for _ in range(3):
+        for param in params:
+            param.grad = torch.ones_like(param)
+        optimizer.step()
+    return optimizer
+
+
+def sized(*sizes: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    return [torch.randn(n, dtype=dtype, requires_grad=True) for n in sizes]
+
+
+CHOICES: dict[str, tuple[list[Tensor], Options, set[str], set[str]]] = {
+    "small": (sized(5, 7), {}, {"fused_"}, {"foreach_"}),
+    "large": (sized(20000), {}, {"fused_"}, {"fused_"}),
+    "mixed": (sized(5, 20000), {}, {"fused_"}, {"fused_", "foreach_"}),
+    "small, plain": (sized(5), dict(momentum=0), {"fused_"}, {"foreach_"}),
+    "large, plain": (sized(70000), dict(momentum=0), {"foreach_"}, {"foreach_"}),
+    "large, decay": (
+        sized(70000),
+        dict(momentum=0, weight_decay=0.1),
+        {"fused_"},
+        {"fused_"},
+    ),
+    "small, fused": (sized(5), dict(fused=True), {"fused_"}, {"fused_"}),
+    "not fused": (sized(20000), dict(fused=False), {"foreach_"}, {"foreach_"}),
+    "foreach": (sized(20000), dict(foreach=True), {"foreach_"}, {"foreach_"}),
+    "loop": (sized(20000), dict(foreach=False), {"alone"}, {"alone"}),
+    "float16": (sized(9, dtype=torch.float16), {}, {"foreach_"}, {"foreach_"}),
+    "bfloat16, fused": (
+        sized(9, dtype=torch.bfloat16),
+        dict(fused=True),
+        {"foreach_"},
+        {"foreach_"},
+    ),
+    "complex": (sized(9, dtype=torch.complex64), {}, {"foreach_"}, {"foreach_"}),
+    "lr that requires grad": (
+        sized(9),
+        dict(lr=torch.tensor(0.1, requires_grad=True)),
+        {"alone"},
+        {"alone"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_chooses_the_body(name: str, threads: int) -> None:
+    params, options, *expected = CHOICES[name]
+    assert bodies_of(after_three_steps(params, **options)) == expected[threads - 1]
+
+
+def test_keeps_its_choice_while_nothing_changes() -> None:
+    params = sized(5, 7)
+    optimizer = after_three_steps(params)
+    found = optimizer._partitions[0]
+    optimizer.step()
+    optimizer.zero_grad()
+    for param in params:
+        param.grad = torch.ones_like(param)
+    optimizer.param_groups[0]["lr"] = 0.5
+    optimizer.step()
+    assert optimizer._partitions[0] is found
+
+
+def swap_data(optimizer: mlc.SGD) -> None:
+    param = optimizer.param_groups[0]["params"][0]
+    param.data = torch.arange(12.0).reshape(4, 3).t()
+    param.grad = torch.ones(3, 4)
+    optimizer.state[param]["momentum_buffer"].data = torch.zeros(3, 4)
+
+
+def to_double(optimizer: mlc.SGD) -> None:
+    for param in optimizer.param_groups[0]["params"]:
+        grad = param.grad
+        param.grad = None
+        param.data = param.data.double()
+        param.grad = grad.double()
+
+
+CHANGES: dict[str, Any] = {
+    "data": swap_data,
+    "dtype": to_double,
+    "gradient missing": lambda o: setattr(o.param_groups[0]["params"][0], "grad", None),
+    "buffer replaced": lambda o: o.state[o.param_groups[0]["params"][1]].update(
+        momentum_buffer=torch.full((5,), 7.0)
+    ),
+    "buffer gone": lambda o: o.state[o.param_groups[0]["params"][1]].clear(),
+    "state replaced": lambda o: o.state.update(
+        {o.param_groups[0]["params"][1]: {"momentum_buffer": torch.full((5,), 3.0)}}
+    ),
+    "state gone": lambda o: o.state.clear(),
+    "parameter removed": lambda o: o.param_groups[0]["params"].pop(),
+    "order": lambda o: o.param_groups[0]["params"].reverse(),
+    "momentum off": lambda o: o.param_groups[0].update(momentum=0),
+    "loop": lambda o: o.param_groups[0].update(foreach=False),
+    "buffers moved": lambda o: [
+        setattr(s["momentum_buffer"], "data", s["momentum_buffer"].data.clone() * 2)
+        for s in o.state.values()
+    ],
+}
+
+
+@pytest.mark.parametrize("flat", [False, True], ids=["separate", "flat"])
+@pytest.mark.parametrize("name", CHANGES)
+def test_notices_what_changes_between_steps(
+    name: str, flat: bool, threads: int
+) -> None:
+    def run(**options: object) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(1)
+        shapes = [(3, 4), (5,), (20,)]
+        params = [torch.randn(s, generator=generator).requires_grad_() for s in shapes]
+        optimizer = after_three_steps(params, **options)
+        CHANGES[name](optimizer)
+        for _ in range(3):
+            optimizer.step()
+        return params
+
+    found, expected = run(flat=flat), run(foreach=False)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+
+
+def test_looks_itself_where_torch_has_no_guards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(torch._C._dynamo.guards, "TensorGuards")
+    check = partition.unchanged([torch.ones(2), torch.ones(3)])
+    assert check(torch.zeros(2), torch.zeros(3))
+    for other in (
+        torch.ones(4),
+        torch.ones(3, dtype=torch.float64),
+        torch.ones(6)[::2],
+        torch.ones(3).to_sparse(),
+        nn.Parameter(torch.ones(3)),
+        torch.ones(3, device="meta"),
+        None,
+    ):
+        assert not check(torch.zeros(2), other)
+    check_optimizer(
+        mlc.SGD,
+        torch.optim.SGD,
+        options=dict(momentum=0.9),
+        reference_options=dict(foreach=False),
+        ulps=4,
+    )
+
+
+def test_versions_count_so_that_backward_passes_notice() -> None:
+    for options in ({}, dict(foreach=True), dict(fused=True), dict(flat=True)):
+        param = torch.ones(3, requires_grad=True)
+        other = torch.ones(4, requires_grad=True)
+        optimizer = mlc.SGD([param, other], **options)
+        loss = (param**2).sum()
+        param.grad, other.grad = torch.ones(3), torch.ones(4)
+        optimizer.step()
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
+
+
+# Sequences drawn by hypothesis
+
+STEP = st.fixed_dictionaries(
+    {
+        "kind": st.sampled_from(
+            ["step"] * 5
+            + ["zero", "none", "add group", "save and load", "copy", "lr", "momentum"]
+        ),
+        "missing": st.sets(st.integers(0, 4)),
+        "value": st.sampled_from([0.0, 0.01, 0.5]),
+    }
+)
+
+
+class Walk:
+    """An optimizer that a drawn sequence of events happens to."""
+
+    def __init__(self, **options: object) -> None:
+        generator = torch.Generator().manual_seed(3)
+        shapes = [(4, 3), (17,), (), (2, 2, 3)]
+        self.params = [
+            torch.randn(s, generator=generator, dtype=torch.float64).requires_grad_()
+            for s in shapes
+        ]
+        self.options = options
+        self.optimizer = mlc.SGD(self.params, 0.1, **options)
+
+    def event(self, number: int, kind: str, missing: set[int], value: float) -> None:
+        optimizer = self.optimizer
+        if kind == "step":
+            generator = torch.Generator().manual_seed(number)
+            for i, p in enumerate(self.params):
+                grad = torch.randn(p.shape, generator=generator, dtype=p.dtype)
+                if i in missing:
+                    continue
+                if p.grad is None:
+                    p.grad = grad
+                else:
+                    p.grad.copy_(grad)
+            optimizer.step()
+        elif kind in ("zero", "none"):
+            optimizer.zero_grad(set_to_none=kind == "none")
+        elif kind == "add group":
+            new = torch.full((3, 2), value, dtype=torch.float64, requires_grad=True)
+            optimizer.add_param_group({"params": [new], "lr": value})
+            self.params.append(new)
+        elif kind == "save and load":
+            state = copy.deepcopy(optimizer.state_dict())
+            groups = [{"params": g["params"]} for g in optimizer.param_groups]
+            self.optimizer = mlc.SGD(groups, 0.1, **self.options)
+            self.optimizer.load_state_dict(state)
+        elif kind == "copy":
+            self.optimizer = copy.deepcopy(optimizer)
+            groups = self.optimizer.param_groups
+            self.params = [p for group in groups for p in group["params"]]
+        else:
+            optimizer.param_groups[0][kind] = value
+
+
+@pytest.mark.parametrize("options", [b[0] for b in BODIES.values()], ids=BODIES)
+@settings(max_examples=15, deadline=None, derandomize=True, database=None)
+@given(
+    events=st.lists(STEP, min_size=3, max_size=14),
+    momentum=st.sampled_from([0.0, 0.9]),
+    decay=st.sampled_from([0.0, 0.1]),
+)
+def test_any_sequence_of_events_ends_where_the_loop_ends(
+    options: Options, events: list[Options], momentum: float, decay: float
+) -> None:
+    more = dict(momentum=momentum, weight_decay=decay)
+    walk, reference = Walk(**options, **more), Walk(foreach=False, **more)
+    for number, event in enumerate(events):
+        for each in (walk, reference):
+            each.event(number, **event)
+    exact = options.get("fused") is False or (
+        options.get("foreach") and not options.get("flat")
+    )
+    for a, b in zip(walk.params, reference.params, strict=True):
+        largest = b.abs().max().item()
+        torch.testing.assert_close(a, b, rtol=0, atol=0 if exact else 4e-15 * largest)
+        state, expected = walk.optimizer.state.get(a), reference.optimizer.state.get(b)
+        assert (state or {}).keys() == (expected or {}).keys()
+
+
+# check_optimizer itself
+
+
+WRONG: dict[str, tuple[Options, str]] = {
+    "lr": (dict(lr=0.2), r"every gradient, float64, step 0.*params\[0\]\[0, 0\] is"),
+    "state": (
+        dict(momentum=0.0),
+        r"params\[0\] has \['momentum_buffer'\], but .* \[\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_check_finds_a_difference(name: str) -> None:
+    options, message = WRONG[name]
+    with pytest.raises(OptimizerCheckError, match=message):
+        check_optimizer(
+            torch.optim.SGD,
+            torch.optim.SGD,
+            options=dict(lr=0.1, momentum=0.9),
+            reference_options=options,
+        )
+
+
+def test_check_finds_gradients_that_are_written_to() -> None:
+    with pytest.raises(OptimizerCheckError, match=r"gradient of params\[0\] was writt"):
+        check_optimizer(
+            torch.optim.SGD,
+            mlc.SGD,
+            options=dict(momentum=0.9, nesterov=True, foreach=True),
+            cases=["every gradient"],
+        )
+
+
+class Forgetful(torch.optim.SGD):
+    """Loses its momentum when it is loaded, or shares it when it is copied."""
+
+    def load_state_dict(self, state_dict: Options) -> None:
+        super().load_state_dict({**state_dict, "state": {}})
+
+
+def test_check_finds_state_that_is_not_loaded() -> None:
+    with pytest.raises(OptimizerCheckError, match=r"saved and loaded, .* step 3"):
+        check_optimizer(Forgetful, torch.optim.SGD, options=dict(momentum=0.9))
+
+
+def test_check_allows_as_many_ulps_as_it_is_told() -> None:
+    def check(ulps: float) -> None:
+        check_optimizer(
+            mlc.SGD,
+            mlc.SGD,
+            options=dict(lr=0.1, fused=True),
+            reference_options=dict(lr=0.1 * (1 + 1e-15)),
+            dtypes=[torch.float64],
+            cases=["every gradient"],
+            ulps=ulps,
+        )
+
+    check(64)
+    with pytest.raises(OptimizerCheckError, match=r"allowed is 0 \(0 \* eps"):
+        check(0)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(cases=["no gradients"]), "among .*'matrix'.*, got 'no gradients'"),
+        (dict(layouts=["vector"]), "got 'vector'"),
+        (dict(steps=3), "at least 4, got 3"),
+    ],
+)
+def test_check_refuses_what_it_does_not_know(options: Options, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_optimizer(mlc.SGD, mlc.SGD, **options)

@@ -1,0 +1,110 @@
+"""The instruments of the benchmark; a wrong result has no time."""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def instruments(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    names = ("timing", "figures", "run")
+    yield {name: importlib.import_module(name) for name in names}
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+def test_median_is_of_calls_in_turns(instruments: dict[str, ModuleType]) -> None:
+    calls: list[str] = []
+
+    def clock(name: str, seconds: list[float]) -> object:
+        times = iter(seconds)
+
+        def timed(count: int) -> float:
+            calls.append(name)
+            return next(times)
+
+        return timed
+
+    # The first, of 9 s, tells that one call is a burst; then one for each round.
+    found = instruments["timing"].medians(
+        {
+            "a": clock("a", [9.0, 1.0, 3.0, 2.0]),
+            "b": clock("b", [9.0, 5.0, 4.0, 90.0]),
+        },
+        rounds=3,
+    )
+    assert found == {"a": 2.0, "b": 5.0}
+    assert calls == ["a", "b", *"ababab"]
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="the kernel keeps no high water"
+)
+def test_memory_of_a_call_is_seen_though_it_is_freed(
+    instruments: dict[str, ModuleType],
+) -> None:
+    def call() -> None:
+        bytearray(100 << 20)
+
+    high_water = instruments["timing"].high_water
+    assert high_water(call) == pytest.approx(100, abs=5)
+    # Neither an earlier peak nor memory that was there before is counted.
+    held = bytearray(50 << 20)
+    assert high_water(lambda: bytearray(20 << 20)) == pytest.approx(20, abs=5)
+    assert len(held) == 50 << 20
+
+
+def test_time_of_a_wrong_result_does_not_count(
+    instruments: dict[str, ModuleType],
+) -> None:
+    timed = instruments["figures"].Timed(
+        {"ours": 1.0, "wrong": 1e-3, "slow": 5.0},
+        {"ours": 1e-9, "wrong": 1.0, "slow": 1e-9},
+        tolerance=1e-6,
+    )
+    assert timed.fastest_right("ours") == "slow"
+    row = timed.ratio("x", "slow", "ours", least=4)
+    assert row["met"] is True
+    assert row["reached"] == "5.00"
+    assert "wrong 1 ms, WRONG: error 1e+00" in row["how"]
+    for method in ("ours", "wrong"):
+        assert timed.ratio("x", method, "slow", most=1).get("met") is (method == "ours")
+
+
+def test_missed_figures_are_shown_as_missed(
+    instruments: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = ModuleType("missed")
+    row = instruments["figures"].figure("speed", "at most 1", "2|3", False, "trial")
+    section.rows = lambda: [row]
+    monkeypatch.setitem(sys.modules, "missed", section)
+    text = instruments["run"]._section("missed", quick=True)
+    assert "## Missed" in text
+    assert "| speed | at most 1 | 2\\|3 | **no** | trial |" in text
+
+
+def test_section_that_fails_says_so_after_its_rows(
+    instruments: dict[str, ModuleType],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def rows() -> Iterator[dict[str, object]]:
+        yield instruments["figures"].figure("first", "", "1", None, "trial")
+        raise RuntimeError("the peer has gone")
+
+    section = ModuleType("broken")
+    section.rows = rows
+    monkeypatch.setitem(sys.modules, "broken", section)
+    text = instruments["run"]._section("broken", quick=True)
+    assert "| first |" in text
+    assert (
+        "| **ended early** | | RuntimeError('the peer has gone') | **no** | |" in text
+    )
+    assert "the peer has gone" in capsys.readouterr().err

@@ -1,0 +1,306 @@
+"""Parameters, gradients and momentum of a group as views of contiguous blocks."""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from torch_mlcalc.optim.foreach import foreach_
+from torch_mlcalc.optim.fused import fused_, is_safe
+from torch_mlcalc.optim.options import Formula
+from torch_mlcalc.optim.update import update_
+
+Tensors: TypeAlias = list[Tensor]
+Grads: TypeAlias = list[Tensor | None]
+States: TypeAlias = Mapping[Tensor, dict[str, Any]]
+
+# Each parameter starts at a multiple of 64 bytes, as if torch had allocated it.
+_ALIGNMENT = 64
+
+
+class FlatGroup:
+    """The parameters of one group in blocks, one for each dtype and device."""
+
+    def __init__(self, params: Tensors) -> None:
+        """Move parameters into blocks.
+
+        Args:
+            params: Parameters. They stay the same objects, at another place in memory.
+
+        Raises:
+            ValueError: If one cannot be moved without a change elsewhere.
+        """
+        self.params = list(params)
+        _check_movable(self.params)
+        positions: dict[tuple[object, ...], list[int]] = {}
+        for i, param in enumerate(self.params):
+            positions.setdefault((param.dtype, param.device), []).append(i)
+        self._blocks = [
+            (where, _Block([self.params[i] for i in where]))
+            for where in positions.values()
+        ]
+
+    def still_fits(self, params: Tensors) -> bool:
+        """Return whether these are the parameters, where they were put.
+
+        Args:
+            params: Parameters of the group.
+        """
+        return (
+            len(params) == len(self.params)
+            and all(map(operator.is_, params, self.params))
+            and all(block.is_in_place() for _, block in self._blocks)
+        )
+
+    def zero_grad(self) -> None:
+        """Set all gradients to zero, and let them be views of blocks from now on."""
+        for _, block in self._blocks:
+            block.zero_grad()
+
+    def forget_state(self) -> None:
+        """Look for every momentum buffer again at the next step."""
+        for _, block in self._blocks:
+            block.forget_state()
+
+    def step(
+        self,
+        group: dict[str, Any],
+        grads: Grads,
+        scale: Tensor | None,
+        state: States,
+        formula: Formula,
+    ) -> None:
+        """Update every parameter that has a gradient.
+
+        Args:
+            group: The group.
+            grads: Gradients of its parameters, never written to.
+            scale: By how much they are too large.
+            state: The state of the optimizer.
+            formula: The options of the group.
+        """
+        for where, block in self._blocks:
+            everything = len(where) == len(grads)
+            selected = grads if everything else [grads[i] for i in where]
+            block.step(group, selected, scale, state, formula)
+
+
+class _Block:
+    """Parameters of one dtype and device, their gradients and momentum."""
+
+    def __init__(self, params: Tensors) -> None:
+        self.params = params
+        step = max(_ALIGNMENT // params[0].element_size(), 1)
+        sizes = [-(-param.numel() // step) * step for param in params]
+        self._starts = list(itertools.accumulate(sizes, initial=0))
+        # Between the parameters are zeros, and zeros they remain.
+        self._values = params[0].new_zeros(self._starts[-1], requires_grad=False)
+        self._grads = torch.zeros_like(self._values)
+        self._momentum: Tensor | None = None
+        self._grad_views = self._views(self._grads)
+        self._buffers: list[Tensor] = []
+        self._buffer_places: list[int] = []
+        self._held: list[dict[str, Any]] = []
+        for param, view in zip(params, self._views(self._values), strict=True):
+            view.copy_(param.detach())
+            param.data = view
+        self._places = list(map(Tensor.data_ptr, params))
+        self._may_be_fused = is_safe(self._values, self._grads, None)
+
+    def _view(self, block: Tensor, i: int) -> Tensor:
+        """Return the part of a block for a parameter, with its shape and strides."""
+        param = self.params[i]
+        return block.as_strided(param.shape, param.stride(), self._starts[i])
+
+    def _views(self, block: Tensor) -> Tensors:
+        return [self._view(block, i) for i in range(len(self.params))]
+
+    def is_in_place(self) -> bool:
+        return list(map(Tensor.data_ptr, self.params)) == self._places
+
+    def zero_grad(self) -> None:
+        for param, view in zip(self.params, self._grad_views, strict=True):
+            grad = param.grad
+            if grad is None or grad is view:
+                continue
+            # Somebody else's memory stays theirs, such as the buckets of DDP.
+            if grad.layout == torch.strided and not grad._is_view():
+                param.grad = view
+            else:
+                param.grad = torch.zeros_like(grad)
+        self._grads.zero_()
+
+    def step(
+        self,
+        group: dict[str, Any],
+        grads: Grads,
+        scale: Tensor | None,
+        state: States,
+        formula: Formula,
+    ) -> None:
+        values, present = self._gather(grads)
+        fresh = [False] * len(present)
+        if formula.momentum != 0:
+            fresh = self._gather_momentum(state, present)
+        if scale is not None:
+            values = values / scale.reshape(()).to(values.device)
+        for run in self._runs(present, fresh):
+            self._update(group, values, run, formula)
+        if not all(present):
+            self._update_others(grads, present, state, formula)
+        # In place is what happened to the parameters, and backward passes must know.
+        torch.autograd.graph.increment_version(self.params)
+
+    def _update_others(
+        self, grads: Grads, present: list[bool], state: States, formula: Formula
+    ) -> None:
+        """Update the parameters whose gradients are no plain tensors."""
+        for param, grad, done in zip(self.params, grads, present, strict=True):
+            if grad is not None and not done:
+                held = state[param] if formula.momentum != 0 else {}
+                update_(param, grad, held, formula)
+
+    def forget_state(self) -> None:
+        self._held = []
+
+    def _gather(self, grads: Grads) -> tuple[Tensor, list[bool]]:
+        """Return all gradients as one block, and which of them it holds."""
+        if all(map(operator.is_, grads, self._grad_views)):
+            return self._grads, [True] * len(grads)
+        block, views = self._grads, self._grad_views
+        # What is in the .grad of a parameter is not written to. It is something else
+        # than the gradient after a line search.
+        if any(p.grad is v for p, v in zip(self.params, views, strict=True)):
+            block = torch.zeros_like(block)
+            views = self._views(block)
+        present = [type(g) is Tensor and g.layout == torch.strided for g in grads]
+        chosen = [i for i, is_present in enumerate(present) if is_present]
+        if chosen:
+            targets, sources = [views[i] for i in chosen], [grads[i] for i in chosen]
+            torch._foreach_copy_(targets, sources)  # type: ignore[arg-type]
+        return block, present
+
+    def _gather_momentum(self, state: States, present: list[bool]) -> list[bool]:
+        """Copy buffers that are not views; return which steps are the first."""
+        if self._held and self._buffers_are_in_place():
+            return [False] * len(present)
+        states = [state.get(param, {}) for param in self.params]
+        entries = [held.get("momentum_buffer") for held in states]
+        momentum = self._allocate_momentum(entries)
+        fresh = [entry is None for entry in entries]
+        for i, view in enumerate(self._buffers):
+            entry = entries[i]
+            if entry is view and entry.data_ptr() != self._buffer_places[i]:
+                view = self._buffers[i] = self._view(momentum, i)
+            if entry is not None and entry is not view:
+                view.copy_(entry.to_dense() if entry.is_sparse else entry)
+            if entry is not None or present[i]:
+                state[self.params[i]]["momentum_buffer"] = view
+        if not any(fresh):
+            self._held = states
+        return fresh
+
+    def _buffers_are_in_place(self) -> bool:
+        held = [state.get("momentum_buffer") for state in self._held]
+        same = all(map(operator.is_, held, self._buffers))
+        return same and list(map(Tensor.data_ptr, self._buffers)) == self._buffer_places
+
+    def _allocate_momentum(self, entries: list[Tensor | None]) -> Tensor:
+        dtype = self._values.dtype
+        for entry in entries:
+            if entry is not None:
+                dtype = torch.promote_types(dtype, entry.dtype)
+        if self._momentum is None or self._momentum.dtype != dtype:
+            self._momentum = torch.zeros_like(self._values, dtype=dtype)
+            self._buffers = self._views(self._momentum)
+            self._buffer_places = list(map(Tensor.data_ptr, self._buffers))
+        return self._momentum
+
+    def _runs(
+        self, present: list[bool], fresh: list[bool]
+    ) -> list[tuple[int, int, bool]]:
+        """Return the longest stretches of the block to update alike."""
+        if all(present) and not any(fresh):
+            return [(0, self._starts[-1], False)]
+        runs = []
+        flags = zip(present, fresh, strict=True)
+        for (is_present, is_fresh), group in itertools.groupby(
+            enumerate(flags), operator.itemgetter(1)
+        ):
+            where = [i for i, _ in group]
+            if is_present:
+                runs.append(
+                    (self._starts[where[0]], self._starts[where[-1] + 1], is_fresh)
+                )
+        return runs
+
+    def _update(
+        self,
+        group: dict[str, Any],
+        grads: Tensor,
+        run: tuple[int, int, bool],
+        formula: Formula,
+    ) -> None:
+        start, stop, is_fresh = run
+        param, grad = self._values[start:stop], grads[start:stop]
+        held: dict[str, Any] = {}
+        buffers = []
+        if self._momentum is not None and formula.momentum != 0:
+            buffers = [self._momentum[start:stop]]
+            held = {} if is_fresh else {"momentum_buffer": buffers[0]}
+        loop = group["foreach"] is False and not group["fused"]
+        same = all(buffer.dtype == param.dtype for buffer in buffers)
+        simple = loop or formula.is_addition() or not formula.is_plain()
+        if is_fresh or simple or not same:
+            update_(param, grad, held, formula)
+            if is_fresh:
+                buffers[0].copy_(held["momentum_buffer"])
+        elif group["foreach"] or not self._may_be_fused:
+            foreach_([param], [grad], buffers, formula.as_numbers())
+        else:
+            fused_([param], [grad], buffers, formula.as_numbers())
+
+
+def _check_movable(params: Tensors) -> None:
+    """Refuse parameters whose memory is not, or not only, their own.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    ends: list[tuple[int, int]] = []
+    for i, param in enumerate(params):
+        problem = _what_binds(param)
+        if problem is not None:
+            raise ValueError(
+                f"flat=True moves parameters in memory, but parameter {i} of the "
+                f"group, of shape {tuple(param.shape)}, {problem}. Put it into a group "
+                "of its own with flat=False."
+            )
+        start = param.data_ptr()
+        if param.numel():
+            ends.append((start, start + param.numel() * param.element_size()))
+    ends.sort()
+    for (_, stop), (start, _) in itertools.pairwise(ends):
+        if start < stop:
+            raise ValueError(
+                "flat=True moves parameters in memory, but two parameters of the group "
+                "share theirs. Pass one of them, or flat=False."
+            )
+
+
+def _what_binds(param: Tensor) -> str | None:
+    if type(param) not in (Tensor, Parameter) or param.layout != torch.strided:
+        return f"is a {type(param).__name__} of layout {param.layout}"
+    if param._is_view():
+        return "is a view of another tensor"
+    if param.device.type == "cpu" and param.untyped_storage().is_shared():
+        return "is in memory shared with other processes"
+    if torch.empty_like(param, device="meta").stride() != param.stride():
+        return f"has gaps or overlaps in memory, with strides {param.stride()}"
+    return None

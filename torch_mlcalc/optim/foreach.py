@@ -1,0 +1,61 @@
+"""The update with one call per operation, for many parameters at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from torch_mlcalc.optim.options import Numbers
+
+Tensors = list[Tensor]
+
+
+def foreach_(
+    params: Tensors,
+    grads: Tensors,
+    buffers: Tensors,
+    numbers: Numbers,
+) -> None:
+    """Apply the formula of :class:`SGD`; on a CPU equal to the reference bit for bit.
+
+    Args:
+        params: Parameters, changed in place.
+        grads: Their gradients, never written to.
+        buffers: Their momentum buffers, changed in place; empty without momentum.
+        numbers: The options, all of them numbers.
+    """
+    lr, momentum, dampening, weight_decay, nesterov, maximize, decoupled = numbers
+    if maximize:
+        grads = list(torch._foreach_neg(grads))
+    if weight_decay != 0 and decoupled:
+        scale_(params, 1 - lr * weight_decay)
+    elif weight_decay != 0:
+        grads = list(torch._foreach_add(grads, params, alpha=weight_decay))
+    if momentum != 0:
+        scale_(buffers, momentum)
+        torch._foreach_add_(buffers, grads, alpha=1 - dampening)
+        if nesterov:
+            grads = list(torch._foreach_add(grads, buffers, alpha=momentum))
+        else:
+            grads = buffers
+    torch._foreach_add_(params, grads, alpha=-lr)
+
+
+def scale_(tensors: Tensors, factor: float) -> None:
+    """Multiply tensors by a number, in place.
+
+    On a CPU, torch 2.13 takes three times as long in one call with a number as with a
+    tensor, and first rounds the number to the dtype of the tensors: 0.9 becomes 0.8984
+    for bfloat16.
+
+    Args:
+        tensors: Tensors of one dtype and device, changed in place.
+        factor: What to multiply by.
+    """
+    if tensors[0].device.type != "cpu":
+        torch._foreach_mul_(tensors, factor)
+    elif tensors[0].dtype in (torch.float32, torch.float64):
+        torch._foreach_mul_(tensors, torch.tensor(factor, dtype=tensors[0].dtype))
+    else:
+        for tensor in tensors:
+            tensor.mul_(factor)

@@ -1,0 +1,256 @@
+"""Which body updates which parameters, found once and checked at every step."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from torch_mlcalc.optim.foreach import foreach_
+from torch_mlcalc.optim.fused import (
+    MAX_ELEMENTS_OF_ADDITION,
+    MIN_ELEMENTS,
+    fused_,
+    is_safe,
+)
+from torch_mlcalc.optim.options import Formula, Numbers
+from torch_mlcalc.optim.update import update_, update_compensated_
+
+Tensors: TypeAlias = list[Tensor]
+Grads: TypeAlias = list[Tensor | None]
+States: TypeAlias = Mapping[Tensor, dict[str, Any]]
+Body: TypeAlias = Callable[[Tensors, Tensors, Tensors, Numbers], None]
+Key: TypeAlias = tuple[Any, ...]
+
+_buffer = operator.itemgetter("momentum_buffer")
+
+#: Dtypes with fewer bits than float32, whose updates can be compensated.
+_LOW_PRECISION = (torch.float16, torch.bfloat16)
+
+
+class Settings(NamedTuple):
+    """What the choice of a body depends on, apart from the tensors."""
+
+    has_momentum: bool
+    is_plain: bool
+    is_addition: bool
+    foreach: bool | None
+    fused: bool | None
+    compensated: bool
+    threads: bool
+
+    @classmethod
+    def of(cls, group: dict[str, Any]) -> Settings:
+        """Take the settings from a parameter group."""
+        formula = Formula.of(group)
+        return cls(
+            bool(formula.momentum != 0),
+            formula.is_plain(),
+            formula.is_addition(),
+            group["foreach"],
+            group["fused"],
+            group["compensated"],
+            torch.get_num_threads() > 1,
+        )
+
+
+class Partition:
+    """The parameters of one group, divided among the bodies.
+
+    Finding out what suits a tensor costs several microseconds, so that it is done once.
+    Each step then makes sure that all is as it was: the same parameters, the same
+    momentum buffers, the same gradients missing, and every tensor of the same type,
+    dtype, device, shape and strides.
+    """
+
+    def __init__(self, group: dict[str, Any], grads: Grads, state: States) -> None:
+        """Divide the parameters of a group.
+
+        Args:
+            group: The group.
+            grads: Gradients of its parameters.
+            state: The state of the optimizer.
+        """
+        self._params = list(group["params"])
+        self._settings = Settings.of(group)
+        self._absent = []
+        positions: dict[Key, list[int]] = {}
+        self._has_first_steps = False
+        for i, (param, grad) in enumerate(zip(self._params, grads, strict=True)):
+            if grad is None:
+                self._absent.append(i)
+                continue
+            buffer = None
+            if self._settings.has_momentum:
+                buffer = state.get(param, {}).get("momentum_buffer")
+                self._has_first_steps |= buffer is None
+            key = _body_for(self._settings, param, grad, buffer)
+            positions.setdefault(key, []).append(i)
+        self._alone = positions.pop((one_by_one,), [])
+        self._parts = [
+            _Part(key, where, self._params, grads, state, self._settings)
+            for key, where in positions.items()
+        ]
+
+    def still_fits(self, group: dict[str, Any], grads: Grads) -> bool:
+        """Return whether nothing has changed that the division depends on.
+
+        Args:
+            group: The group.
+            grads: Gradients of its parameters.
+        """
+        params = group["params"]
+        return (
+            not self._has_first_steps
+            and len(params) == len(self._params)
+            and all(map(operator.is_, params, self._params))
+            and self._settings == Settings.of(group)
+            and all(grads[i] is None for i in self._absent)
+            and all(grads[i] is not None for i in self._alone)
+            and all(part.still_fits(grads) for part in self._parts)
+        )
+
+    def step(self, grads: Grads, state: States, formula: Formula) -> None:
+        """Update every parameter that has a gradient.
+
+        Args:
+            grads: Gradients of the parameters of the group, never written to.
+            state: The state of the optimizer.
+            formula: The options of the group.
+        """
+        for i in self._alone:
+            grad = grads[i]
+            if grad is not None:
+                one_by_one(self._params[i], grad, state, formula, self._settings)
+        if self._parts:
+            numbers = formula.as_numbers()
+            for part in self._parts:
+                part.step(grads, numbers)
+
+
+class _Part:
+    """Parameters of one group that one body updates."""
+
+    def __init__(
+        self,
+        key: Key,
+        positions: list[int],
+        params: Tensors,
+        grads: Grads,
+        state: States,
+        settings: Settings,
+    ) -> None:
+        self._positions = None if len(positions) == len(params) else positions
+        self._params = [params[i] for i in positions]
+        self._states = [state[p] for p in self._params] if settings.has_momentum else []
+        self._buffers = list(map(_buffer, self._states))
+        body: Body = key[0]
+        self._body = body
+        # The others look at what they are given, but for sparse gradients.
+        guarded = (self._params, self._buffers) if body is fused_ else ()
+        self._checks = [(unchanged(tensors), tensors) for tensors in guarded]
+        self._grads_fit = unchanged(self._select(grads))
+
+    def _select(self, grads: list[Any]) -> list[Any]:
+        if self._positions is None:
+            return grads
+        return [grads[i] for i in self._positions]
+
+    def still_fits(self, grads: Grads) -> bool:
+        try:
+            found = list(map(_buffer, self._states))
+        except KeyError:
+            return False
+        return (
+            all(map(operator.is_, found, self._buffers))
+            and self._grads_fit(*self._select(grads))
+            and all(check(*tensors) for check, tensors in self._checks)
+        )
+
+    def step(self, grads: Grads, numbers: Numbers) -> None:
+        self._body(self._params, self._select(grads), self._buffers, numbers)
+
+
+def one_by_one(
+    param: Tensor, grad: Tensor, state: States, formula: Formula, settings: Settings
+) -> None:
+    """Update one parameter by the reference, or by the compensated formula.
+
+    Args:
+        param: The parameter.
+        grad: Its gradient.
+        state: The state of the optimizer.
+        formula: The options of the group.
+        settings: Its other options.
+    """
+    if settings.compensated and param.dtype in _LOW_PRECISION:
+        update_compensated_(param, grad, state[param], formula)
+    else:
+        update_(param, grad, state[param] if settings.has_momentum else {}, formula)
+
+
+def _body_for(
+    settings: Settings, param: Tensor, grad: Tensor, buffer: Tensor | None
+) -> Key:
+    """Return the body for a parameter, and what else its companions must share."""
+    alone = (one_by_one,)
+    # The reference makes the first buffer, so that the others always find one.
+    if not settings.is_plain or (settings.has_momentum and buffer is None):
+        return alone
+    loop = settings.foreach is False and not settings.fused
+    if loop or (settings.compensated and param.dtype in _LOW_PRECISION):
+        return alone
+    tensors = [tensor for tensor in (param, grad, buffer) if tensor is not None]
+    if any(t.layout != torch.strided or t.dtype != param.dtype for t in tensors):
+        return alone
+    key = (type(grad), param.dtype, param.device)
+    plain = type(param) in (Tensor, Parameter) and type(grad) is Tensor
+    if plain and _may_be_fused(settings, param) and is_safe(param, grad, buffer):
+        return (fused_, *key)
+    # Subclasses such as DTensor have kernels for lists too, which pay off where it is
+    # expensive to launch one.
+    if plain or settings.foreach or param.device.type != "cpu":
+        return (foreach_, *key)
+    return alone
+
+
+def _may_be_fused(settings: Settings, param: Tensor) -> bool:
+    if settings.foreach or settings.fused is False:
+        return False
+    if settings.fused:
+        return True
+    if settings.is_addition:
+        return not settings.threads and param.numel() <= MAX_ELEMENTS_OF_ADDITION
+    return not settings.threads or param.numel() >= MIN_ELEMENTS
+
+
+def unchanged(tensors: Sequence[Any]) -> Callable[..., bool]:
+    """Return a check that other tensors are like these, but for their values.
+
+    Compared are type, dtype, device, layout, shape and strides, by the code with which
+    torch.compile revalidates what it has compiled: 0.1 microseconds a tensor, where
+    looking at the same attributes from Python takes 0.6.
+
+    Args:
+        tensors: What later tensors must be like.
+    """
+    try:
+        guards = torch._C._dynamo.guards.TensorGuards(
+            *tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None
+        )
+    except (AttributeError, TypeError):  # Private to torch, so it may go.
+        wanted = list(map(_likeness, tensors))
+        return lambda *found: list(map(_likeness, found)) == wanted
+    check: Callable[..., bool] = guards.check
+    return check
+
+
+def _likeness(tensor: Tensor | None) -> tuple[object, ...]:
+    if tensor is None or tensor.layout != torch.strided:
+        return (type(tensor),)
+    kind = (type(tensor), tensor.dtype, tensor.device)
+    return (*kind, tensor.shape, tensor.stride())
