@@ -228,7 +228,7 @@ def sum_rows() -> list[Row]:
     for d, most, evals in ((3, 8.3e-12, 1_000_000), (6, 2.9e-5, 2_400_000)):
         f, exact = genz_sum(d)
         box = mlc.Box(torch.zeros(d, dtype=D), torch.ones(d, dtype=D))
-        estimate = mlc.integrate_with_error(f, box, rtol=1e-13 if d == 3 else 1e-7)
+        estimate = mlc.integrate_with_error(f, box, rtol=1e-13 if d == 3 else 1e-6)
         error, n = float((estimate.value - exact()).abs()), int(estimate.n_evals)
         found.append(
             row(
@@ -245,7 +245,7 @@ def sum_rows() -> list[Row]:
 def sine_row() -> Row:
     """The sine of the sum over [0, 10]^6."""
     box = mlc.Box(torch.zeros(6, dtype=D), torch.full((6,), 10.0, dtype=D))
-    rule = mlc.Product(mlc.GaussLegendre(15))
+    rule = mlc.Product(mlc.GaussLegendre(14))
     exact = math.sin(30) * (2 * math.sin(5)) ** 6
     call = lambda: mlc.integrate(lambda x: torch.sin(x.sum(-1)), box, rule)  # noqa: E731
     error = abs(float(call()) / exact - 1)
@@ -255,7 +255,7 @@ def sine_row() -> Row:
         "1e-9 in 1 s",
         f"{error:.1e} in {taken:.2f} s",
         error < 1e-9 and taken < 1,
-        "Product(GaussLegendre(15)), 11,390,625 nodes, two threads",
+        "Product(GaussLegendre(14)), 7,529,536 nodes, one thread",
     )
 
 
@@ -361,9 +361,9 @@ def rows(quick: bool = False) -> list[Row]:
     before, threads = torch.get_default_dtype(), torch.get_num_threads()
     torch.set_default_dtype(torch.float64)
     try:
-        found = [sine_row()]
         torch.set_num_threads(1)
-        found += [*sum_rows(), batch_row(), training_row(), *genz_rows(quick)]
+        found = [sine_row(), *sum_rows(), batch_row(), training_row()]
+        found += genz_rows(quick)
     finally:
         torch.set_default_dtype(before)
         torch.set_num_threads(threads)
