@@ -99,14 +99,17 @@ def integrate(
             returns ``(n, *batch, *event)``.
         domain: Where to integrate.
         rule: How; by default adaptive Gauss-Kronrod on finite intervals, and
-            double-exponential at singular or infinite ends.
+            double-exponential at singular or infinite ends. In several dimensions
+            tensor Gauss rules, then Genz-Malik subdivision; a lattice above eight, to
+            ``rtol=1e-4`` if nothing else is asked for.
         args: Further arguments of the integrand. Adaptive rules then evaluate only the
             rows of the batch that have not converged, so batched tensors are better
             passed than closed over.
         batch_shape: Shape of the batch, if it is not that to which limits and args
             broadcast. Args must begin with it and may have dimensions behind it.
         breakpoints: Where the integrand has kinks, jumps or peaks: numbers, or a tensor
-            ``(k,)`` or ``(k, *batch)``. Those outside of the limits have no effect.
+            ``(k,)`` or ``(k, *batch)``; on a Box a list of these, or None, for each
+            axis. Those outside of the limits have no effect.
         rtol: Wanted relative error; by default the square root of the dtype's epsilon
             (0 if ``atol`` is given). Adaptive rules only.
         atol: Wanted absolute error: either of the two is enough. Adaptive rules only.

@@ -68,7 +68,8 @@ def factor_between(unit: Array | None, other: Array | None) -> Array | float:
     """What turns an amount in one log unit into one in another; 0 of an empty one."""
     if unit is None or other is None:
         return 1.0
-    return np.where(np.isneginf(unit), 0.0, np.exp(unit - other))
+    with np.errstate(invalid="ignore"):  # of two empty ones
+        return np.where(np.isneginf(unit), 0.0, np.exp(unit - other))
 
 
 def join(amounts: Sequence[Amount]) -> Amount:

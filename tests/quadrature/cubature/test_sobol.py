@@ -48,6 +48,12 @@ def test_every_elementary_interval_has_its_point() -> None:
             assert Counter(column.tolist()) == Counter(range(256))
 
 
+def test_points_are_in_the_middle_of_their_cells() -> None:
+    """Where their digits are all 0, too, which would be a face of the cube."""
+    points = _nodes(256, 12)
+    assert ((points * 2**30) % 1 == 0.5).all()
+
+
 def test_any_block_is_a_slice_of_the_whole() -> None:
     nodes = q.Sobol(64, 3).cube_nodes(4, 1, 64, 128)
     whole = nodes.points(0, nodes.n, CPU)

@@ -402,3 +402,23 @@ def test_without_torchquad_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "torchquad", None)
     with pytest.raises(ImportError, match=r"pip install 'torch_mlcalc\[torchquad\]'"):
         q.Torchquad(torchquad.Simpson(), 9)
+
+
+class Seeding:
+    """A sampler that draws from the global generator, as torchquad's RNG may."""
+
+    def __init__(self, backend: str, seed: int) -> None:
+        torch.manual_seed(seed)
+
+    def uniform(self, size: list[int], dtype: torch.dtype) -> Tensor:
+        return torch.rand(size, dtype=dtype)
+
+
+@pytest.mark.parametrize("integrator", [torchquad.MonteCarlo(), torchquad.VEGAS()])
+def test_global_generator_survives_samplers_that_seed_it(
+    integrator: torchquad.BaseIntegrator,
+) -> None:
+    before = torch.get_rng_state()
+    rule = q.Torchquad(integrator, n=500, sampler=Seeding)
+    q.integrate(lambda x: x.sum(-1), q.Box(0.0, 1.0, dimension=2), rule)
+    assert torch.equal(before, torch.get_rng_state())

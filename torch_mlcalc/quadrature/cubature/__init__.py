@@ -24,8 +24,14 @@ Read in this order; imports never run back.
 * ``sampler.py``: the :class:`Sampler` evaluates nodes without gradients and returns
   float64 arrays on the host, ``elements`` (the batch, the mapped dimensions of vmap in
   front) by ``events``: one sum per replicate, or all values.
-* ``plan.py``: plans. What a random rule leaves is the :class:`NodesPlan` of its
-  nodes.
+* ``product.py``, ``sparse_grid.py``: fixed rules. ``lattice.py``, ``sobol.py``,
+  ``monte_carlo.py``, ``vegas.py``: random ones. ``torchquad.py``: those of others.
+* ``regions.py``, ``search.py``: adaptive rules divide the cube on the host, in float64;
+  ``pulled.py`` has the integrand as they see it. ``tensor.py``, ``kinks.py``,
+  ``genz_malik.py`` are what they do, ``automatic.py`` says in which order, and
+  ``adaptive.py`` leads there from a problem and back to a plan.
+* ``plan.py``, ``region_plan.py``: a random rule leaves the :class:`NodesPlan` of
+  its nodes, a search a :class:`RegionPlan` of regions and the rule on each.
 * ``engine.py``: from the public functions to all this; ``integrate.py`` calls it where
   the domain is a :class:`Solid`.
 

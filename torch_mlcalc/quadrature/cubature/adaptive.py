@@ -43,7 +43,8 @@ def find_regions(
                 search = None
         if search is None:
             tails = ALGEBRAIC
-            chart = domain.chart(integrand, tails)
+            if chart.unbounded:
+                chart = domain.chart(integrand, tails)
             search = _search(problem, chart, settings, grad=grad, log=log)
             automatic.run(search, rule)
     ledger, evaluate = search.ledger, search.evaluate

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from torch_mlcalc.quadrature.cubature.genz_malik import GenzMalik, attempt, subdivide
-from torch_mlcalc.quadrature.cubature.kinks import cut_at, find_kinks
+from torch_mlcalc.quadrature.cubature.kinks import cost, cut_at, find_kinks
 from torch_mlcalc.quadrature.cubature.regions import Regions, gauss_table, whole_cubes
 from torch_mlcalc.quadrature.cubature.search import CubeSearch
 from torch_mlcalc.quadrature.cubature.tensor import climb
@@ -56,6 +56,9 @@ def run(search: CubeSearch, rule: Rule | None) -> None:
 
 def _split_at_kinks(search: CubeSearch, regions: Regions) -> Regions:
     """Tensor rules on the regions between kinks, where any were found."""
+    spare = search.ledger.max_evals - search.ledger.n_evals[regions.owner]
+    if (spare < 2 * cost(search.dimension)).any():
+        return regions
     places = find_kinks(search, regions.owner)
     kinked = np.logical_or.reduce(~np.isnan(places), 1)
     if not kinked.any():

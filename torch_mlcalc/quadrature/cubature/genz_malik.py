@@ -29,7 +29,12 @@ Mask = npt.NDArray[Any]
 #: Least error of a half, as a part of what its halves changed in a region. In smooth
 #: integrands 2^-8 of the error remains, and more is estimated; where the two rules of a
 #: region agree by accident, this is what tells.
-INHERITED = 0.1
+INHERITED = 0.25
+
+#: Least error of a half, as a part of that of a region that is not resolved, or is. The
+#: outermost nodes leave 2 % of a side on which a jump is not seen; where all is smooth
+#: 2^-9 of the error remains.
+LEAST = 0.1, 0.03
 
 #: Safety of the error of a region that is not half of another, to compare it with.
 CERTAIN = 10.0
@@ -37,7 +42,7 @@ CERTAIN = 10.0
 #: A region is resolved where the differences to the rules of lower degrees fall at
 #: least so much, and else their largest is multiplied. Chosen on the Genz families in
 #: 5 dimensions, where the plain difference claims up to 4 times too little.
-RESOLVED, UNRESOLVED = 0.3, 5.0
+RESOLVED, UNRESOLVED = 0.3, 3.0
 
 #: Regions at rest, which are not halved in a level, together have at most the first of
 #: these parts of the allowed error, or the second of the error there is. PAGANI retires
@@ -94,12 +99,14 @@ class Pool(NamedTuple):
         amount: Their contributions.
         axis: Across which to cut, ``(m)``.
         broken: Whether a value was not finite, ``(m)``.
+        rough: Whether the integrand is not resolved, ``(m)``.
     """
 
     regions: Regions
     amount: Amount
     axis: Index
     broken: Mask
+    rough: Mask
 
     def take(self, index: npt.NDArray[Any]) -> Pool:
         """Some of the regions."""
@@ -108,6 +115,7 @@ class Pool(NamedTuple):
             self.amount.take(index),
             self.axis[index],
             self.broken[index],
+            self.rough[index],
         )
 
 
@@ -164,7 +172,7 @@ def _refine(
             return pool, total
         failing, rest = pool.take(split), pool.take(~split)
         halves = failing.regions.cut(failing.axis, np.full(failing.axis.size, 0.5))
-        pool = _joined(rest, _measure(search, halves, table, failing.amount))
+        pool = _joined(rest, _measure(search, halves, table, failing))
 
 
 def _joined(one: Pool, other: Pool) -> Pool:
@@ -173,41 +181,44 @@ def _joined(one: Pool, other: Pool) -> Pool:
         join([one.amount, other.amount]),
         np.concatenate([one.axis, other.axis]),
         np.concatenate([one.broken, other.broken]),
+        np.concatenate([one.rough, other.rough]),
     )
 
 
 def _measure(
-    search: CubeSearch, regions: Regions, table: SymmetricTable, parents: Amount | None
+    search: CubeSearch, regions: Regions, table: SymmetricTable, parents: Pool | None
 ) -> Pool:
     """Use the rule on regions, which are the halves of others if there are parents."""
     rows = np.concatenate([table.weights[None], table.differences, table.fourth])
     measured = search.measure(regions, Table(table.nodes, table.weights), rows)
-    error = _error(measured.sums[1], measured.sums[2])
+    error, rough = _error(measured.sums[1], measured.sums[2])
     amount = search.amount(regions, measured, error, measured.sums[0])
     if parents is None:
         amount.columns[1] *= CERTAIN
     else:
         amount = _compared(amount, parents)
     axis = _axis(search, regions, measured)
-    return Pool(regions, amount, axis, measured.broken)
+    return Pool(regions, amount, axis, measured.broken, rough)
 
 
-def _error(difference: Values, lower: Values) -> Array:
+def _error(difference: Values, lower: Values) -> tuple[Array, Mask]:
     """Error of a region: the difference to the rule of next lower degree.
 
     Where that is not much less than the difference to one of still lower degree, the
     integrand is not resolved, and neither says much.
 
     Returns:
-        The error, ``(m, events)``.
+        The error, ``(m, events)``, and whether it is so, ``(m)``.
     """
     error, coarse = np.abs(difference), np.abs(lower)
-    unresolved = error > RESOLVED * coarse
-    return np.where(unresolved, UNRESOLVED * np.maximum(error, coarse), error)
+    rough = error > RESOLVED * coarse
+    error = np.where(rough, UNRESOLVED * np.maximum(error, coarse), error)
+    return error, np.logical_or.reduce(rough, 1)
 
 
-def _compared(amount: Amount, parents: Amount) -> Amount:
+def _compared(amount: Amount, pool: Pool) -> Amount:
     """Contributions whose errors admit what the regions they are halves of missed."""
+    parents, rough = pool.amount, pool.rough[:, None]
     m = parents.columns.shape[1]
     one, other = amount.take(np.arange(m)), amount.take(np.arange(m, 2 * m))
     unit = parents.log_unit
@@ -215,15 +226,17 @@ def _compared(amount: Amount, parents: Amount) -> Amount:
         assert one.log_unit is not None and other.log_unit is not None  # noqa: S101
         unit = np.maximum(unit, np.maximum(one.log_unit, other.log_unit))
     halves = [a.value * factor_between(a.log_unit, unit) for a in (one, other)]
-    missed = np.abs(
-        halves[0] + halves[1] - parents.value * factor_between(parents.log_unit, unit)
+    factor = factor_between(parents.log_unit, unit)
+    missed = np.abs(halves[0] + halves[1] - parents.value * factor)
+    least = np.maximum(
+        INHERITED * missed, np.where(rough, *LEAST) * parents.error * factor
     )
-    least = np.concatenate([missed, missed]) * INHERITED
+    least = np.concatenate([least, least])
     if unit is not None:
-        least = least * factor_between(np.concatenate([unit, unit]), amount.log_unit)
-    columns = amount.columns.copy()
-    columns[1] = np.maximum(amount.error, least)
-    return amount._replace(columns=columns)
+        unit = np.concatenate([unit, unit])
+    columns = amount.columns * factor_between(amount.log_unit, unit)
+    columns[1] = np.maximum(columns[1].real, least)
+    return Amount(columns, unit)
 
 
 def resting(ledger: Ledger, owner: Index, amount: Amount, total: Amount) -> Mask:

@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from torch_mlcalc.quadrature.cubature.genz_malik_table import symmetric_table
+from torch_mlcalc.quadrature.cubature.genz_malik_table import (
+    count_nodes,
+    symmetric_table,
+)
 from torch_mlcalc.quadrature.cubature.regions import Regions
 from torch_mlcalc.quadrature.cubature.search import CubeSearch
 from torch_mlcalc.quadrature.pieces import Index
@@ -72,6 +75,11 @@ def find_kinks(search: CubeSearch, owner: Index) -> Array:
         steps = np.linspace(0, 1, POINTS)
     inside = (low > 1e-9) & (high < 1 - 1e-9)
     return np.where(found & inside, (low + high) / 2, np.nan)
+
+
+def cost(dimension: int) -> int:
+    """Points that :func:`find_kinks` may use for each integral."""
+    return count_nodes(7, dimension) + LOOKS * POINTS * dimension
 
 
 def cut_at(regions: Regions, owner: Index, places: Array) -> Regions:

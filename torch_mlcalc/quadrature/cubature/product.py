@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import final
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -17,6 +17,10 @@ from torch_mlcalc.quadrature.fixed import _cached_table as cached_table
 from torch_mlcalc.quadrature.host import readable
 from torch_mlcalc.quadrature.placement import FINITE
 from torch_mlcalc.quadrature.rules import FixedRule, TabulatedRule
+
+#: Nodes of neighbouring axes that are tabulated together. Dividing an index costs 5 ns,
+#: so that a grid of 14^6 nodes takes a third of the time with two tables of 14^3.
+LONGEST = 32_768
 
 
 @final
@@ -84,7 +88,7 @@ class Product(FixedCubature):
 
     def count(self, dimension: int) -> int:
         """The product of the numbers of nodes."""
-        return math.prod(rule.n for rule in self.axes(dimension))
+        return math.prod([rule.n for rule in self.axes(dimension)])
 
     def refuse_log(self) -> None:
         """Refuse tabulated rules with negative weights."""
@@ -107,42 +111,76 @@ class Product(FixedCubature):
                 zip(self.axes(chart.dimension), splits, strict=True)
             )
         ]
-        z, weights, logs = (tuple(column) for column in zip(*axes, strict=True))
-        return ProductNodes(z, weights, logs)
+        return ProductNodes(tuple(_grouped([Axes(z[..., None], *w) for z, *w in axes])))
+
+
+class Axes(NamedTuple):
+    """Some axes of a grid as one table, as the chart places them.
+
+    Attributes:
+        z: Nodes, ``(n, c)`` or ``(n, *batch, c)`` for ``c`` axes.
+        weights: ``(n)`` or ``(n, *batch)``.
+        log_weights: Their logs.
+    """
+
+    z: Tensor
+    weights: Tensor
+    log_weights: Tensor
+
+
+def _grouped(axes: list[Axes]) -> list[Axes]:
+    """Neighbouring axes together while the table is short: few are left to index."""
+    groups = axes[:1]
+    for axis in axes[1:]:
+        last = groups[-1]
+        length = len(last.z) * len(axis.z)
+        if length <= LONGEST and last.z.ndim == axis.z.ndim == 2:
+            groups[-1] = _crossed(last, axis)
+        else:
+            groups.append(axis)
+    return groups
+
+
+def _crossed(one: Axes, other: Axes) -> Axes:
+    """All pairs, the index of the first running fastest."""
+    n, m = len(one.z), len(other.z)
+    z = torch.cat([one.z.repeat(m, 1), other.z.repeat_interleave(n, 0)], -1)
+    weights = one.weights.repeat(m) * other.weights.repeat_interleave(n)
+    logs = one.log_weights.repeat(m) + other.log_weights.repeat_interleave(n)
+    return Axes(z, weights, logs)
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class ProductNodes(Nodes):
-    """Nodes of each axis, ``(n)`` or ``(n, *batch)``, as the chart places them."""
+    """A grid of tables of some axes each, of which blocks are made as they are used."""
 
-    z: tuple[Tensor, ...]
-    weights: tuple[Tensor, ...]
-    log_weights: tuple[Tensor, ...]
+    groups: tuple[Axes, ...]
 
     @property
     def n(self) -> int:  # type: ignore[override]
         """Number of nodes of the grid."""
-        return math.prod(len(z) for z in self.z)
+        return math.prod([len(group.z) for group in self.groups])
 
     def block(self, start: int, stop: int, chart: Chart, *, log: bool) -> Placed:
         """Points and weights ``start`` to ``stop`` of the grid."""
         index = torch.arange(start, stop, device=chart.device)
-        tables = self.log_weights if log else self.weights
-        columns, total = [], None
-        stride = 1
-        for z, table in zip(self.z, tables, strict=True):
-            digit = (index // stride) % len(z)
-            stride *= len(z)
-            columns.append(z[digit])
-            factor = table[digit]
+        columns, total, rest = [], None, len(self.groups)
+        for group in self.groups:
+            rest -= 1
+            # The last index needs no remainder: there is nothing behind it.
+            digit = index % len(group.z) if rest else index
+            index = index // len(group.z) if rest else index
+            columns.append(group.z.index_select(0, digit))
+            own = group.log_weights if log else group.weights
+            factor = own.index_select(0, digit)
             if total is None:
                 total = factor
             else:
                 total, factor = _aligned(total, factor)
                 total = total + factor if log else total * factor
         assert total is not None  # noqa: S101
-        points, density = chart.place(_stacked(columns), log=log)
+        points, density = chart.place(_joined(columns), log=log)
         if density is not None:
             total, density = _aligned(total, density)
             total = total + density if log else total * density
@@ -158,9 +196,21 @@ def _aligned(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     return one, other.reshape(-1, *(1,) * (one.ndim - 1))
 
 
-def _stacked(columns: list[Tensor]) -> Tensor:
-    most = max(columns, key=lambda c: c.ndim)
-    return torch.stack([_aligned(c, most)[0].expand_as(most) for c in columns], -1)
+def _joined(columns: list[Tensor]) -> Tensor:
+    """Coordinates beside each other, with the dimensions of a batch if one has them."""
+    if len(columns) == 1:
+        return columns[0]
+    most = columns[0]
+    for column in columns[1:]:
+        most = column if column.ndim > most.ndim else most
+    shape = most.shape[:-1]
+    wide = []
+    for column in columns:
+        if column.ndim < most.ndim:
+            ones = (1,) * (most.ndim - column.ndim)
+            column = column.reshape(len(column), *ones, column.shape[-1])
+        wide.append(column.expand(*shape, column.shape[-1]))
+    return torch.cat(wide, -1)
 
 
 def _axis(

@@ -55,7 +55,7 @@ def record(
     integrator: Any,  # noqa: ANN401
     dimension: int,
     n: int,
-    options: dict[str, Any],
+    options: Callable[[], dict[str, Any]],
     integrand: Callable[[Array], Array] = ones,
 ) -> Recorded:
     """Run an integrator on the unit cube and see what it does.
@@ -64,7 +64,7 @@ def record(
         integrator: The torchquad integrator.
         dimension: Dimension of the cube.
         n: Number of points to ask for.
-        options: Further arguments of its ``integrate``.
+        options: What makes further arguments of its ``integrate``, which may seed.
         integrand: Function of points ``(m, d)`` with float64 values ``(m,)``; the same
             transforms of torch.func are active as outside.
 
@@ -83,14 +83,15 @@ def record(
         # A copy: GaussLegendre multiplies what it gets in place.
         return values[-1] * 1
 
-    if "return_error" in inspect.signature(integrator.integrate).parameters:
-        options = {**options, "return_error": True}
     # VEGAS would keep hold of the integrand.
     integrator = copy.copy(integrator)
     with _alone() as transforms:
+        further = options()
+        if "return_error" in inspect.signature(integrator.integrate).parameters:
+            further["return_error"] = True
         domain = torch.tensor([[0.0, 1.0]] * dimension, dtype=torch.float64)
         result = integrator.integrate(
-            observed, dimension, n, integration_domain=domain, **options
+            observed, dimension, n, integration_domain=domain, **further
         )
         total = getattr(result, "integral", result)
         gradients = torch.autograd.grad(total, values, allow_unused=True)

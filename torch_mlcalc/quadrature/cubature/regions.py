@@ -49,12 +49,16 @@ def join_regions(parts: list[Regions]) -> Regions:
     return Regions(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
+@lru_cache(maxsize=8)
 def whole_cubes(elements: int, pieces: tuple[int, ...]) -> Regions:
     """Every piece of every cube, given how many there are on each axis."""
     grid = np.array(list(itertools.product(*(range(k) for k in pieces))))
     piece = np.tile(grid, (elements, 1))
     owner = np.repeat(np.arange(elements), len(grid))
-    return Regions(owner, piece, np.zeros(piece.shape), np.ones(piece.shape))
+    cubes = Regions(owner, piece, np.zeros(piece.shape), np.ones(piece.shape))
+    for array in cubes:
+        array.setflags(write=False)
+    return cubes
 
 
 class Table(NamedTuple):

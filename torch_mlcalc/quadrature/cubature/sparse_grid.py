@@ -78,15 +78,7 @@ class SparseGrid(FixedCubature):
 
     def count(self, dimension: int) -> int:
         """How many nodes there are, from the new ones of each level."""
-        counts: dict[float, int] = {0.0: 1}
-        for weight in self._weights(dimension):
-            longer: dict[float, int] = {}
-            for spent, ways in counts.items():
-                for level in range(_most(self.level - spent, weight) + 1):
-                    total = spent + weight * level
-                    longer[total] = longer.get(total, 0) + ways * _new(level)
-            counts = longer
-        return sum(counts.values())
+        return _counted(self.level, tuple(self._weights(dimension)))
 
     def refuse_log(self) -> None:
         """Refuse it: there are negative weights at every level but 0."""
@@ -106,13 +98,8 @@ class SparseGrid(FixedCubature):
                 "use Product(GaussLegendre(8)), or leave out the rule."
             )
         weights = self._weights(chart.dimension)
-        nodes, node_weights = _table(self.level, tuple(weights))
-        with torch.inference_mode(False):
-            return SparseNodes(
-                chart.dimension,
-                torch.as_tensor(nodes, device=chart.device),
-                torch.as_tensor(node_weights, device=chart.device),
-            )
+        nodes, node_weights = _tensors(self.level, tuple(weights), chart.device)
+        return SparseNodes(chart.dimension, nodes, node_weights)
 
     def _weights(self, dimension: int) -> Sequence[float]:
         if self.weights is None:
@@ -146,6 +133,27 @@ class SparseNodes(UnitNodes):
         return self.nodes[start:stop].to(dtype), self.weights[start:stop].to(dtype)
 
 
+@lru_cache(maxsize=32)
+def _count(most: int, weights: tuple[float, ...]) -> int:
+    counts: dict[float, int] = {0.0: 1}
+    for weight in weights:
+        longer: dict[float, int] = {}
+        for spent, ways in counts.items():
+            for level in range(_most(most - spent, weight) + 1):
+                total = spent + weight * level
+                longer[total] = longer.get(total, 0) + ways * _new(level)
+        counts = longer
+    return sum(counts.values())
+
+
+def _counted(most: int, weights: tuple[float, ...]) -> int:
+    return _count(most, weights)
+
+
+# The compiler cannot trace tables; these make it ask once. See also fixed.py.
+_counted._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def _new(level: int) -> int:
     """Nodes that a level of one axis adds to those before."""
     return (1, 2)[level] if level < 2 else 2 ** (level - 1)
@@ -176,6 +184,21 @@ def _table(level: int, weights: tuple[float, ...]) -> tuple[Array, Array]:
     places = _places(level)
     nodes = np.array([[places[i] for i in node] for node in total])
     return nodes, np.array(list(total.values()))
+
+
+def _tensors(
+    level: int, weights: tuple[float, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    # Never inference tensors, whatever mode the caller is in.
+    with torch.inference_mode(False):
+        nodes, node_weights = _table(level, weights)
+        return (
+            torch.tensor(nodes, device=device),
+            torch.tensor(node_weights, device=device),
+        )
+
+
+_tensors._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _differences(levels: Levels) -> tuple[list[Levels], list[float]]:

@@ -112,8 +112,53 @@ class Tally:
         squares = self._squares.reshape(*counts.shape[:2], -1)
         return (squares - sums.abs().square() / counts).clamp(min=0) / (counts - 1)
 
+    def bins(self) -> Tensor:
+        """Weights, and weighted squares of the values, by bin, ``(2, e, d, bins)``."""
+        return self._bins.reshape(2, *self._map.edges.shape[:2], -1)
+
     def adapted(self, alpha: float, beta: float) -> ImportanceMap:
         """The map that this iteration suggests."""
-        weight, total = self._bins.reshape(2, *self._map.edges.shape[:2], -1)
+        weight, total = self.bins()
         deviation = self._variance().sum(2).sqrt()
         return self._map.refined(weight, total, alpha).restratified(deviation, beta)
+
+
+class Flatness:
+    r"""How evenly the bins of a map share the square of the integrand.
+
+    .. math:: \frac{(\sum_i d_i)^2}{B \sum_i d_i^2}
+
+    with the mean squares :math:`d_i` of the B bins: 1 on an axis where the map is
+    perfect, 1 / B where all is in one bin.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is known yet."""
+        self._sums: Tensor | None = None
+        self._top = torch.zeros(0)
+
+    def add(self, tally: Tally) -> None:
+        """Take in one more iteration at the same map."""
+        if self._sums is None:
+            self._sums, self._top = tally.bins().clone(), tally.top
+            return
+        top = torch.maximum(self._top, tally.top)
+        base = torch.where(top.isfinite(), top, 0)
+        old, new = (torch.exp(2 * (t - base)) for t in (self._top, tally.top))
+        weight = self._sums[0] + tally.bins()[0]
+        total = [
+            s[1] * f[:, None, None] for s, f in ((self._sums, old), (tally.bins(), new))
+        ]
+        self._sums, self._top = torch.stack([weight, total[0] + total[1]]), top
+
+    def least(self) -> Array:
+        """That of the worst axis of each integral, ``(e,)``."""
+        assert self._sums is not None  # noqa: S101
+        weight, total = self._sums
+        mean = torch.where(weight > 0, total / torch.where(weight > 0, weight, 1), 0)
+        mean = mean / mean.amax(-1, keepdim=True).clamp(
+            min=torch.finfo(mean.dtype).tiny
+        )
+        squares = mean.square().sum(-1)
+        flat = mean.sum(-1).square() / (mean.shape[-1] * squares.clamp(min=1))
+        return torch.where(squares > 0, flat, 1).amin(-1).numpy()

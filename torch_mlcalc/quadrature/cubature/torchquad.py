@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import ModuleType
 from typing import Any, NamedTuple, final
 
@@ -186,7 +186,7 @@ class TorchquadNodes(Torchquad, FixedCubature):
 
 @lru_cache(maxsize=16)
 def _recorded(rule: Torchquad, dimension: int) -> tuple[Tensor, Tensor, bool]:
-    options = rule.options(rule.seed)
+    options = partial(rule.options, rule.seed)
     recorded = record(rule.integrator, dimension, rule.n, options)
     closed = bool(((recorded.nodes == 0) | (recorded.nodes == 1)).any())
     with torch.inference_mode(False):
@@ -225,13 +225,18 @@ class TorchquadVegas(Torchquad, RandomRule):
         return Outcome(nodes, value, error, status, n_evals, detail)
 
     def _run_one(self, sampler: Sampler, seed: int, element: int) -> Run:
-        options = self.options(seed)
         factor = special.ndtri((1 + CONFIDENCE) / 2)
-        if sampler.tolerance is not None:
+
+        def options() -> dict[str, Any]:
+            made = self.options(seed)
             wanted = sampler.tolerance
+            if wanted is None:
+                return made
             relative = max(wanted.rtol, wanted.atol) if sampler.log else wanted.rtol
-            options["eps_rel"] = relative / factor
-            options["eps_abs"] = 0.0 if sampler.log else wanted.atol / factor
+            made["eps_rel"] = relative / factor
+            made["eps_abs"] = 0.0 if sampler.log else wanted.atol / factor
+            return made
+
         integrand = _Seen(sampler, element)
         recorded = record(
             self.integrator, sampler.dimension, self.n, options, integrand
