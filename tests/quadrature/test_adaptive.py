@@ -126,6 +126,33 @@ def test_divergent_integral_is_never_reported_as_converged(row: Divergent) -> No
     assert estimate.status != q.Status.CONVERGED
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize(
+    ("log_integrand", "lower", "status"),
+    [
+        (lambda x: x, 0.0, q.Status.SUSPECTED_DIVERGENT),
+        (lambda x: x * x, -math.inf, q.Status.SUSPECTED_DIVERGENT),
+        (lambda x: 0 * x, -math.inf, q.Status.SUSPECTED_DIVERGENT),
+        (lambda x: -torch.log1p(x), 0.0, q.Status.SUSPECTED_DIVERGENT),
+        (lambda x: math.nan * x, -math.inf, q.Status.NON_FINITE),
+        (lambda x: math.nan * x, 0.0, q.Status.NON_FINITE),
+    ],
+    ids=["exp", "exp_square", "constant", "reciprocal", "nan_line", "nan_half_line"],
+)
+def test_log_of_a_divergent_integral_is_never_reported_as_converged(
+    log_integrand: Callable[[Tensor], Tensor],
+    lower: float,
+    status: q.Status,
+    dtype: torch.dtype,
+) -> None:
+    estimate = q.log_integrate_with_error(
+        log_integrand,
+        q.Interval(torch.tensor(lower, dtype=dtype), math.inf),
+        on_failure="ignore",
+    )
+    assert estimate.status == status
+
+
 # --- batches -----------------------------------------------------------------------
 
 

@@ -163,7 +163,8 @@ def refine(
         total = ledger.with_open(owner, amount)
         # A range on which nothing is seen may be empty; a whole line hardly is.
         unseen = (amount.absolute == 0).all(1) & (levels.jobs.kind != FINITE)
-        done = ~judge(ledger, owner, amount, total, levels.flawed) & ~unseen
+        done = ~judge(ledger, owner, amount, total, levels.flawed)
+        done &= ~unseen & ~ends.endless
         if done.all():
             _settle(search, owner, levels, amount, ends, step)
             break
@@ -176,7 +177,7 @@ def refine(
             stop = ~done & (last | (tired & (level >= EARLIEST)))
             leave = done | (stop & (patient | final | unseen | spent))
             ledger.blame(owner[stop & ends.endless], Status.SUSPECTED_DIVERGENT)
-            flawed = stop & levels.flawed & (patient | spent)
+            flawed = stop & levels.flawed & (patient | spent | unseen)
             ledger.blame(owner[flawed], Status.NON_FINITE)
             ledger.unseen[owner[stop & unseen]] = True
             if (stop & ~leave).any():
