@@ -12,7 +12,7 @@ example: $(READY)
 	$(BIN)/python examples/linear_regression.py
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 # Writes benchmarks/RESULTS.md. Needs Python 3.11, for quadax.
 bench: $(READY) $(JAX_READY)
