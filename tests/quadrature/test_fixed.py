@@ -732,7 +732,7 @@ def test_memory_bounds_the_block_and_no_node_is_seen_twice() -> None:
         if memory is not None:
             assert max(sizes) <= max(memory // 8 // 8, 1)
     assert len(sizes_seen(10**9)) == 1
-    assert max(sizes_seen(None)) * 8 <= 2**18
+    assert max(sizes_seen(None)) * 8 <= 2**19
 
 
 class Counted:
@@ -780,12 +780,12 @@ def test_gradient_of_a_leaf_is_taken_in_one_pass_and_keeps_one_block() -> None:
         return _decay(x, theta)
 
     with Counted() as counted:
-        value = q.integrate(integrand, q.Interval(0, t(1.0)), q.Trapezoid(400_000))
-    assert sum(calls) == 400_000
+        value = q.integrate(integrand, q.Interval(0, t(1.0)), q.Trapezoid(2_000_000))
+    assert sum(calls) == 2_000_000
     assert counted.live < 10
-    assert counted.most < 200_000
+    assert counted.most < 500_000
     (found,) = torch.autograd.grad(value, theta)
-    assert sum(calls) == 400_000
+    assert sum(calls) == 2_000_000
     assert found.item() == pytest.approx(DECAY_SLOPE, rel=1e-9)
 
 
@@ -810,9 +810,9 @@ def test_blocks_keep_nothing_for_the_backward_pass(why: str) -> None:
     shape = (2,) if why == "batch" else ()
     with Counted() as counted:
         value = q.integrate(
-            integrand, domain, q.Trapezoid(400_000), batch_shape=shape
+            integrand, domain, q.Trapezoid(2_000_000), batch_shape=shape
         ).sum()
-    assert counted.live < 150_000
+    assert counted.live < 500_000
     # The closed-over tensor is not an argument of anything, and yet:
     (found,) = torch.autograd.grad(value, theta)
     factor = 2 if why in ("hook", "batch") else 1

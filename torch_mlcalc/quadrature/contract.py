@@ -17,10 +17,11 @@ from torch_mlcalc.quadrature.host import dual_level, transforming
 from torch_mlcalc.quadrature.integrand import HALF
 from torch_mlcalc.quadrature.one_pass import Running, clock, leaves_behind
 
-#: Bytes of points in one block. Measured on one core for exp(-x*x)*cos(3x)+sin(x)^2 at
-#: 1e7 float64 nodes: 0.15 to 0.16 s between 32 k and 128 k nodes, 0.17 s at 16 k, 0.74
-#: s in one sweep (temporaries leave the cache and their pages are mapped anew).
-BLOCK_BYTES = 32768 * 8
+#: Bytes of points in one block. Measured on two cores for exp(-x*x)*cos(3x)+sin(x)^2
+#: at 1e7 float64 nodes: 0.14 to 0.16 s between 64 k and 256 k nodes, 0.22 s at 32 k,
+#: where torch begins to use both cores, 0.30 s at 16 k, 0.64 s in one sweep
+#: (temporaries leave the cache and their pages are mapped anew).
+BLOCK_BYTES = 65536 * 8
 
 #: Bytes that the graph of a block may keep. Measured for a 2x64 network in float64 on
 #: one core, value and gradient of 3e5 nodes: 1.5 s and 50 MiB in all at 8 MiB, 1.3 s
