@@ -253,6 +253,8 @@ def _domain_of_constraint(
 
 def check_limit(name: str, limit: object, *, finite: bool = False) -> None:
     """Refuse what is not a real number or tensor; numbers also for their value."""
+    if type(limit) in (int, float) and -math.inf < limit < math.inf:  # type: ignore[operator]
+        return  # nearly always, and small integrals are made anew at every call
     if isinstance(limit, Tensor):
         if limit.is_complex() or limit.dtype == torch.bool:
             raise TypeError(
