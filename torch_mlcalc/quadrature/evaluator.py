@@ -114,7 +114,7 @@ class Evaluator:
         if m == self.elements and not np.array_equal(element, np.arange(m)):
             element = np.append(element, element[-1:])
             points = np.append(points, points[:, -1:], axis=1)
-        rows = torch.as_tensor(element, device=self.integrand.device)
+        rows = torch.tensor(element, device=self.integrand.device)
         return self._call(points, rows)[:, :m]
 
     def _whole_batch(self, element: Index, points: Array) -> Values:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -126,13 +127,36 @@ class RegionPlan(Plan):
         memory: int | None,
     ) -> Tensor:
         """The integral of a function over the domain of the chart."""
-        add = LogSum() if log else LinearSum()
-        total = None
-        for group in self.groups:
-            value = self._apply_group(group, integrand, chart, splits, add, memory)
-            total = value if total is None else add.join(total, value)
+        total = self._sum(self.groups, integrand, chart, splits, memory, log=log)
         assert total is not None  # noqa: S101
         return as_result(chart.scale(total, log=log), integrand)
+
+    def _sum(
+        self,
+        groups: tuple[Group, ...],
+        integrand: Integrand,
+        chart: Chart,
+        splits: Splits,
+        memory: int | None,
+        *,
+        log: bool,
+    ) -> Tensor | None:
+        """Sum over groups; in the log form, what has negative weights is taken off."""
+        add = LogSum() if log else LinearSum()
+        taken_off: list[Group] = []
+        if log:
+            halves = [_by_sign(group) for group in groups]
+            groups = tuple(positive for positive, _ in halves)
+            taken_off = [negative for _, negative in halves if len(negative.nodes)]
+        total = None
+        for group in groups:
+            value = self._apply_group(group, integrand, chart, splits, add, memory)
+            total = value if total is None else add.join(total, value)
+        less = None
+        for group in taken_off:
+            value = self._apply_group(group, integrand, chart, splits, add, memory)
+            less = value if less is None else add.join(less, value)
+        return total if total is None or less is None else _log_difference(total, less)
 
     def _apply_group(
         self,
@@ -157,6 +181,30 @@ class RegionPlan(Plan):
         size = block_size(nodes, bytes_each * regions, memory, whole=whole)
         by_nodes = partial(_by_nodes, part, regions)
         return sum_blocks(by_nodes, nodes, size, add)
+
+
+def _by_sign(group: Group) -> tuple[Group, Group]:
+    """A group with its positive weights, and one with the negative ones, negated."""
+    nodes, weights = group.nodes, group.weights
+    if nodes.ndim == 1:  # a tensor rule, of Gauss nodes
+        return group, group._replace(nodes=nodes[:0], weights=weights[:0])
+    if torch.compiler.is_compiling():  # which cannot choose nodes by their sign
+        return (
+            group._replace(weights=weights.clamp(min=0)),
+            group._replace(weights=(-weights).clamp(min=0)),
+        )
+    some = weights < 0
+    return (
+        group._replace(nodes=nodes[~some], weights=weights[~some]),
+        group._replace(nodes=nodes[some], weights=-weights[some]),
+    )
+
+
+def _log_difference(total: Tensor, less: Tensor) -> Tensor:
+    """Log of the difference of two numbers given by their logs; nan if negative."""
+    nothing = total == -math.inf
+    gap = torch.where(nothing, -1.0, less - torch.where(nothing, 0, total))
+    return total + torch.log(-torch.expm1(gap))
 
 
 def _by_nodes(part: partial[Tensor], regions: int, start: int, stop: int) -> Tensor:
