@@ -19,6 +19,7 @@ from torch.distributions import (
 from torch_mlcalc.density.divergence import log_prob_anywhere
 from torch_mlcalc.density.nodes import Nodes, NoNodes, entry_of, is_exact
 from torch_mlcalc.density.normalized import NormalizedDensity
+from torch_mlcalc.quadrature.checks import Settings, check_settings
 from torch_mlcalc.quadrature.contract import (
     LinearSum,
     LogSum,
@@ -43,16 +44,6 @@ NODES = 32
 #: cores, over f on all nodes at once: 1.6 with one block, 1.9 with 16 MiB and 14 with
 #: blocks of one row, which fit the cache but keep the threads waiting for each other.
 MEMORY = 2**28
-
-
-class Settings(NamedTuple):
-    """What the caller asked for."""
-
-    rtol: float | None
-    atol: float | None
-    max_evals: int | None
-    memory: int | None
-    on_failure: str
 
 
 def expectation(
@@ -383,13 +374,4 @@ def _check(
             f"distribution is a {type(distribution).__name__}; a distribution of torch "
             "is wanted, for example torch.distributions.Normal(0.0, 1.0)."
         )
-    if rule is not None and not isinstance(rule, Rule):
-        raise TypeError(
-            f"rule is a {type(rule).__name__}; a rule object is wanted, for example "
-            "GaussHermite(32), or None to have one chosen."
-        )
-    if settings.on_failure not in ("warn", "raise", "ignore"):
-        raise ValueError(
-            f"on_failure is {settings.on_failure!r}; 'warn', 'raise' or 'ignore' is "
-            "wanted."
-        )
+    check_settings(rule, settings)

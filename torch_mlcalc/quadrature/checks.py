@@ -27,19 +27,8 @@ class Settings(NamedTuple):
     grad_rtol: float | None = None
 
 
-def check(
-    function: Function,
-    domain: object,
-    rule: object,
-    settings: Settings,
-    progress: bool,
-) -> Function:
-    """Refuse what is not a domain, a rule or a setting; count points for a bar."""
-    if not isinstance(domain, Domain):
-        raise TypeError(
-            f"domain is a {type(domain).__name__}; a domain is wanted, for example "
-            "Interval(0, 1), RealLine() or Box(0, 1, dimension=3)."
-        )
+def check_settings(rule: object, settings: Settings) -> Rule | None:
+    """Refuse what is not a rule or a setting; return the rule."""
     if rule is not None and not isinstance(rule, Rule):
         raise TypeError(
             f"rule is a {type(rule).__name__}; a rule object is wanted, for example "
@@ -54,8 +43,25 @@ def check(
         check_count("max_evals", settings.max_evals, 1)
     if settings.memory is not None:
         check_count("memory", settings.memory, 1)
+    return rule
+
+
+def check(
+    function: Function,
+    domain: object,
+    rule: object,
+    settings: Settings,
+    progress: bool,
+) -> Function:
+    """Refuse what is not a domain, a rule or a setting; count points for a bar."""
+    if not isinstance(domain, Domain):
+        raise TypeError(
+            f"domain is a {type(domain).__name__}; a domain is wanted, for example "
+            "Interval(0, 1), RealLine() or Box(0, 1, dimension=3)."
+        )
+    known = check_settings(rule, settings)
     if settings.generator is not None:
-        _check_generator(settings.generator, domain, rule)
+        _check_generator(settings.generator, domain, known)
     if not progress:
         return function
     return Counted(function, domain.coordinates if isinstance(domain, Solid) else 1)

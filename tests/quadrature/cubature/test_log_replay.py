@@ -56,3 +56,34 @@ def test_a_replay_evaluates_every_node_once() -> None:
     calls.clear()
     q.log_integrate(counted, PLANE, plan)
     assert sum(calls) == plan.n
+
+
+def test_gradients_of_closures_args_and_limits_to_second_order() -> None:
+    width = torch.tensor(0.8, dtype=DOUBLE, requires_grad=True)
+    tilt = torch.tensor(0.3, dtype=DOUBLE, requires_grad=True)
+    upper = torch.tensor([1.0, 1.2], dtype=DOUBLE, requires_grad=True)
+    lower = torch.tensor([-1.0, -0.5], dtype=DOUBLE)
+
+    def integrand(x: Tensor, width: Tensor, tilt: Tensor) -> Tensor:
+        return two_peaks(x, width) + tilt * x[..., 0]
+
+    plan = q.adapt(
+        integrand,
+        q.Box(lower, upper.detach()),
+        q.GenzMalik(7),
+        log=True,
+        args=(width.detach(), tilt.detach()),
+        rtol=1e-2,
+    )
+
+    def replay(width: Tensor, tilt: Tensor, upper: Tensor) -> Tensor:
+        # One parameter as an argument, the other closed over.
+        return q.log_integrate(
+            lambda x, width: integrand(x, width, tilt),
+            q.Box(lower, upper),
+            plan,
+            args=(width,),
+        )
+
+    assert torch.autograd.gradcheck(replay, (width, tilt, upper))
+    assert torch.autograd.gradgradcheck(replay, (width, tilt, upper))
