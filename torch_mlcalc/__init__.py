@@ -1,142 +1,24 @@
-"""Calculus for PyTorch training: exact losses, a hand-written SGD, integrals."""
+"""Calculus for PyTorch training: exact losses, a hand-written SGD, integrals.
 
+Each part states its public names once, in its own ``__all__``; all of them are
+importable from here.
+"""
+
+from torch_mlcalc import density as _density
+from torch_mlcalc import layers as _layers
+from torch_mlcalc import losses as _losses
+from torch_mlcalc import optim as _optim
+from torch_mlcalc import quadrature as _quadrature
 from torch_mlcalc import testing
-from torch_mlcalc.density import (
-    NormalizedDensity,
-    expectation,
-    log_expectation,
-    register_expectation_rule,
-)
-from torch_mlcalc.layers import Antiderivative, Expectation, Integral, LogNormalizer
-from torch_mlcalc.losses import (
-    HuberLoss,
-    L1Loss,
-    LogCoshLoss,
-    MSELoss,
-    QuantileLoss,
-    SmoothL1Loss,
-    huber_loss,
-    l1_loss,
-    log_cosh_loss,
-    mse_loss,
-    quantile_loss,
-    smooth_l1_loss,
-)
-from torch_mlcalc.optim import SGD, ArmijoStep, PolyakStep, StepSize, sgd_step
-from torch_mlcalc.quadrature import (
-    AdaptiveGaussHermite,
-    Box,
-    ClenshawCurtis,
-    Domain,
-    DoubleExponential,
-    Estimate,
-    FixedCubature,
-    FixedRule,
-    GaussHermite,
-    GaussJacobi,
-    GaussKronrod,
-    GaussLaguerre,
-    GaussLegendre,
-    GenzMalik,
-    HalfLine,
-    IntegrationError,
-    IntegrationWarning,
-    Interval,
-    Lattice,
-    MonteCarlo,
-    Plan,
-    Product,
-    RealLine,
-    Rule,
-    Simplex,
-    Simpson,
-    Sobol,
-    SparseGrid,
-    Status,
-    TabulatedRule,
-    Tails,
-    Torchquad,
-    Trapezoid,
-    Vegas,
-    adapt,
-    cumulative_integrate,
-    cumulative_simpson,
-    domain_of,
-    integrate,
-    integrate_with_error,
-    log_integrate,
-    log_integrate_with_error,
-    simpson,
-)
+from torch_mlcalc.density import *
+from torch_mlcalc.layers import *
+from torch_mlcalc.losses import *
+from torch_mlcalc.optim import *
+from torch_mlcalc.quadrature import *
 
-__all__ = [
-    "SGD",
-    "AdaptiveGaussHermite",
-    "Antiderivative",
-    "ArmijoStep",
-    "Box",
-    "ClenshawCurtis",
-    "Domain",
-    "DoubleExponential",
-    "Estimate",
-    "Expectation",
-    "FixedCubature",
-    "FixedRule",
-    "GaussHermite",
-    "GaussJacobi",
-    "GaussKronrod",
-    "GaussLaguerre",
-    "GaussLegendre",
-    "GenzMalik",
-    "HalfLine",
-    "HuberLoss",
-    "Integral",
-    "IntegrationError",
-    "IntegrationWarning",
-    "Interval",
-    "L1Loss",
-    "Lattice",
-    "LogCoshLoss",
-    "LogNormalizer",
-    "MSELoss",
-    "NormalizedDensity",
-    "MonteCarlo",
-    "Plan",
-    "PolyakStep",
-    "Product",
-    "QuantileLoss",
-    "RealLine",
-    "Rule",
-    "Simplex",
-    "Simpson",
-    "SmoothL1Loss",
-    "Sobol",
-    "SparseGrid",
-    "Status",
-    "StepSize",
-    "TabulatedRule",
-    "Tails",
-    "Torchquad",
-    "Trapezoid",
-    "Vegas",
-    "adapt",
-    "cumulative_integrate",
-    "cumulative_simpson",
-    "domain_of",
-    "expectation",
-    "huber_loss",
-    "integrate",
-    "integrate_with_error",
-    "l1_loss",
-    "log_cosh_loss",
-    "log_expectation",
-    "log_integrate",
-    "log_integrate_with_error",
-    "mse_loss",
-    "quantile_loss",
-    "register_expectation_rule",
-    "simpson",
-    "sgd_step",
-    "smooth_l1_loss",
-    "testing",
-]
+__all__ = ["testing"]
+__all__ += _density.__all__
+__all__ += _layers.__all__
+__all__ += _losses.__all__
+__all__ += _optim.__all__
+__all__ += _quadrature.__all__

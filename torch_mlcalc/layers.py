@@ -26,6 +26,8 @@ from torch_mlcalc.quadrature.integrand import Function
 from torch_mlcalc.quadrature.inverse import inverse
 from torch_mlcalc.quadrature.rules import FixedRule
 
+__all__ = ["Antiderivative", "Expectation", "Integral", "LogNormalizer"]
+
 
 class Integral(nn.Module):
     r"""Layer that integrates a module or function of the points and its inputs.

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from torch_mlcalc.losses.reduction import Loss, prepare, reduce
+from torch_mlcalc.losses.reduction import Loss, prepare, prepare_all, reduce
 
 INF = float("inf")
 
@@ -243,3 +243,34 @@ def test_unequal_shapes_are_refused(
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         prepare(*tensors.values(), "mean")
+
+
+def test_several_tensors_are_promoted_together() -> None:
+    half, single = torch.ones(2, dtype=torch.float16), torch.ones(2)
+    tensors, dtype = prepare_all({"input": half, "scale": half}, None, "mean")
+    assert [t.dtype for t in tensors] == [torch.float32] * 2
+    assert dtype == torch.float16
+    tensors, dtype = prepare_all({"input": half, "scale": single}, single, "mean")
+    assert [t.dtype for t in tensors] == [torch.float32] * 2
+    assert dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("scale", "error", "message"),
+    [
+        (1.0, TypeError, "scale must be a torch.Tensor, got float"),
+        (torch.ones(3), ValueError, "scale must have the shape of input, (2,), got"),
+        (torch.ones(2) * 1j, TypeError, "input, scale must be real, got input"),
+    ],
+)
+def test_several_tensors_are_checked(
+    scale: object, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=re.escape(message)):
+        prepare_all({"input": torch.ones(2), "scale": scale}, None, "mean")
+
+
+def test_one_of_several_tensors_is_floating_point() -> None:
+    counts = torch.ones(2, dtype=torch.long)
+    with pytest.raises(TypeError, match="must be floating-point, one of them at least"):
+        prepare_all({"rate": counts, "target": counts}, None, "mean")

@@ -12,6 +12,8 @@ What all of them share:
   weights. Integer counts and boolean masks are weights too. Their values are not looked
   at, since that would stall a GPU: negative weights count as they are, weights that sum
   to zero give NaN or infinity, and a zero weight does not hide an infinite loss.
+* **Values** out of range are refused with ``validate=True``, and are not looked at
+  otherwise: see :func:`set_default_validate`.
 * **Empty** tensors have the sum 0 and the mean NaN.
 * **Infinite** residuals give an infinite loss and the limit of each derivative; NaN,
   which is also the residual of two equal infinities, gives a NaN loss.
@@ -31,6 +33,7 @@ from torch_mlcalc.losses.regression import (
     quantile_loss,
     smooth_l1_loss,
 )
+from torch_mlcalc.losses.validation import set_default_validate
 
 __all__ = [
     "HuberLoss",
@@ -44,5 +47,6 @@ __all__ = [
     "log_cosh_loss",
     "mse_loss",
     "quantile_loss",
+    "set_default_validate",
     "smooth_l1_loss",
 ]

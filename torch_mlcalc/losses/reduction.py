@@ -79,18 +79,47 @@ def prepare(
     _check_shape("target", target, input)
     dtype = torch.promote_types(input.dtype, target.dtype)
     _check_dtype(dtype, input, target, allow_complex)
-    result = _REAL.get(dtype, dtype)
-    if dtype in (torch.float16, torch.bfloat16):
-        dtype = torch.float32
-        # As torch's own losses: what GradScaler multiplies by 65536 must not be half.
-        result = dtype if _is_autocast(input.device.type) else result
+    dtype, result = _compute_and_result(dtype, input.device.type)
     if weight is not None:
-        _check_tensor("weight", weight)
-        _check_shape("weight", weight, input)
-        if weight.is_complex():
-            raise TypeError(f"weight must be real, got {weight.dtype}")
-        result = torch.promote_types(result, weight.dtype)
+        result = torch.promote_types(result, _check_weight(weight, input).dtype)
     return input.to(dtype), target.to(dtype), result
+
+
+def prepare_all(
+    tensors: dict[str, Tensor], weight: Tensor | None, reduction: Reduction
+) -> tuple[list[Tensor], torch.dtype]:
+    """Check and promote several real tensors of one shape, as :func:`prepare` does two.
+
+    Args:
+        tensors: The arguments by name; the first sets the shape that all must have.
+        weight: Weight of each element, or None.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+
+    Returns:
+        The tensors in the dtype to compute in, in order, and the dtype of the result.
+
+    Raises:
+        TypeError: If an argument is no tensor, or complex, or none is floating-point.
+        ValueError: If the shapes differ or the reduction does not exist.
+    """
+    check_reduction(reduction)
+    (first_name, first), *others = tensors.items()
+    _check_tensor(first_name, first)
+    dtype = first.dtype
+    for name, tensor in others:
+        _check_tensor(name, tensor)
+        _check_shape(name, tensor, first, first_name)
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    if not dtype.is_floating_point:
+        got = ", ".join(f"{name} {tensor.dtype}" for name, tensor in tensors.items())
+        kind = "real" if dtype.is_complex else "floating-point, one of them at least"
+        raise TypeError(f"{', '.join(tensors)} must be {kind}, got {got}")
+    dtype, result = _compute_and_result(dtype, first.device.type)
+    if weight is not None:
+        result = torch.promote_types(
+            result, _check_weight(weight, first, first_name).dtype
+        )
+    return [tensor.to(dtype) for tensor in tensors.values()], result
 
 
 def reduce(loss: Tensor, weight: Tensor | None, reduction: Reduction) -> Tensor:
@@ -146,14 +175,36 @@ def _check_dtype(
         )
 
 
+def _compute_and_result(
+    dtype: torch.dtype, device: str
+) -> tuple[torch.dtype, torch.dtype]:
+    """Return the dtype to compute in and that of the result, for arguments of dtype."""
+    result = _REAL.get(dtype, dtype)
+    if dtype in (torch.float16, torch.bfloat16):
+        dtype = torch.float32
+        # As torch's own losses: what GradScaler multiplies by 65536 must not be half.
+        result = dtype if _is_autocast(device) else result
+    return dtype, result
+
+
+def _check_weight(weight: Tensor, input: Tensor, name: str = "input") -> Tensor:
+    _check_tensor("weight", weight)
+    _check_shape("weight", weight, input, name)
+    if weight.is_complex():
+        raise TypeError(f"weight must be real, got {weight.dtype}")
+    return weight
+
+
 def _is_autocast(device: str) -> bool:
     return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
-def _check_shape(name: str, tensor: Tensor, input: Tensor) -> None:
+def _check_shape(
+    name: str, tensor: Tensor, input: Tensor, input_name: str = "input"
+) -> None:
     if tensor.shape != input.shape:
         raise ValueError(
-            f"{name} must have the shape of input, {tuple(input.shape)}, got "
+            f"{name} must have the shape of {input_name}, {tuple(input.shape)}, got "
             f"{tuple(tensor.shape)}; losses do not broadcast: say what is meant with "
             "unsqueeze, squeeze or expand_as"
         )
