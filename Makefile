@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 JAX_VENV := .venv-jax
 JAX_READY := $(JAX_VENV)/.ready
 
-.PHONY: bench example test lint clean
+.PHONY: bench docs example test lint clean
 
 example: $(READY)
 	$(BIN)/python examples/linear_regression.py
@@ -18,13 +18,18 @@ test: $(READY)
 bench: $(READY) $(JAX_READY)
 	$(BIN)/python benchmarks/run.py
 
+# Strict: a warning, a broken link or reference, or code that prints something else fails.
+docs: $(READY)
+	$(BIN)/python -m pytest -q tests/test_docs.py
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) $(JAX_VENV) build dist .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(JAX_VENV) build dist docs/_build docs/generated .mypy_cache .ruff_cache
 
 # torch goes in first and pinned: resolved together with the rest, pip may take a newer
 # build with gigabytes of CUDA libraries. The build backend is pinned the same way, hence

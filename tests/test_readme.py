@@ -2,58 +2,39 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import re
-import sys
 from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
 
 import pytest
 import torch
 import torch.nn.functional as F
+from pages import (
+    ROOT,
+    blocks,
+    existing_targets,
+    files_named,
+    linked_files,
+    make_targets,
+    read,
+    run_code,
+    words,
+)
+from pages import python_blocks as blocks_of
 from torch import Tensor
 from tqdm import tqdm
 
 import torch_mlcalc as mlc
 
-ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = {
-    name: (ROOT / name).read_text(encoding="utf-8")
-    for name in ("README.md", "CONTRIBUTING.md")
-}
-
-
-class Block(NamedTuple):
-    """A fenced block: its language and what it holds."""
-
-    language: str
-    content: str
-
-
-def blocks(page: str) -> list[Block]:
-    fences = re.findall(r"^```(\w*)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    return [Block(*fence) for fence in fences]
+PAGES = read("README.md", "CONTRIBUTING.md")
+README = PAGES["README.md"]
 
 
 def python_blocks() -> dict[str, tuple[str, str]]:
-    """Return code and output by name; the block after the code is its output."""
-    found = {}
-    for name, page in PAGES.items():
-        pairs = zip(blocks(page), [*blocks(page)[1:], Block("", "")], strict=True)
-        for i, (code, after) in enumerate(pairs):
-            if code.language == "python":
-                output = after.content if after.language == "text" else ""
-                found[f"{name}[{i}]"] = (code.content, output)
-    return found
-
-
-def words(text: str) -> list[str]:
-    """Split at white space, since the pages wrap long lines."""
-    return text.split()
+    return blocks_of(PAGES)
 
 
 def names_in_table() -> list[str]:
@@ -64,14 +45,7 @@ def names_in_table() -> list[str]:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
     def run(code: str) -> ModuleType:
-        # A file and a module, for torch.compile looks up both.
-        script = tmp_path / "code_of_a_page.py"
-        script.write_text(code, encoding="utf-8")
-        spec = importlib.util.spec_from_file_location(script.stem, script)
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, script.stem, module)
-        spec.loader.exec_module(module)
-        return module
+        return run_code(code, tmp_path, monkeypatch)
 
     return run
 
@@ -197,18 +171,15 @@ def test_every_name_in_the_table_can_be_imported(name: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_make_target_exists(page: str) -> None:
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = re.findall(r"(?:^ {4}|`)make (\w+)", PAGES[page], re.MULTILINE)
-    assert {"example", "test"} <= set(targets)
-    assert set(targets) <= set(re.findall(r"^(\w+):", makefile, re.MULTILINE))
+    targets = set(make_targets(PAGES[page]))
+    assert {"example", "test"} <= targets <= existing_targets()
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_file_named_exists(page: str) -> None:
-    text = PAGES[page]
-    paths = re.findall(r"(?:[\w.]+/)+\w+\.py\b|\b[A-Z]+\.md\b|\w+\.t(?:xt|oml)\b", text)
+    paths = files_named(PAGES[page])
     assert paths
-    for path in paths:
+    for path in [*paths, *linked_files(PAGES[page])]:
         assert (ROOT / path).exists(), path
 
 
