@@ -20,6 +20,8 @@ Tensors: TypeAlias = list[Tensor]
 Grads: TypeAlias = list[Tensor | None]
 States: TypeAlias = Mapping[Tensor, dict[str, Any]]
 
+_buffer = operator.itemgetter("momentum_buffer")
+
 # Each parameter starts at a multiple of 64 bytes, as if torch had allocated it.
 _ALIGNMENT = 64
 
@@ -207,7 +209,10 @@ class _Block:
         return fresh
 
     def _buffers_are_in_place(self) -> bool:
-        held = [state.get("momentum_buffer") for state in self._held]
+        try:
+            held = list(map(_buffer, self._held))
+        except KeyError:
+            return False
         same = all(map(operator.is_, held, self._buffers))
         return same and list(map(Tensor.data_ptr, self._buffers)) == self._buffer_places
 

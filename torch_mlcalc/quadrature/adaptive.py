@@ -33,7 +33,7 @@ from torch_mlcalc.quadrature.host import (
 )
 from torch_mlcalc.quadrature.integrand import as_result
 from torch_mlcalc.quadrature.ledger import Ledger, status_of
-from torch_mlcalc.quadrature.pieces import Pieces, make_pieces
+from torch_mlcalc.quadrature.pieces import Pieces, make_pieces, piece_between
 from torch_mlcalc.quadrature.placement import ABOVE, BELOW, FINITE
 from torch_mlcalc.quadrature.plan import Cells, LinePlan, make_cells
 from torch_mlcalc.quadrature.problem import Problem, full, per_element
@@ -86,7 +86,8 @@ def find(
     with frozen(), np.errstate(all="ignore"):
         automatic.run(Search(pieces, evaluate, ledger), rule)
     status = status_of(ledger)
-    report(status, _detail(ledger), settings.on_failure, stacklevel=4)
+    if status.any():
+        report(status, _detail(ledger), settings.on_failure, stacklevel=4)
     return Found(problem, pieces, evaluate, ledger, status, settings.memory, rule)
 
 
@@ -150,8 +151,8 @@ def _host_pieces(
     """Limits and breakpoints read once, and the dimensions that vmap maps over."""
     integrand, extent, breakpoints = problem
     alone = breakpoints is None and integrand.batch_shape == ()
-    if alone and of_numbers(extent) and not transforming():
-        return *_between_numbers(extent, integrand.dtype), None, ()
+    if alone and integrand.device.type == "cpu" and not transforming():
+        return *_between_numbers(_numbers(extent), integrand.dtype), None, ()
     with frozen():
         rows = [full(limit, integrand) for limit in extent]
         if breakpoints is not None:
@@ -170,11 +171,17 @@ def _host_pieces(
     return pieces, _home(pieces), mark, tuple(lead)
 
 
+def _numbers(extent: Extent) -> Extent:
+    """The limits of a single integral as plain numbers."""
+    if of_numbers(extent):
+        return extent
+    return Extent(*(x.item() if isinstance(x, Tensor) else x for x in extent))
+
+
 @lru_cache(maxsize=256)
 def _between_numbers(extent: Extent, dtype: torch.dtype) -> tuple[Pieces, Array]:
     """The piece between two numbers, a tenth of the time of a small integral."""
-    table = torch.tensor(extent, dtype=dtype).double().numpy()[:, None]
-    pieces = make_pieces(table[:2], table[2], table[3])
+    pieces = piece_between(*torch.tensor(extent, dtype=dtype).tolist())
     home = _home(pieces)
     for array in (*pieces[:-1], home):
         array.setflags(write=False)

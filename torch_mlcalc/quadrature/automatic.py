@@ -24,7 +24,7 @@ from torch_mlcalc.quadrature.pieces import Index, Part
 from torch_mlcalc.quadrature.placement import FINITE
 from torch_mlcalc.quadrature.rules import Rule
 from torch_mlcalc.quadrature.search import Search
-from torch_mlcalc.quadrature.single import bisect_single
+from torch_mlcalc.quadrature.single import ONE, Single, bisect_single, refine_single
 from torch_mlcalc.quadrature.variables import Jobs, double_exponential, identity
 
 # Nodes of a piece without length, on which the integrand is a constant.
@@ -34,9 +34,15 @@ _FEW = 5
 #: last has a step of 1/256 and sees a unit Gaussian up to 2000 away.
 BLIND_LEVELS = 7
 
+_DEFAULT = GaussKronrod()
+
 
 def run(search: Search, rule: Rule | None) -> None:
     """Book every piece that is not empty, by one rule or by what suits it."""
+    one = Single.of(search)
+    if one is not None and not isinstance(rule, AdaptiveGaussHermite):
+        _run_single(one, rule)
+        return
     pieces = search.pieces
     piece = np.flatnonzero(pieces.sign)
     _keep_empty(search)
@@ -48,18 +54,39 @@ def run(search: Search, rule: Rule | None) -> None:
     if isinstance(rule, DoubleExponential):
         refine(search, search.whole(piece), rule.max_level, patient=True)
         return
-    n = rule.n if isinstance(rule, GaussKronrod) else GaussKronrod().n
+    n = _kronrod_nodes(rule)
     jobs = search.whole(piece[finite])
-    if jobs.piece.size == pieces.sign.size == 1 and not search.ledger.log:
-        windows = bisect_single(search, jobs, n, windows=rule is None)
-    else:
-        cells = new_cells(np.arange(jobs.piece.size), jobs.low, jobs.high)
-        windows = bisect(search, jobs, cells, identity, n, windows=rule is None)
+    cells = new_cells(np.arange(jobs.piece.size), jobs.low, jobs.high)
+    windows = bisect(search, jobs, cells, identity, n, windows=rule is None)
     if not finite.all():
         windows.append(search.whole(piece[~finite]))
     while windows:
         search.ledger.expected.clear()
-        windows = _both_ends(search, _joined(windows), n)
+        left = refine(search, _joined(windows), BLIND_LEVELS, patient=False)
+        windows = _divide(search, left, n)
+
+
+def _run_single(one: Single, rule: Rule | None) -> None:
+    """The same for a single piece, in plain numbers as long as there is one job."""
+    search, jobs = one.search, one.search.whole(ONE)
+    if isinstance(rule, DoubleExponential):
+        refine_single(one, jobs, rule.max_level, patient=True)
+        return
+    n, windows = _kronrod_nodes(rule), [jobs]
+    if one.kind == FINITE:
+        windows = bisect_single(one, jobs, n, windows=rule is None)
+    while windows:
+        search.ledger.expected.clear()
+        jobs = _joined(windows)
+        if jobs.piece.size == 1:
+            left = refine_single(one, jobs, BLIND_LEVELS, patient=False)
+        else:
+            left = refine(search, jobs, BLIND_LEVELS, patient=False)
+        windows = _divide(search, left, n)
+
+
+def _kronrod_nodes(rule: Rule | None) -> int:
+    return rule.n if isinstance(rule, GaussKronrod) else _DEFAULT.n
 
 
 def _keep_empty(search: Search) -> None:
@@ -82,8 +109,8 @@ def _few_nodes(search: Search, piece: Index) -> Part:
     return Part(piece, positions, weights, jobs.low, jobs.high)
 
 
-def _both_ends(search: Search, jobs: Jobs, n: int) -> list[Jobs]:
-    """Double-exponential levels, and bisection of the jobs that they cannot do.
+def _divide(search: Search, leftovers: list[Leftover], n: int) -> list[Jobs]:
+    """Bisection of the jobs that double-exponential levels cannot do.
 
     What stops them is inside of the range. A window is bisected as it is, so that only
     its outermost cell, if that still converges slowly, comes back as a smaller window;
@@ -93,7 +120,7 @@ def _both_ends(search: Search, jobs: Jobs, n: int) -> list[Jobs]:
         The windows that come back.
     """
     windows: list[Jobs] = []
-    for left in refine(search, jobs, BLIND_LEVELS, patient=False):
+    for left in leftovers:
         finite = left.jobs.kind == FINITE
         if finite.any():
             own = search.whole(left.jobs.piece[finite])
@@ -128,4 +155,6 @@ def _graded(left: Leftover) -> Cells:
 
 
 def _joined(jobs: list[Jobs]) -> Jobs:
+    if len(jobs) == 1:
+        return jobs[0]
     return Jobs(*(np.concatenate(columns) for columns in zip(*jobs, strict=True)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -129,14 +129,29 @@ class Levels(NamedTuple):
         )
 
 
+@lru_cache(maxsize=8)
 def reach(dtype: torch.dtype) -> float:
     """Largest ``|t|``, in halves, whose positions a dtype can tell from 0 and inf."""
     digits = -math.log(torch.finfo(dtype).tiny)
     return math.floor(2 * math.asinh(digits / math.pi)) / 2
 
 
+class Begun(NamedTuple):
+    """Levels that somebody else began."""
+
+    levels: Levels
+    level: int
+    #: Whether the nodes of the level have been added but not been measured.
+    added: bool = False
+
+
 def refine(
-    search: Search, jobs: Jobs, max_level: int, *, patient: bool
+    search: Search,
+    jobs: Jobs,
+    max_level: int,
+    *,
+    patient: bool,
+    begun: Begun | None = None,
 ) -> list[Leftover]:
     """Halve the step until each job is converged; return those that are not.
 
@@ -146,18 +161,20 @@ def refine(
         max_level: Number of times the step may be halved.
         patient: Whether all jobs end here. Otherwise those that converge slowly are
             returned early, for a rule that can look at parts of the range.
+        begun: Where to go on.
 
     Returns:
         The jobs that are left.
     """
     ledger, left = search.ledger, []
-    levels, level = _first_level(search, jobs), 0
-    while level < max_level:
-        # The first two halvings go together: no error is believed before the second.
-        halvings = 1 if level else min(2, max_level)
-        level += halvings
-        step = FIRST_STEP / 2**level
-        levels = _add_level(search, levels, step, 2**halvings)
+    levels, level, added = begun or Begun(_first_level(search, jobs), 0)
+    while added or level < max_level:
+        if not added:
+            # The first two go together: no error is believed before the second.
+            halvings = 1 if level else min(2, max_level)
+            level += halvings
+            levels = _add_level(search, levels, FIRST_STEP / 2**level, 2**halvings)
+        step, added = FIRST_STEP / 2**level, False
         owner = search.elements(levels.jobs)
         levels, amount, ends = _measure(search, levels, step)
         total = ledger.with_open(owner, amount)
@@ -211,15 +228,21 @@ def _outlook(
 
 def _first_level(search: Search, jobs: Jobs) -> Levels:
     """Level 0 over all of the reachable range, which it then narrows."""
-    edge, count = reach(search.evaluate.integrand.dtype), jobs.piece.size
+    edge = reach(search.evaluate.integrand.dtype)
     t = np.arange(-edge, edge + FIRST_STEP / 2, FIRST_STEP)
     sample = search.sample(jobs, t[:, None], double_exponential, guard=GUARD)
     search.ledger.count(search.elements(jobs), t.size)
+    return first_levels(search, jobs, t, sample)
+
+
+def first_levels(search: Search, jobs: Jobs, t: Array, sample: Sample) -> Levels:
+    """The same from a sample of all nodes of level 0."""
+    count = jobs.piece.size
     values, log_unit = unlogged(sample.values, log=search.ledger.log)
     value = FIRST_STEP * values.sum(0)
     change = np.full(value.shape, np.inf)
     size = np.abs(values).max(-1, initial=0.0)
-    seen = size > _negligible(search.ledger) * size.sum(0)
+    seen = size > negligible(search.ledger) * size.sum(0)
     nothing = ~seen.any(0)
     first = np.where(nothing, 0, seen.argmax(0))
     last = np.where(nothing, t.size - 1, t.size - 1 - seen[::-1].argmax(0))
@@ -247,7 +270,7 @@ def _first_level(search: Search, jobs: Jobs) -> Levels:
     )
 
 
-def _negligible(ledger: Ledger) -> float:
+def negligible(ledger: Ledger) -> float:
     """Part of the sum below which terms decay double-exponentially further out."""
     rtol, _, slope = ledger.tolerance
     return max(ledger.epsilon, 1e-4 * min(rtol, rtol if slope is None else slope))
@@ -341,7 +364,7 @@ def _measure(
     values = np.where(used[..., None], levels.values, nothing)
     values, log_unit = unlogged(values, log=ledger.log)
     size = np.abs(values)
-    ends = _ends(levels.t, used, size, step, _negligible(ledger))
+    ends = _ends(levels.t, used, size, step, negligible(ledger))
     value, absolute = (_sum(terms, ends, step) for terms in (values, size))
     factor = factor_between(levels.log_unit, log_unit)
     change = np.abs(value - levels.value * factor)
@@ -403,14 +426,14 @@ def _ends(t: Array, used: Mask, size: Array, step: float, cut: float) -> Ends:
     largest = size.max(-1) if size.shape[-1] != 1 else size[..., 0]
     terms = largest[three, column]
     matter = terms[0] > cut * largest.sum(0)
-    rest, doubt = _beyond(np.abs(t[three]), terms, matter, step)
+    rest, doubt = beyond(np.abs(t[three]), terms, matter, step)
     outermost = size[index, column]
     endless = ((outermost > FLAT * size.max(0)) & (outermost > 0)).any((0, 2))
     doubt = step * (doubt[..., None] * outermost).sum(0)
     return Ends(used, index, rest * used[index, column], doubt, endless)
 
 
-def _beyond(t: Array, terms: Array, matter: Mask, step: float) -> tuple[Array, Array]:
+def beyond(t: Array, terms: Array, matter: Mask, step: float) -> tuple[Array, Array]:
     r"""Sum of the terms beyond the outermost, in units of it, and its uncertainty.
 
     If the integrand is a power of the distance from the end, its terms are
@@ -458,10 +481,10 @@ def _settle(
 ) -> None:
     """Add jobs to the totals for good."""
     search.ledger.add(owner, amount)
-    search.ledger.nodes.append(partial(_nodes, levels.jobs, levels.t, ends, step))
+    search.ledger.nodes.append(partial(nodes_of, levels.jobs, levels.t, ends, step))
 
 
-def _nodes(jobs: Jobs, t: Array, ends: Ends, step: float) -> Part:
+def nodes_of(jobs: Jobs, t: Array, ends: Ends, step: float) -> Part:
     """Nodes of finished jobs, for the plan."""
     used, column = ends.used, np.arange(jobs.piece.size)
     weights = np.where(used, step, 0.0)

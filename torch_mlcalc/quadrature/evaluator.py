@@ -134,6 +134,28 @@ class Evaluator:
         ]
         return np.concatenate(values, axis=1)[:, slot, element]
 
+    def row(self, points: Array) -> Values:
+        """Values ``(n, *event)`` at points ``(n,)`` of the only integral on a line."""
+        tensor = torch.from_numpy(points.copy())
+        if self.integrand.device.type != "cpu":
+            tensor = tensor.to(self.integrand.device)
+        return read(self._values(tensor))
+
+    def _values(self, tensor: Tensor, rows: Tensor | None = None) -> Tensor:
+        integrand = self.integrand
+        if tensor.dtype != integrand.dtype:
+            tensor = tensor.to(integrand.dtype)
+        if not self._fresh:
+            return integrand(tensor, rows)
+        # The first call tells whether a gradient will be wanted at all, also of
+        # closed-over tensors.
+        with torch.set_grad_enabled(self.grad):
+            values = integrand(tensor, rows)
+        self.event_shape = tuple(values.shape[tensor.ndim - len(self.tail) :])
+        self.dtype, self.requires_grad = values.dtype, values.requires_grad
+        self._fresh = False
+        return values
+
     def _call(self, points: Array, rows: Tensor | None = None) -> Values:
         """Host points ``(n, columns)`` to host values ``(n, columns, events)``."""
         integrand, n = self.integrand, points.shape[0]
@@ -143,19 +165,7 @@ class Evaluator:
             if self.lead:
                 points = np.moveaxis(points, 0, len(self.lead))
         tensor = write(points.copy(), self.mark, integrand.device)
-        if tensor.dtype != integrand.dtype:
-            tensor = tensor.to(integrand.dtype)
-        if self._fresh:
-            # The first call tells whether a gradient will be wanted at all, also of
-            # closed-over tensors.
-            with torch.set_grad_enabled(self.grad):
-                values = integrand(tensor, rows)
-            self.event_shape = tuple(values.shape[tensor.ndim - len(self.tail) :])
-            self.dtype, self.requires_grad = values.dtype, values.requires_grad
-            self._fresh = False
-        else:
-            values = integrand(tensor, rows)
-        array = read(values, self.mark)
+        array = read(self._values(tensor, rows), self.mark)
         if self.lead:
             array = np.moveaxis(array, len(self.lead), 0)
         columns = points.size // (n * math.prod(self.tail))

@@ -21,7 +21,7 @@ from torch_mlcalc.quadrature.ledger import (
 from torch_mlcalc.quadrature.pieces import Index, Part
 from torch_mlcalc.quadrature.placement import BELOW
 from torch_mlcalc.quadrature.rules import Array, Rule, check_count
-from torch_mlcalc.quadrature.search import Mask, Search, Variable
+from torch_mlcalc.quadrature.search import Mask, Sample, Search, Variable
 from torch_mlcalc.quadrature.variables import Jobs, identity
 
 #: A cell converges slowly if halving it leaves more than this of its error. A square
@@ -218,10 +218,18 @@ def measure(
 def _measure_block(
     search: Search, own: Jobs, cells: Cells, variable: Variable, n: int
 ) -> tuple[Amount, Mask]:
-    nodes, both = kronrod_table(n)
+    nodes, _ = kronrod_table(n)
     low, high, _, _ = cells.columns
     half = (high - low) / 2
     sample = search.sample(own, (low + half) + half * nodes[:, None], variable)
+    return amount_of(search, own, half, sample, n)
+
+
+def amount_of(
+    search: Search, own: Jobs, half: Array, sample: Sample, n: int
+) -> tuple[Amount, Mask]:
+    """The same from a sample of cells of which half the length is known."""
+    _, both = kronrod_table(n)
     values, log_unit = unlogged(sample.values, log=search.ledger.log)
     shape = values.shape[1:]
     values = values.reshape(n, -1)
@@ -330,10 +338,12 @@ def settle(
 ) -> None:
     """Add cells to the totals for good."""
     search.ledger.add(owner, amount)
-    search.ledger.nodes.append(partial(_nodes, search, own, cells, variable, n))
+    search.ledger.nodes.append(partial(nodes_of, search, own, cells, variable, n))
 
 
-def _nodes(search: Search, own: Jobs, cells: Cells, variable: Variable, n: int) -> Part:
+def nodes_of(
+    search: Search, own: Jobs, cells: Cells, variable: Variable, n: int
+) -> Part:
     """Nodes of settled cells, for the plan."""
     nodes, both = kronrod_table(n)
     low, high, _, _ = cells.columns

@@ -46,8 +46,11 @@ class _Box:
 
 
 def _values(tensor: Tensor) -> npt.NDArray[Any]:
-    dtype = torch.complex128 if tensor.is_complex() else torch.float64
-    array: npt.NDArray[Any] = tensor.detach().to("cpu", dtype).numpy()
+    tensor = tensor.detach()
+    if tensor.dtype != torch.float64 or tensor.device.type != "cpu":
+        dtype = torch.complex128 if tensor.is_complex() else torch.float64
+        tensor = tensor.to("cpu", dtype)
+    array: npt.NDArray[Any] = tensor.numpy()
     return array
 
 

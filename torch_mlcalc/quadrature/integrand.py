@@ -196,6 +196,9 @@ def _batch(
     shapes = [tuple(s) for s in limits]
     if declared is None:
         shapes += [tuple(a.shape) for a in args]
+        distinct = set(shapes)
+        if len(distinct) == 1:
+            return distinct.pop()
         try:
             return tuple(torch.broadcast_shapes(*shapes))  # type: ignore[no-untyped-call]
         except RuntimeError:

@@ -201,6 +201,23 @@ class Ledger:
         # Logs so large that rounding leaves them no digits never converge.
         return np.minimum(limit, size) if self.log else limit
 
+    def is_plain(self) -> bool:
+        """Whether the only total is a single real number."""
+        total, slopes = self.total, self.tolerance.grad_rtol
+        if self.log or slopes is not None or total is None:
+            return False
+        return total.columns.size == 3 and total.columns.dtype == float
+
+    def is_precise(self, value: float, error: float, absolute: float) -> bool:
+        """Whether a total of plain numbers has converged."""
+        return error <= self.allowed_plain(value, absolute)
+
+    def allowed_plain(self, value: float, absolute: float) -> float:
+        """What :meth:`allowed` says of plain numbers."""
+        rtol, atol, _ = self.tolerance
+        floor = ROUNDING * self.epsilon * absolute * (1 + 1e-3)
+        return max(atol, rtol * abs(value), floor)
+
     def rounding(self, amount: Amount) -> Array:
         """Error that rounding alone explains."""
         epsilon = self.epsilon * ROUNDING
@@ -220,6 +237,9 @@ def status_of(ledger: Ledger) -> npt.NDArray[Any]:
     """The final :class:`Status` of each integral, ``(elements,)``."""
     total = ledger.total
     if total is None:
+        return ledger.fault
+    clean = ledger.is_plain() and not (ledger.fault[0] or ledger.unseen[0])
+    if clean and ledger.is_precise(*total.columns.ravel().tolist()):
         return ledger.fault
     converged = (total.error <= ledger.allowed(total)).all(1) & ~ledger.unseen
     converged &= ledger.fault < Status.NON_FINITE

@@ -12,6 +12,7 @@ line both anchors are its location. Positions near either end keep all their dig
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -82,6 +83,22 @@ def make_pieces(edges: Array, loc: Array, scale: Array) -> Pieces:
     negative = np.where(whole, loc, np.where(kind == ABOVE, lower, upper))
     bounds, anchors = np.stack([lower, upper]), np.stack([positive, negative])
     return Pieces(bounds, anchors, unit, sign, kind, elements)
+
+
+def piece_between(lower: float, upper: float, loc: float, scale: float) -> Pieces:
+    """The only piece of a single integral, from plain numbers."""
+    low, high = min(lower, upper), max(lower, upper)
+    empty = low == high
+    kind = (BELOW if low == -math.inf else 0) | (ABOVE if high == math.inf else 0)
+    kind = FINITE if empty else kind
+    positive = loc if kind == WHOLE else high if kind == BELOW else low
+    negative = loc if kind == WHOLE else low if kind == ABOVE else high
+    unit = 0.0 if empty else high - low if kind == FINITE else scale
+    sign = 0.0 if empty else 1.0 if lower <= upper else -1.0
+    bounds, anchors = np.array([[low], [high]]), np.array([[positive], [negative]])
+    return Pieces(
+        bounds, anchors, np.array([unit]), np.array([sign]), np.array([kind]), 1
+    )
 
 
 class Part(NamedTuple):

@@ -77,7 +77,30 @@ class Search:
         inside = self._inside(jobs, points, guard)
         if inside is not None:
             points = np.where(inside, points, self.evaluate.home[element])
-        values = self.evaluate(element, points)
+        return self.weigh(
+            element, points, slope, inside, self.evaluate(element, points)
+        )
+
+    def weigh(
+        self,
+        element: Index,
+        points: Array,
+        slope: Array | None,
+        inside: Mask | None,
+        values: Values,
+    ) -> Sample:
+        """The integrand in the variable, from its values ``(k, m, events)``.
+
+        Args:
+            element: The integral of each column.
+            points: Where it was evaluated.
+            slope: Derivative of the variable, None where it is 1.
+            inside: Which points are not on an end; None if all are.
+            values: The integrand there.
+
+        Returns:
+            The sample.
+        """
         if slope is not None:
             slope = (np.log(slope) if self.ledger.log else slope)[..., None]
             values = values + slope if self.ledger.log else values * slope

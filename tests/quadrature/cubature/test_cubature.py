@@ -162,6 +162,22 @@ def test_a_batch_is_its_integrals_one_by_one(rule: q.Rule | None) -> None:
     assert batch.n_evals[0, 0] < batch.n_evals[1, 2]
 
 
+@pytest.mark.parametrize("row", EASY, ids=lambda row: row.name)
+def test_a_single_integral_takes_the_steps_of_a_batch(row: Problem) -> None:
+    both = tuple(torch.stack([t, t]) for t in row.theta)
+    one, two = (
+        q.integrate_with_error(
+            row.integrand, row.domain, args=args, batch_shape=batch, on_failure="ignore"
+        )
+        for args, batch in ((row.theta, ()), (both, (2,)))
+    )
+    assert (two.n_evals == one.n_evals).all()
+    assert (two.status == one.status).all()
+    torch.testing.assert_close(two.value, one.value.expand(2), rtol=1e-12, atol=1e-15)
+    noise = 1e-12 * float(one.value.abs())
+    torch.testing.assert_close(two.error, one.error.expand(2), rtol=0.01, atol=noise)
+
+
 @adaptive
 def test_a_closed_over_batch_has_the_same_values(rule: q.Rule | None) -> None:
     a = torch.tensor([1.0, 300.0, 5.0])

@@ -90,9 +90,11 @@ def _search(
 
 def _volume(chart: Chart, mark: Tensor | None, elements: int, *, log: bool) -> Array:
     """Signed volume of each domain, or its log."""
-    unit = torch.full(chart.batch_shape, 0.0 if log else 1.0, device=chart.device)
-    volume = read(chart.scale(unit, log=log), mark).reshape(elements)
-    if np.isnan(volume).any():
+    length = chart.lengths.expand(*chart.batch_shape, chart.lengths.shape[-1])
+    lengths = read(length, mark).reshape(elements, -1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        volume: Array = np.log(lengths).sum(1) if log else lengths.prod(1)
+    if log and np.isnan(volume).any():
         raise ValueError(
             "the log of an integral needs lower <= upper on every axis; integral "
             f"{int(np.isnan(volume).argmax())} has reversed limits (or NaN); swap them."

@@ -38,7 +38,8 @@ def run(search: CubeSearch, rule: Rule | None) -> None:
     empty = _without_volume(search)
     if empty.any():
         _keep_empty(search, cubes.take(empty[cubes.owner]))
-    regions = cubes.take(~empty[cubes.owner])
+        cubes = cubes.take(~empty[cubes.owner])
+    regions = cubes
     if not regions.owner.size:
         return
     if isinstance(rule, GenzMalik):
@@ -75,7 +76,8 @@ def _split_at_kinks(search: CubeSearch, regions: Regions) -> Regions:
 
 def _without_volume(search: CubeSearch) -> Mask:
     nothing = -np.inf if search.ledger.log else 0.0
-    return np.isin(search.volume, [nothing])
+    nowhere: Mask = search.volume == nothing
+    return nowhere
 
 
 def _keep_empty(search: CubeSearch, regions: Regions) -> None:

@@ -21,6 +21,11 @@ from torch_mlcalc.quadrature.placement import ABOVE, BELOW, FINITE, WHOLE
 Bounds = tuple[tuple[Callable[..., Tensor] | None, Callable[..., Tensor] | None], ...]
 
 
+#: Limits up to which they are looked at one by one: a tensor of 16 costs as much as a
+#: call of isfinite and one of all.
+FEW = 16
+
+
 class Tails(Enum):
     """How the cube is stretched over an infinite axis.
 
@@ -79,6 +84,11 @@ class Chart(ABC):
     def moves(self) -> bool:
         """Whether a derivative by a limit may be asked for."""
         return False
+
+    @property
+    def lengths(self) -> Tensor:
+        """Signed factors of the volume, ``(d)`` or ``(*batch, d)``; see scale."""
+        return torch.ones(self.dimension, dtype=self.dtype, device=self.device)
 
     @abstractmethod
     def rows(self, rows: Tensor) -> Chart:
@@ -216,6 +226,11 @@ class BoxChart(Chart):
         return self.anchor.requires_grad or self.span.requires_grad
 
     @property
+    def lengths(self) -> Tensor:
+        """Those of the axes."""
+        return self.length
+
+    @property
     def divisible(self) -> bool:
         """Not with bounds, which may close over batched tensors."""
         return not self.bounds
@@ -311,7 +326,11 @@ def _all_finite(given: Limit | Sequence[float], tensor: Tensor) -> bool:
     if not isinstance(given, Tensor):
         numbers = given if isinstance(given, Sequence) else (given,)
         return all(math.isfinite(x) for x in numbers)
-    return readable(tensor) and bool(tensor.isfinite().all())
+    if not readable(tensor):
+        return False
+    if tensor.numel() <= FEW:
+        return all(map(math.isfinite, tensor.reshape(-1).tolist()))
+    return bool(tensor.isfinite().all())
 
 
 def _unbounded(

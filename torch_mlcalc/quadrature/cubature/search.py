@@ -142,6 +142,15 @@ class CubeSearch:
         assert total is not None  # noqa: S101
         return total
 
+    def summed(
+        self, regions: Regions, table: Table, rows: Array, values: Values
+    ) -> Measured:
+        """What :meth:`measure` says of values ``(k, *event)`` in the only region."""
+        low, width = self.corners(regions)
+        values = values.reshape(len(values), 1, -1)
+        nodes, weights = table
+        return self._sum(regions.owner, low, width, nodes, values, rows, weights)
+
     def _sum(
         self,
         owner: Index,

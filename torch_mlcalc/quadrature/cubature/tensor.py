@@ -2,101 +2,34 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from torch_mlcalc.quadrature.cubature.ladder import (
+    EXTRAPOLATED,
+    LADDERS,
+    MOST,
+    PATIENCE,
+    ROUGH,
+    SMOOTH,
+    Stage,
+    pace_of,
+    stage_of,
+)
 from torch_mlcalc.quadrature.cubature.regions import (
     Regions,
     Table,
     gauss_table,
     join_regions,
 )
-from torch_mlcalc.quadrature.cubature.search import CubeSearch
+from torch_mlcalc.quadrature.cubature.search import CubeSearch, Measured
+from torch_mlcalc.quadrature.cubature.single import Climbed, climb_single, is_single
 from torch_mlcalc.quadrature.ledger import Amount, factor_between
 from torch_mlcalc.quadrature.rules import Array
 
 Mask = npt.NDArray[Any]
-
-#: Nodes on each axis, by dimension. Neighbours differ by a factor of 3 to 6 in cost;
-#: the first two are evaluated together.
-LADDERS = {
-    1: (7, 14, 28, 56),
-    2: (4, 8, 15, 28, 48, 80),
-    3: (3, 5, 8, 13, 20, 30, 44),
-    4: (3, 4, 6, 9, 13, 18),
-    5: (3, 4, 6, 8, 11),
-    6: (3, 4, 5, 7, 9),
-    7: (3, 4, 5, 6),
-    8: (3, 4, 5),
-}
-
-#: An integrand is smooth enough while the last Legendre coefficients of a larger rule
-#: are less than this part of those of the one before. A kink's are 0.3 to 0.5, a jump's
-#: more. Oscillations that no rule has resolved yet look the same, so where a larger
-#: rule costs little it must be missed up to three times in a row.
-SMOOTH = 0.2
-PATIENCE = {1: 3, 2: 3, 3: 3, 4: 2, 5: 2}
-
-#: Safety of the change from one rule to the next where coefficients do not fall, and of
-#: the error extrapolated from it where they do.
-ROUGH, EXTRAPOLATED = 10.0, 5.0
-
-#: Nodes of one rule in all regions of an integral together.
-MOST = 400_000
-
-#: Nodes up to which the coefficients are looked at; above, smoothness is known.
-MOST_SEEN = 40_000
-
-
-class Stage(NamedTuple):
-    """One or two tensor rules that are evaluated together.
-
-    Attributes:
-        size: Nodes on each axis of the last rule.
-        table: All nodes, with the weights of the last rule.
-        rows: For each rule its weights, then those of its last Legendre coefficients.
-        each: Number of rows for each rule.
-    """
-
-    size: int
-    table: Table
-    rows: Array
-    each: int
-
-
-@lru_cache(maxsize=64)
-def _stage(sizes: tuple[int, ...], dimension: int) -> Stage:
-    tables = [gauss_table(n) for n in sizes]
-    counts = [t.count(dimension) for t in tables]
-    if len(sizes) == 1 and counts[0] > MOST_SEEN:
-        return Stage(sizes[-1], tables[-1], np.empty((0, 0)), 1)
-    blocks = [t.block(0, c, dimension) for t, c in zip(tables, counts, strict=True)]
-    nodes = np.concatenate([b[0] for b in blocks])
-    own = [
-        np.concatenate([w[None], _coefficients(n, u, w)])
-        for n, (u, w) in zip(sizes, blocks, strict=True)
-    ]
-    rows = np.zeros((sum(len(r) for r in own), len(nodes)))
-    weights, row, column = np.zeros(len(nodes)), 0, 0
-    for r in own:
-        rows[row : row + len(r), column : column + r.shape[1]] = r
-        row, column = row + len(r), column + r.shape[1]
-    weights[-counts[-1] :] = blocks[-1][1]
-    return Stage(sizes[-1], Table(nodes, weights), rows, len(own[-1]))
-
-
-def _coefficients(n: int, u: Array, weights: Array) -> Array:
-    """Weights of the two highest Legendre coefficients along every axis."""
-    found = []
-    for degree in (n - 2, n - 1):
-        basis = np.zeros(degree + 1)
-        basis[-1] = 2 * degree + 1
-        values = np.polynomial.legendre.legval(2 * u - 1, basis)
-        found.append(weights * values.T)
-    return np.concatenate(found)
 
 
 def climb(search: CubeSearch, regions: Regions) -> Regions:
@@ -110,21 +43,31 @@ def climb(search: CubeSearch, regions: Regions) -> Regions:
         Those of the integrals that are not converged.
     """
     ladder = LADDERS.get(search.dimension, ())
+    begun = Climbed(1)
+    if is_single(search, regions):
+        begun = climb_single(search, regions)
+        if begun.done or begun.left:
+            return regions if begun.left else regions.take(np.empty(0, np.int64))
     failed: list[Regions] = []
-    before: Amount | None = None
-    rough = np.zeros(search.elements, dtype=np.int64)
-    for step in range(1, len(ladder)):
-        sizes = ladder[:2] if step == 1 else ladder[step : step + 1]
-        stage = _stage(sizes, search.dimension)
-        if not regions.owner.size or not _fits(search, regions, stage.table):
+    before, values = begun.before, begun.values
+    rough = np.full(search.elements, begun.rough)
+    for step in range(begun.step, len(ladder)):
+        stage = stage_of(step, search.dimension)
+        if values is not None:
+            measured, values = (
+                search.summed(regions, stage.table, stage.rows, values),
+                None,
+            )
+        elif regions.owner.size and _fits(search, regions, stage.table):
+            measured = search.measure(regions, stage.table, stage.rows)
+        else:
             break
-        amounts, broken = _measure(search, regions, stage, before)
+        amounts, broken = _amounts(search, regions, stage, measured)
         totals = [search.ledger.with_open(regions.owner, a) for a in amounts]
         before = totals[0] if step == 1 else before
         total = totals[-1]
         assert before is not None  # noqa: S101
-        pace = (ladder[-1] - ladder[step]) / (ladder[step] - ladder[step - 1])
-        error, slow, late = _judge(search, total, before, pace)
+        error, slow, late = _judge(search, total, before, pace_of(step, ladder))
         leaves = np.zeros(search.elements, dtype=bool)
         leaves[regions.owner[broken]] = True
         done = np.logical_and.reduce(error <= search.ledger.allowed(total), 1)
@@ -147,11 +90,10 @@ def climb(search: CubeSearch, regions: Regions) -> Regions:
     return join_regions([*failed, regions])
 
 
-def _measure(
-    search: CubeSearch, regions: Regions, stage: Stage, before: Amount | None
+def _amounts(
+    search: CubeSearch, regions: Regions, stage: Stage, measured: Measured
 ) -> tuple[list[Amount], Mask]:
     """Integral, last coefficients and absolute integral by each rule of a stage."""
-    measured = search.measure(regions, stage.table, stage.rows)
     sums, amounts = measured.sums, []
     for first in range(0, len(sums) - 1, stage.each):
         value, *others = sums[first : first + stage.each]

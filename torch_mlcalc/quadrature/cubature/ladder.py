@@ -1,0 +1,101 @@
+"""The tensor Gauss rules of growing size, and what is expected of them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from torch_mlcalc.quadrature.cubature.regions import Table, gauss_table
+from torch_mlcalc.quadrature.rules import Array
+
+#: Nodes on each axis, by dimension. Neighbours differ by a factor of 3 to 6 in cost;
+#: the first two are evaluated together.
+LADDERS = {
+    1: (7, 14, 28, 56),
+    2: (4, 8, 15, 28, 48, 80),
+    3: (3, 5, 8, 13, 20, 30, 44),
+    4: (3, 4, 6, 9, 13, 18),
+    5: (3, 4, 6, 8, 11),
+    6: (3, 4, 5, 7, 9),
+    7: (3, 4, 5, 6),
+    8: (3, 4, 5),
+}
+
+#: An integrand is smooth enough while the last Legendre coefficients of a larger rule
+#: are less than this part of those of the one before. A kink's are 0.3 to 0.5, a jump's
+#: more. Oscillations that no rule has resolved yet look the same, so where a larger
+#: rule costs little it must be missed up to three times in a row.
+SMOOTH = 0.2
+PATIENCE = {1: 3, 2: 3, 3: 3, 4: 2, 5: 2}
+
+#: Safety of the change from one rule to the next where coefficients do not fall, and of
+#: the error extrapolated from it where they do.
+ROUGH, EXTRAPOLATED = 10.0, 5.0
+
+#: Nodes of one rule in all regions of an integral together.
+MOST = 400_000
+
+#: Nodes up to which the coefficients are looked at; above, smoothness is known.
+MOST_SEEN = 40_000
+
+
+class Stage(NamedTuple):
+    """One or two tensor rules that are evaluated together.
+
+    Attributes:
+        size: Nodes on each axis of the last rule.
+        table: All nodes, with the weights of the last rule.
+        rows: For each rule its weights, then those of its last Legendre coefficients.
+        each: Number of rows for each rule.
+    """
+
+    size: int
+    table: Table
+    rows: Array
+    each: int
+
+
+def stage_of(step: int, dimension: int) -> Stage:
+    """The rules of a step of the ladder; the first two are evaluated together."""
+    ladder = LADDERS[dimension]
+    sizes = ladder[:2] if step == 1 else ladder[step : step + 1]
+    return _stage(sizes, dimension)
+
+
+def pace_of(step: int, ladder: tuple[int, ...]) -> float:
+    """Steps like this one that are left to the largest rule."""
+    return (ladder[-1] - ladder[step]) / (ladder[step] - ladder[step - 1])
+
+
+@lru_cache(maxsize=64)
+def _stage(sizes: tuple[int, ...], dimension: int) -> Stage:
+    tables = [gauss_table(n) for n in sizes]
+    counts = [t.count(dimension) for t in tables]
+    if len(sizes) == 1 and counts[0] > MOST_SEEN:
+        return Stage(sizes[-1], tables[-1], np.empty((0, 0)), 1)
+    blocks = [t.block(0, c, dimension) for t, c in zip(tables, counts, strict=True)]
+    nodes = np.concatenate([b[0] for b in blocks])
+    own = [
+        np.concatenate([w[None], _coefficients(n, u, w)])
+        for n, (u, w) in zip(sizes, blocks, strict=True)
+    ]
+    rows = np.zeros((sum(len(r) for r in own), len(nodes)))
+    weights, row, column = np.zeros(len(nodes)), 0, 0
+    for r in own:
+        rows[row : row + len(r), column : column + r.shape[1]] = r
+        row, column = row + len(r), column + r.shape[1]
+    weights[-counts[-1] :] = blocks[-1][1]
+    return Stage(sizes[-1], Table(nodes, weights), rows, len(own[-1]))
+
+
+def _coefficients(n: int, u: Array, weights: Array) -> Array:
+    """Weights of the two highest Legendre coefficients along every axis."""
+    found = []
+    for degree in (n - 2, n - 1):
+        basis = np.zeros(degree + 1)
+        basis[-1] = 2 * degree + 1
+        values = np.polynomial.legendre.legval(2 * u - 1, basis)
+        found.append(weights * values.T)
+    return np.concatenate(found)

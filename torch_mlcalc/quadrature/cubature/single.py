@@ -1,0 +1,151 @@
+"""The first tensor rules for a single integral, judged in plain numbers.
+
+The decisions are those of :func:`climb`, on the same nodes; see the package ``single``
+for one dimension. What is out of the ordinary goes on there.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from torch_mlcalc.quadrature.cubature.ladder import (
+    EXTRAPOLATED,
+    LADDERS,
+    MOST,
+    PATIENCE,
+    ROUGH,
+    SMOOTH,
+    Stage,
+    pace_of,
+    stage_of,
+)
+from torch_mlcalc.quadrature.cubature.regions import Regions, gauss_table
+from torch_mlcalc.quadrature.cubature.search import CubeSearch
+from torch_mlcalc.quadrature.evaluator import Values
+from torch_mlcalc.quadrature.ledger import ROUNDING, Amount
+from torch_mlcalc.quadrature.single.sampling import is_ordinary
+
+#: Nodes of a rule up to which its own cost does not outweigh what is saved.
+FEW = 10_000
+
+
+class Sum(NamedTuple):
+    """Value, size of the last coefficients, and integral of the absolute value."""
+
+    value: float
+    tail: float
+    absolute: float
+
+
+class Climbed(NamedTuple):
+    """How far a single integral came: the arguments with which the batch goes on.
+
+    Attributes:
+        step: The step that is next.
+        before: Totals of the rule before, None at first.
+        rough: How many rules in a row found it rough.
+        values: The integrand at the nodes of that step, if it was evaluated already.
+        left: Whether tensor rules will not do.
+        done: Whether it has converged.
+    """
+
+    step: int
+    before: Amount | None = None
+    rough: int = 0
+    values: Values | None = None
+    left: bool = False
+    done: bool = False
+
+
+def is_single(search: CubeSearch, regions: Regions) -> bool:
+    """Whether all there is is one integral over one whole cube, not in the log form."""
+    ledger, evaluate = search.ledger, search.evaluate
+    return (
+        regions.owner.size == 1 == ledger.elements
+        and not ledger.log
+        and ledger.tolerance.grad_rtol is None
+        and ledger.total is None
+        and evaluate.mark is None
+        and all(k == 1 for k in search.pieces)
+        and not any(regions.low.tolist()[0])
+        and set(regions.high.tolist()[0]) == {1.0}
+    )
+
+
+def climb_single(search: CubeSearch, regions: Regions) -> Climbed:
+    """Take the first steps of :func:`climb`.
+
+    Args:
+        search: The integral.
+        regions: Its cube.
+
+    Returns:
+        Where it stands.
+    """
+    ledger, ladder = search.ledger, LADDERS.get(search.dimension, ())
+    before: Sum | None = None
+    rough, step = 0, 1
+    for step in range(1, len(ladder)):
+        stage = stage_of(step, search.dimension)
+        count = stage.table.count(search.dimension)
+        paid = ledger.n_evals[0] + count <= ledger.max_evals
+        if count > FEW or not stage.rows.size or count > MOST or not paid:
+            return Climbed(step, _as_amount(before), rough)
+        values = search.evaluate.row(stage.table.nodes)
+        ledger.n_evals += count
+        if not is_ordinary(values) or not values.any():
+            return Climbed(step, _as_amount(before), rough, values)
+        sums = _sums(search, stage, values)
+        before = sums[0] if before is None else before
+        error, slow, late = _judge(search, sums[-1], before, pace_of(step, ladder))
+        total = sums[-1]
+        if error <= ledger.allowed_plain(total.value, total.absolute):
+            columns = np.array([total.value, error, total.absolute]).reshape(3, 1, 1)
+            search.keep(gauss_table(stage.size), regions, Amount(columns, None))
+            return Climbed(step, done=True)
+        rough = rough + 1 if slow else 0
+        before = total
+        if late or rough >= PATIENCE.get(search.dimension, 1):
+            return Climbed(step, left=True)
+    return Climbed(step + 1, left=True)
+
+
+def _sums(search: CubeSearch, stage: Stage, values: Values) -> list[Sum]:
+    """What each rule of a stage says of the integral."""
+    (volume,) = search.volume.tolist()
+    rows = (stage.rows @ values).tolist()
+    absolute = float(stage.table.weights @ np.abs(values)) * abs(volume)
+    floor = ROUNDING * search.ledger.epsilon * absolute
+    found = []
+    for first in range(0, len(rows), stage.each):
+        value, *others = rows[first : first + stage.each]
+        tail = max(map(abs, others)) * abs(volume) if others else math.nan
+        found.append(Sum(value * volume, max(tail, floor), absolute))
+    return found
+
+
+def _judge(
+    search: CubeSearch, total: Sum, before: Sum, pace: float
+) -> tuple[float, bool, bool]:
+    """Error, whether it shrinks slowly, and whether that is too late; see climb."""
+    ledger = search.ledger
+    rounding = ROUNDING * ledger.epsilon * total.absolute
+    change = abs(total.value - before.value)
+    fall = total.tail / before.tail if before.tail > rounding else 0.0
+    error = max(ROUGH * change, total.tail)
+    if fall < SMOOTH:
+        extrapolated = change * min(max(EXTRAPOLATED * fall, 0.03), 1.0)
+        error = max(extrapolated, total.tail**2 / total.absolute)
+    best = EXTRAPOLATED * change * min(fall, 1.0) ** (2 + 2 * pace)
+    seen = change > rounding
+    late = best > ledger.allowed_plain(total.value, total.absolute) and seen
+    return max(error, rounding), fall >= SMOOTH and seen, late
+
+
+def _as_amount(total: Sum | None) -> Amount | None:
+    if total is None:
+        return None
+    return Amount(np.array(total).reshape(3, 1, 1), None)

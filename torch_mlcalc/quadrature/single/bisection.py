@@ -1,0 +1,198 @@
+"""The bisection of a single integral of a single number, decided in plain numbers."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import numpy as np
+
+from torch_mlcalc.quadrature.estimate import Status
+from torch_mlcalc.quadrature.gauss_kronrod import (
+    PATIENCE,
+    POLE,
+    SLOW,
+    STUBBORN,
+    Cells,
+    amount_of,
+    bisect,
+    measure,
+    nodes_of,
+)
+from torch_mlcalc.quadrature.kronrod import kronrod_table
+from torch_mlcalc.quadrature.ledger import ROUNDING, Amount, Ledger
+from torch_mlcalc.quadrature.pieces import Part
+from torch_mlcalc.quadrature.search import Mask
+from torch_mlcalc.quadrature.single.sampling import ONE, Single, is_ordinary
+from torch_mlcalc.quadrature.variables import Jobs, identity
+
+#: Lower and upper end of a cell, error of the cell it is a part of, times in a row that
+#: dividing helped too little: the columns of Cells.
+Cell = tuple[float, float, float, float]
+
+#: A cell with its value, error and absolute value.
+Measured = tuple[Cell, float, float, float]
+
+
+def bisect_single(one: Single, jobs: Jobs, n: int, *, windows: bool) -> list[Jobs]:
+    """Do what :func:`bisect` does, for one finite piece of one integral.
+
+    Args:
+        one: The piece, with its search.
+        jobs: The piece.
+        n: Number of Kronrod nodes.
+        windows: Whether a cell at an end that converges slowly is handed back.
+
+    Returns:
+        The jobs handed back.
+    """
+    search = one.search
+    ledger = search.ledger
+    handed: list[Jobs] = []
+    kept: list[Measured] = []
+    set_aside: list[Measured] = []
+    cells: list[Cell] = [(0.0, 1.0, math.inf, 0.0)]
+    while True:
+        opened = _measure(one, jobs, cells, n)
+        ledger.n_evals += n * len(cells)
+        if not isinstance(opened, list):
+            _book(one, jobs, kept, n)
+            return handed + bisect(
+                search,
+                jobs,
+                _cells(cells),
+                identity,
+                n,
+                windows=windows,
+                measured=opened,
+            )
+        share = _share(ledger, opened, kept, set_aside)
+        if share == math.inf:
+            kept += opened
+            break
+        divided: list[Cell] = []
+        for row, parts, slow in _decide(ledger, opened, share, n):
+            (low, high, _, _), value, error, size = row
+            if not parts:
+                kept.append(row)
+            elif windows and slow >= PATIENCE and (low == 0 or high == 1):
+                handed.append(
+                    Jobs(jobs.piece, jobs.kind, np.array([low]), np.array([high]))
+                )
+                set_aside.append(row)
+                columns = np.array([value, 0.0, size]).reshape(3, 1, 1)
+                ledger.expected.append((ONE, Amount(columns, None)))
+            else:
+                edges = [low + i / parts * (high - low) for i in range(parts + 1)]
+                pairs = zip(edges[:-1], edges[1:], strict=True)
+                divided += [(a, b, error, slow) for a, b in pairs]
+        if not divided:
+            break
+        cells = divided
+    _book(one, jobs, kept, n)
+    return handed
+
+
+def _measure(
+    one: Single, jobs: Jobs, cells: list[Cell], n: int
+) -> list[Measured] | tuple[Amount, Mask]:
+    """Every cell with what it holds; what the batch says of cells that are special."""
+    search, count = one.search, len(cells)
+    nodes, both = kronrod_table(n)
+    low, high, *_ = np.array(cells).T
+    half = (high - low) / 2
+    t = (low + half) + half * nodes[:, None]
+    points = one.points(identity(jobs, t)[0])
+    lower, upper = one.range()
+    # A position that rounds to the upper end is 0, which is the lower one.
+    safe = points.min() > lower and points.max() < upper
+    if not safe or (count > 1 and len(search.evaluate.blocks(count, n)) > 1):
+        own = jobs.take(np.zeros(count, dtype=np.int64))
+        return measure(search, own, _cells(cells), identity, n)
+    values = one.values(points.reshape(-1))
+    if not is_ordinary(values) or not values.any():
+        own = jobs.take(np.zeros(count, dtype=np.int64))
+        return amount_of(search, own, half, one.sample(points, None, None, values), n)
+    values = values.reshape(n, count)
+    pair = both @ values
+    columns = [pair[0], pair[1], both[0] @ np.abs(values)]
+    columns.append(both[0] @ np.abs(values - pair[0] / 2))
+    floor = ROUNDING * search.ledger.epsilon
+    rows = []
+    for cell, (value, error, absolute, spread) in zip(
+        cells, np.array(columns).T.tolist(), strict=True
+    ):
+        factor = (cell[1] - cell[0]) / 2 * one.unit
+        size = absolute * factor
+        error = max(_sharpened(abs(error), spread) * factor, floor * size)
+        rows.append((cell, value * factor * one.sign, error, size))
+    return rows
+
+
+def _sharpened(error: float, spread: float) -> float:
+    """QUADPACK's estimate from the difference of the two rules."""
+    if not spread > 0:
+        return error
+    ratio = 200 * error / spread
+    return spread * min(1.0, ratio * math.sqrt(ratio))
+
+
+def _share(
+    ledger: Ledger,
+    opened: list[Measured],
+    kept: list[Measured],
+    set_aside: list[Measured],
+) -> float:
+    """Error that each open cell may have; infinity if the integral has converged."""
+    everything = kept + set_aside + opened
+    total = sum(value for _, value, _, _ in everything)
+    size = sum(size for _, _, _, size in everything)
+    settled = sum(error for _, _, error, _ in kept)
+    allowed = ledger.allowed_plain(total, size)
+    if settled + sum(error for _, _, error, _ in opened) <= allowed:
+        return math.inf
+    return max(allowed - settled, 0.0) / (2 * len(opened))
+
+
+def _decide(
+    ledger: Ledger, opened: list[Measured], share: float, n: int
+) -> list[tuple[Measured, int, float]]:
+    """Into how many parts to divide each cell, 0 to keep it, and its history."""
+    decisions, failing = [], False
+    for row in opened:
+        (low, high, previous, slow), _, error, size = row
+        fails = error > share and error > ROUNDING * ledger.epsilon * size
+        failing |= fails
+        late = error > SLOW * previous and previous < math.inf
+        slow = slow + 1 if late else 0.0
+        narrow = high - low <= 64 * ledger.epsilon * max(abs(low), abs(high))
+        if fails and narrow and error > POLE * previous:
+            ledger.blame(ONE, Status.SUSPECTED_DIVERGENT)
+        parts = STUBBORN if slow >= PATIENCE else 2
+        decisions.append((row, parts if fails and not narrow else 0, slow))
+    cost = n * sum(parts for _, parts, _ in decisions)
+    if ledger.n_evals[0] + cost > ledger.max_evals:
+        if failing:
+            ledger.blame(ONE, Status.TOLERANCE_NOT_REACHED)
+        decisions = [(row, 0, slow) for row, _, slow in decisions]
+    return decisions
+
+
+def _cells(cells: list[Cell]) -> Cells:
+    return Cells(np.zeros(len(cells), dtype=np.int64), np.array(cells).T)
+
+
+def _book(one: Single, jobs: Jobs, kept: list[Measured], n: int) -> None:
+    """Add all cells that are kept to the totals."""
+    if not kept:
+        return
+    ledger = one.search.ledger
+    cells, *columns = zip(*kept, strict=True)
+    sums = np.array([math.fsum(column) for column in columns])
+    ledger.add(ONE, Amount(sums.reshape(3, 1, 1), None))
+    ledger.nodes.append(partial(_nodes, one, jobs, list(cells), n))
+
+
+def _nodes(one: Single, jobs: Jobs, kept: list[Cell], n: int) -> Part:
+    cells = _cells(kept)
+    return nodes_of(one.search, jobs.take(cells.job), cells, identity, n)

@@ -1,0 +1,102 @@
+"""What is known of a single piece, in numbers, and its integrand at many points."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from torch_mlcalc.quadrature.evaluator import Values
+from torch_mlcalc.quadrature.rules import Array
+from torch_mlcalc.quadrature.search import Sample, Search
+
+#: The one element, and the one piece.
+ONE = np.zeros(1, dtype=np.int64)
+ONE.setflags(write=False)
+
+
+@dataclass(frozen=True)
+class Single:
+    """The only piece of the only integral of a search.
+
+    Attributes:
+        search: The search.
+        lower: Lower end, which may be infinite.
+        upper: Upper end.
+        positive: What non-negative positions count from.
+        negative: What negative ones do.
+        unit: Length of a finite piece, scale of an infinite one.
+        sign: -1 where the limits were reversed.
+        kind: Which ends are infinite.
+    """
+
+    search: Search
+    lower: float
+    upper: float
+    positive: float
+    negative: float
+    unit: float
+    sign: float
+    kind: int
+
+    @classmethod
+    def of(cls, search: Search) -> Single | None:
+        """The piece of a search, or None where there are several or it is empty."""
+        pieces, ledger, evaluate = search.pieces, search.ledger, search.evaluate
+        if pieces.sign.size != 1 or ledger.log or ledger.tolerance.grad_rtol:
+            return None
+        known = evaluate.integrand.dtype in (torch.float64, torch.float32)
+        (sign,) = pieces.sign.tolist()
+        if not known or evaluate.mark is not None or not sign:
+            return None
+        ((lower,), (upper,)), ((positive,), (negative,)) = (
+            pieces.bounds.tolist(),
+            pieces.anchors.tolist(),
+        )
+        (unit,), (kind,) = pieces.unit.tolist(), pieces.kind.tolist()
+        return cls(search, lower, upper, positive, negative, unit, sign, kind)
+
+    def points(self, positions: Array) -> Array:
+        """Points of canonical positions, as the integrand's dtype represents them."""
+        if self.positive == self.negative:
+            points: Array = self.positive + self.unit * positions
+        else:
+            anchor = np.where(positions >= 0, self.positive, self.negative)
+            points = anchor + self.unit * positions
+        if self.search.evaluate.single:
+            return points.astype(np.float32).astype(float)
+        return points
+
+    def range(self, guard: float = 0.0) -> tuple[float, float]:
+        """Between what points must lie, with a distance of ``guard`` units."""
+        lower, upper = self.lower, self.upper
+        if self.search.evaluate.single:
+            lower, upper = float(np.float32(lower)), float(np.float32(upper))
+        if guard:
+            # At most so much of a very short piece; see Search.
+            gap, most = guard * self.search.ledger.epsilon, 1e-9 * self.unit
+            lower += min(gap * abs(lower), most) if lower > -math.inf else 0.0
+            upper -= min(gap * abs(upper), most) if upper < math.inf else 0.0
+        return lower, upper
+
+    def values(self, points: Array) -> Values:
+        """The integrand, ``(n, *event)``, at points ``(n,)``."""
+        return self.search.evaluate.row(points)
+
+    def sample(
+        self, points: Array, slope: Array | None, inside: Array | None, values: Values
+    ) -> Sample:
+        """What the batch would know of values ``(n, *event)`` at ``m`` columns."""
+        m = points.shape[1]
+        values = values.reshape(*points.shape, -1)
+        element = np.zeros(m, dtype=np.int64)
+        return self.search.weigh(element, points, slope, inside, values)
+
+
+def is_ordinary(values: Values) -> bool:
+    """Whether values are single real numbers, all of them finite."""
+    if values.ndim != 1 or values.dtype != float:
+        return False
+    return math.isfinite(np.add.reduce(values))
