@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+import torch.nn.functional as F
 from pages import (
     ROOT,
     blocks,
@@ -20,6 +24,8 @@ from pages import (
     run_code,
     words,
 )
+from torch import Tensor
+from tqdm import tqdm
 
 import torch_mlcalc as mlc
 from torch_mlcalc import plot
@@ -108,3 +114,76 @@ def test_pages_are_written_once(catalogue: ModuleType, tmp_path: Path) -> None:
     assert {path.name for path in first} == set(catalogue.pages())
     catalogue.write(tmp_path / "new")
     assert first == {path: path.stat().st_mtime_ns for path in first}
+
+
+# ---- what the pages say besides ------------------------------------------------------
+
+
+def test_the_checked_loss_is_sound_without_detach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (check,) = (
+        code
+        for name, (code, _) in python_blocks(PAGES).items()
+        if "losses" in name and "detach" in code
+    )
+    run_code(check.replace(".detach()", ""), tmp_path, monkeypatch)
+    assert capsys.readouterr().out == ""
+
+
+def test_table_of_digits_is_what_the_example_prints(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    example = importlib.import_module("linear_regression")
+    bar = tqdm(disable=True)
+    example.print_table([example.fit(p, bar) for p in example.load_problems().values()])
+    printed = capsys.readouterr().out.splitlines()
+    shown = next(
+        b
+        for b in blocks(PAGES["docs/optimiser.md"])
+        if "certified" in b.content and b.language == "text"
+    ).content.splitlines()
+    assert len(printed) == len(shown) == 15
+    assert printed[:2] + printed[-2:] == shown[:2] + shown[-2:]
+    for ours, theirs in zip(shown[2:-2], printed[2:-2], strict=True):
+        # Name, condition number of the basis, steps, digits after each refinement. What
+        # is left out is all rounding, and another processor rounds otherwise.
+        columns = (0, 2, 3, 6, 7)
+        assert [ours.split()[i] for i in columns] == [
+            theirs.split()[i] for i in columns
+        ]
+
+
+def hessian_vector_product(loss: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    x = torch.tensor([0.5, 2.0])
+    gradient = torch.func.grad(lambda x: loss(x, torch.zeros_like(x)))
+    return torch.func.jvp(gradient, (x,), (torch.ones_like(x),))[1]
+
+
+# torch writes its forward-mode rules in TorchScript, which it has deprecated.
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("name", ["mse_loss", "huber_loss"])
+def test_hessian_vector_products_fail_in_torch_alone(name: str) -> None:
+    assert hessian_vector_product(getattr(mlc, name)).isfinite().all()
+    with pytest.raises(RuntimeError):
+        hessian_vector_product(getattr(F, name))
+
+
+def test_torch_weights_its_losses_as_stated() -> None:
+    input, target, weight = torch.tensor([1.0, 3.0]), torch.zeros(2), torch.ones(2) * 2
+    ratio = {
+        name: getattr(F, name)(input, target, weight=weight)
+        / getattr(mlc, name)(input, target, weight=weight)
+        for name in ("mse_loss", "l1_loss", "huber_loss")
+    }
+    assert ratio == {"mse_loss": 1, "l1_loss": 1, "huber_loss": 2}
+    with pytest.raises(TypeError, match="weight"):
+        F.smooth_l1_loss(input, target, weight=weight)
+
+
+def test_smooth_l1_overflows_in_torch_alone() -> None:
+    residual, target = torch.tensor([1e24]), torch.zeros(1)
+    ours = mlc.smooth_l1_loss(residual, target, beta=1e25)
+    assert ours.item() == pytest.approx(5e22)
+    assert F.smooth_l1_loss(residual, target, beta=1e25).isinf()
