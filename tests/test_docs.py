@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+import scipy.integrate
 import torch
 import torch.nn.functional as F
 from pages import (
@@ -139,11 +142,9 @@ def test_table_of_digits_is_what_the_example_prints(
     bar = tqdm(disable=True)
     example.print_table([example.fit(p, bar) for p in example.load_problems().values()])
     printed = capsys.readouterr().out.splitlines()
-    shown = next(
-        b
-        for b in blocks(PAGES["docs/optimiser.md"])
-        if "certified" in b.content and b.language == "text"
-    ).content.splitlines()
+    page = blocks(PAGES["docs/optimiser.md"])
+    (table,) = (block.content for block in page if "condition number" in block.content)
+    shown = table.splitlines()
     assert len(printed) == len(shown) == 15
     assert printed[:2] + printed[-2:] == shown[:2] + shown[-2:]
     for ours, theirs in zip(shown[2:-2], printed[2:-2], strict=True):
@@ -187,3 +188,48 @@ def test_smooth_l1_overflows_in_torch_alone() -> None:
     ours = mlc.smooth_l1_loss(residual, target, beta=1e25)
     assert ours.item() == pytest.approx(5e22)
     assert F.smooth_l1_loss(residual, target, beta=1e25).isinf()
+
+
+def migrations(title: str) -> list[tuple[str, str]]:
+    """Calls in the two columns of a table of docs/migration.md."""
+    page = PAGES["docs/migration.md"].split(f"## From {title}\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w.*?)`.*? \| `(.*?)`.*? \|$", page, re.MULTILINE)
+    return [row for row in rows if row[0].endswith(")")]
+
+
+def of_two(x: Tensor) -> Tensor:
+    return x[..., 0] * x[..., 1]
+
+
+#: What the calls of SciPy and ours are written with.
+GIVEN = {
+    "a": 0.5,
+    "b": 2.0,
+    "c": 0.9,
+    "p": 0.7,
+    # Of floats, arrays and tensors.
+    "f": lambda x, p=1.5: x**2 * 2.0 ** (-p * x),
+    "g": of_two,
+    "h": lambda y, x: x * y,
+    "k": lambda x: x[0] * x[1],
+}
+
+
+@pytest.mark.parametrize(("theirs", "ours"), migrations("scipy.integrate"))
+def test_calls_of_scipy_and_ours_give_the_same(theirs: str, ours: str) -> None:
+    samples = np.linspace(0, 1, 5)
+    wanted = eval(
+        theirs,
+        {**vars(scipy.integrate), **GIVEN, "np": np, "x": samples, "y": samples**3},
+    )
+    x = torch.as_tensor(samples)
+    found = eval(ours, {**vars(mlc), **GIVEN, "math": math, "x": x, "y": x**3})
+    for name in ("integral", "estimate"):
+        wanted = getattr(wanted, name, wanted)
+    wanted = wanted[0] if isinstance(wanted, tuple) else wanted
+    found = getattr(found, "value", found)
+    np.testing.assert_allclose(found, wanted, rtol=1e-3)
+
+
+def test_the_table_of_scipy_is_tried() -> None:
+    assert len(migrations("scipy.integrate")) == 12
