@@ -24,6 +24,9 @@ PARTS = {
     "plot": "Pictures",
 }
 
+#: Titles of families that are not their names.
+TITLES = {"validation": "Checks of values"}
+
 #: Parts whose names are not those of the package.
 OWN_NAMES = ("testing", "plot")
 
@@ -85,7 +88,7 @@ def _key(name: str) -> str:
 
 
 def _title(family: str) -> str:
-    return family.replace("_", " ").capitalize()
+    return TITLES.get(family, family.replace("_", " ").capitalize())
 
 
 def _summary(thing: object) -> str:
@@ -98,8 +101,10 @@ def _loss_table() -> str:
     rows = ["| family | losses |", "| --- | --- |"]
     for family, names in families().items():
         functions = [name for name in names if not name[0].isupper()]
+        keys = {_key(name) for name in functions}
+        alone = [name for name in names if _key(name) not in keys]
         links = ", ".join(
-            f"{{func}}`{name} <torch_mlcalc.{name}>`" for name in functions
+            f"{{py:obj}}`{name} <torch_mlcalc.{name}>`" for name in functions + alone
         )
         rows.append(f"| [{_title(family)}](#losses-{family}) | {links} |")
     return "\n".join(rows) + "\n"

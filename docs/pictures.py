@@ -107,6 +107,7 @@ def draw_class(ax: Axes, problem: Any) -> None:  # noqa: ANN401
         domain,
         rules(problem),
         problem.value,
+        rtols=[10.0**-k for k in range(1, 14)],
         ax=ax,
     )
     for line in ax.lines:
