@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple, final
+from typing import ClassVar, NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -39,6 +39,9 @@ def of_numbers(extent: Extent) -> bool:
 
 class Domain(ABC):  # noqa: B024
     """A set to integrate over: an :class:`Interval`, a :class:`Box` and so on."""
+
+    #: Whether it is one of several dimensions.
+    solid: ClassVar[bool] = False
 
 
 class Line(Domain):

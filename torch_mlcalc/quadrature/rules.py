@@ -25,6 +25,8 @@ class Rule(ABC):  # noqa: B024
     fixed: ClassVar[bool] = False
     #: Whether a generator seeds it.
     random: ClassVar[bool] = False
+    #: Whether its nodes lie in the cube, of one dimension too, and not on a line.
+    cubic: ClassVar[bool] = False
 
 
 class FixedRule(Rule):

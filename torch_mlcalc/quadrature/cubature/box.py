@@ -39,6 +39,7 @@ class Solid(Domain):
         coordinates: How many coordinates the integrand gets.
     """
 
+    solid = True
     dimension: int
 
     @property

@@ -25,6 +25,7 @@ class FixedCubature(Rule):
     """A rule whose nodes are known without looking at the integrand."""
 
     fixed = True
+    cubic = True
 
     @abstractmethod
     def nodes(self, chart: Chart) -> Nodes:
@@ -87,6 +88,7 @@ class RandomRule(Rule):
     """
 
     random = True
+    cubic = True
     tails: Tails = ALGEBRAIC
 
     @abstractmethod

@@ -23,6 +23,8 @@ class NodesPlan(Plan):
         tails: How they are stretched over infinite axes.
     """
 
+    cubic = True
+
     nodes: Nodes
     tails: Tails
     batch_shape: tuple[int, ...]
