@@ -26,7 +26,12 @@ PART_TITLES = {
 }
 
 #: Titles of families that are not their names.
-TITLES = {"validation": "Checks of values"}
+TITLES = {
+    "crps": "Continuous ranked probability score",
+    "integral": "Losses that are integrals",
+    "scores": "Scores of forecasts",
+    "validation": "Checks of values",
+}
 
 #: Methods that torch and the package call, not people.
 INNER = (
