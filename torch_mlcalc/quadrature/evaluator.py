@@ -164,7 +164,12 @@ class Evaluator:
             points = points.reshape(shape)
             if self.lead:
                 points = np.moveaxis(points, 0, len(self.lead))
-        tensor = write(points.copy(), self.mark, integrand.device)
+        if self.tail and self.mark is None and points.strides[1] == 0:
+            # The same nodes for all, to be placed by a chart: not written out.
+            tensor = write(points[:, :1].copy(), None, integrand.device)
+            tensor = tensor.expand(points.shape)
+        else:
+            tensor = write(points.copy(), self.mark, integrand.device)
         array = read(self._values(tensor, rows), self.mark)
         if self.lead:
             array = np.moveaxis(array, len(self.lead), 0)

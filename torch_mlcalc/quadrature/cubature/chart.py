@@ -280,7 +280,7 @@ class BoxChart(Chart):
         z = self.widened(z)
         if self.bounds:
             return self._bend(z, log=log)
-        points = self.anchor + self.span * z
+        points = torch.addcmul(self.anchor, self.span, z)
         shape = (points.shape[0], *self.batch_shape, self.dimension)
         return Placed(points if points.shape == shape else points.expand(shape), None)
 
