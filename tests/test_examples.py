@@ -116,6 +116,12 @@ def check_calculus_tour(output: str) -> None:
     assert errors[-1] < 1e-4
 
 
+def check_distributed_integral(output: str) -> None:
+    error, matrix = map(float, re.findall(r"^error of the .*: (\S+)$", output, re.M))
+    assert error < 1e-13
+    assert matrix < 1e-3  # a short run
+
+
 class Example(NamedTuple):
     """A script, arguments that make it quick, and what its output has to show."""
 
@@ -149,6 +155,12 @@ TABLE = [
     ),
     Example("point_process", ["--steps", "60"], check_point_process, has_picture=True),
     Example("calculus_tour", [], check_calculus_tour, has_picture=True),
+    Example(
+        "distributed_integral",
+        ["--steps", "60"],
+        check_distributed_integral,
+        has_picture=False,
+    ),
 ]
 
 
@@ -190,6 +202,20 @@ def test_runs_from_any_directory(example: Example, tmp_path: Path) -> None:
         assert str(picture) in result.stdout
     else:
         assert not any(tmp_path.iterdir())
+
+
+def test_two_processes_share_the_integral() -> None:
+    script = EXAMPLES / "distributed_integral.py"
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    result = subprocess.run(
+        [sys.executable, *launcher, script, "--steps", "60"],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    check_distributed_integral(result.stdout)
+    assert "processes: 2" in result.stdout
+    assert "nodes on the first: 6912 of 13824" in result.stdout
 
 
 @pytest.mark.parametrize("name", DIGITS)

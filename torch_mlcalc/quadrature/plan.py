@@ -19,6 +19,7 @@ from torch_mlcalc.quadrature.contract import (
     accumulator,
     block_size,
     sum_blocks,
+    together,
 )
 from torch_mlcalc.quadrature.domains import Extent, Limit
 from torch_mlcalc.quadrature.evaluator import slots
@@ -191,15 +192,20 @@ class LinePlan(Plan):
         for cells in self.cells:
             part = partial(_part, cells, pieces, integrand, add, self.gathers)
             count = cells.positions.shape[1]
-            width = cells.positions[:, 0].numel() * integrand.dtype.itemsize
+            if integrand.ranks is not None and len(cells.positions) > count:
+                # A few cells of many nodes are shared node by node.
+                count = len(cells.positions)
+                part = partial(_nodes_part, cells, pieces, integrand, add, self.gathers)
+            width = cells.positions.numel() // count * integrand.dtype.itemsize
             whole = torch.compiler.is_compiling()
             size = block_size(count, width, memory, whole=whole)
-            value = sum_blocks(part, count, size, add, memory)
+            value = sum_blocks(part, count, size, add, memory, integrand.ranks)
             total = value if total is None else add.join(total, value)
         if total is None:
             total = _nothing(integrand, log=log)
-        elif not log:
-            total = _blank(total, pieces)
+        else:
+            total = together(total, add, integrand.ranks)
+            total = total if log else _blank(total, pieces)
         return as_result(_signed(total, pieces.sign, log=log), integrand)
 
     def _refuse_other_batch(
@@ -345,6 +351,22 @@ def _part(
         values = integrand(points, rows)
     total = add.spread(add(weights, add.weigh(weights), values), rows, elements)
     return total.reshape(*integrand.batch_shape, *total.shape[1:])
+
+
+def _nodes_part(
+    cells: Cells,
+    pieces: Placed,
+    integrand: Integrand,
+    add: Sum,
+    gathers: bool,
+    start: int,
+    stop: int,
+) -> Tensor:
+    """Contribution of nodes ``start`` to ``stop`` of every cell."""
+    some = cells._replace(
+        positions=cells.positions[start:stop], weights=cells.weights[start:stop]
+    )
+    return _part(some, pieces, integrand, add, gathers, 0, cells.positions.shape[1])
 
 
 def _signed(total: Tensor, sign: Tensor, *, log: bool) -> Tensor:

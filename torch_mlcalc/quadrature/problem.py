@@ -21,6 +21,12 @@ class Problem(NamedTuple):
     extent: Extent
     breakpoints: Tensor | None
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Limits and breakpoints that are tensors."""
+        given = (*self.extent, self.breakpoints)
+        return [t for t in given if isinstance(t, Tensor)]
+
 
 def pose(
     function: Function,

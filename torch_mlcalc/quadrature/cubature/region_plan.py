@@ -17,6 +17,7 @@ from torch_mlcalc.quadrature.contract import (
     accumulator,
     block_size,
     sum_blocks,
+    together,
 )
 from torch_mlcalc.quadrature.cubature.chart import Chart, Tails
 from torch_mlcalc.quadrature.cubature.nodes import weighted
@@ -156,7 +157,11 @@ class RegionPlan(Plan):
         for group in taken_off:
             value = self._apply_group(group, integrand, chart, splits, add, memory)
             less = value if less is None else add.join(less, value)
-        return total if total is None or less is None else _log_difference(total, less)
+        if total is not None:
+            total = together(total, add, integrand.ranks)
+        if total is None or less is None:
+            return total
+        return _log_difference(total, together(less, add, integrand.ranks))
 
     def _apply_group(
         self,
@@ -177,10 +182,11 @@ class RegionPlan(Plan):
         part = partial(_part, self, group, integrand, chart, splits, add)
         if nodes < regions:
             size = block_size(regions, bytes_each * nodes, memory, whole=whole)
-            return sum_blocks(partial(part, 0, nodes), regions, size, add)
+            by_regions = partial(part, 0, nodes)
+            return sum_blocks(by_regions, regions, size, add, ranks=integrand.ranks)
         size = block_size(nodes, bytes_each * regions, memory, whole=whole)
         by_nodes = partial(_by_nodes, part, regions)
-        return sum_blocks(by_nodes, nodes, size, add)
+        return sum_blocks(by_nodes, nodes, size, add, ranks=integrand.ranks)
 
 
 def _by_sign(group: Group) -> tuple[Group, Group]:
