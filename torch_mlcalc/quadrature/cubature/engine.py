@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from torch_mlcalc.quadrature.cubature.plan import NodesPlan
 from torch_mlcalc.quadrature.cubature.problem import SolidProblem
 from torch_mlcalc.quadrature.cubature.region_plan import RegionPlan
 from torch_mlcalc.quadrature.cubature.sampler import Sampler
+from torch_mlcalc.quadrature.cubature.unimodal import find_unimodal
 from torch_mlcalc.quadrature.cubature.whitened import WhitenedPlan
 from torch_mlcalc.quadrature.estimate import Estimate, Tolerance, report
 from torch_mlcalc.quadrature.host import dual_level, transforming, write
@@ -124,11 +126,25 @@ def find(
     elif isinstance(rule, AdaptiveGaussHermite):
         found, detail = find_whitened(problem, rule, settings, log=log)
     elif rule is None or isinstance(rule, GenzMalik):
-        found, detail = find_regions(problem, rule, settings, log=log)
+        found, detail = _find_regions(problem, rule, settings, log=log)
     else:
         raise TypeError(_not_solid(rule))
     report(found.status, detail, settings.on_failure, stacklevel=4)
     return found
+
+
+def _find_regions(
+    problem: SolidProblem, rule: Rule | None, settings: Settings, *, log: bool
+) -> tuple[Found, str]:
+    found, spent = None, None
+    if log and rule is None:
+        found, spent = find_unimodal(problem, settings)
+    if found is not None:
+        return found, ""
+    found, detail = find_regions(problem, rule, settings, log=log)
+    return found if spent is None else replace(
+        found, n_evals=found.n_evals + spent
+    ), detail
 
 
 def _many_dimensions(

@@ -131,7 +131,7 @@ def find_whitened(
         if rule.n is not None:
             ledger.tolerance = Tolerance(ANY, 0.0)
             _book_exactly(first, cubes, rule.n, white.found)
-            return _found(problem, settings, white, searches, rule.n)
+            return found_of(problem, settings, white, searches, rule.n)
         left = ~white.found
         left[ascend(first, cubes.take(white.found)).owner] = True
         rest = cubes.take(left)
@@ -141,7 +141,7 @@ def find_whitened(
         if rest.owner.size:
             searches.append(search(ALGEBRAIC, ledger))
             automatic.run_on(searches[-1][0], rest)
-    return _found(problem, settings, white, searches, None)
+    return found_of(problem, settings, white, searches, None)
 
 
 def _check(
@@ -300,7 +300,7 @@ def _book_exactly(search: CubeSearch, cubes: Regions, n: int, found: Mask) -> No
     search.keep(hermite_table(n), cubes, _off_by(amount, change))
 
 
-def _found(
+def found_of(
     problem: SolidProblem,
     settings: Settings,
     white: White,

@@ -107,13 +107,47 @@ def find_modes(
         J. Nocedal, S. J. Wright, "Numerical Optimization", 2nd ed., Springer 2006,
         chapters 3.4, 4 and 16.7.
     """
-    epsilon = torch.finfo(start.dtype).eps
-    at, radius = start[None], torch.ones_like(start[None, ..., 0])
+    at, here, steps = rise(integrand, start[None], scale, mark, bounds)
+    found = _newton(here)[1]
+    for _ in range(2):
+        step = _newton(here)[0]
+        at = _clamped(at + torch.where(found[..., None], step, 0), bounds)
+        here = _held(expand(integrand, at), at, bounds)
+    found = (found & _newton(here)[1] & here.value.isfinite())[0]
+    factor, definite = root(here.curvature[0])
+    found = found & definite
+    plain = torch.diag_embed(scale)
+    factor = torch.where(found[..., None, None], factor, plain)
+    return Modes(at[0], factor, found, steps + 2)
+
+
+def rise(
+    integrand: Callee,
+    at: Tensor,
+    scale: Tensor,
+    mark: Tensor | None,
+    bounds: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Taylor, int]:
+    """Newton steps from some points of each element, ``(k, *batch, d)``.
+
+    Args:
+        integrand: Log integrand.
+        at: Where to start.
+        scale: Length of the first step on each axis.
+        mark: What carries the dimensions that vmap maps over, or None.
+        bounds: Lowest and highest coordinates.
+
+    Returns:
+        Where they end, the integrand there, and how many points each took.
+    """
+    epsilon = torch.finfo(at.dtype).eps
+    radius = torch.ones_like(at[..., 0])
     here = _held(expand(integrand, at), at, bounds)
     steps = 1
     for _ in range(STEPS):
-        step, flat = _newton(here)
-        done = flat & here.value.isfinite()
+        step, done = _newton(here)
+        # From where there is no number no step leads away.
+        done = done | ~here.value.isfinite() | ~here.slope.isfinite().all(-1)
         if not (read(~done, mark) > 0).any():
             break
         length = (step / scale).square().sum(-1).sqrt()
@@ -133,17 +167,12 @@ def find_modes(
             torch.where(up[..., None], there.slope, here.slope),
             torch.where(up[..., None, None], there.curvature, here.curvature),
         )
-    _, found = _newton(here)
-    for _ in range(2):
-        step = _newton(here)[0]
-        at = _clamped(at + torch.where(found[..., None], step, 0), bounds)
-        here = _held(expand(integrand, at), at, bounds)
-    found = (found & _newton(here)[1] & here.value.isfinite())[0]
-    factor, definite = root(here.curvature[0])
-    found = found & definite
-    plain = torch.diag_embed(scale)
-    factor = torch.where(found[..., None, None], factor, plain)
-    return Modes(at[0], factor, found, steps + 2)
+    return at, here, steps
+
+
+def flat(here: Taylor) -> Tensor:
+    """Whether points ``(k, *batch)`` are modes but for one short Newton step."""
+    return _newton(here)[1] & here.value.isfinite()
 
 
 def root(curvature: Tensor) -> tuple[Tensor, Tensor]:
