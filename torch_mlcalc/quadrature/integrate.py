@@ -296,7 +296,10 @@ def log_integrate(
     Args:
         log_integrand: Function that returns the log; minus infinity for 0.
         domain: Where to integrate, with ``lower <= upper``.
-        rule: As for :func:`integrate`, and so are the others.
+        rule: As for :func:`integrate`, and so are the others. Without one, densities
+            over all of space in 4 to 8 dimensions are first taken for normal ones, by
+            grids as those of :class:`AdaptiveGaussHermite`, unless a look elsewhere
+            finds more.
         args: Further arguments of the integrand.
         batch_shape: Shape of the batch.
         breakpoints: Where to split.

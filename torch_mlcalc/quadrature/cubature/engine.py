@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from torch_mlcalc.quadrature.adaptive_hermite import AdaptiveGaussHermite
 from torch_mlcalc.quadrature.checks import Settings
 from torch_mlcalc.quadrature.cubature.adaptive import find_regions
 from torch_mlcalc.quadrature.cubature.box import DETERMINISTIC
@@ -17,12 +19,15 @@ from torch_mlcalc.quadrature.cubature.chart import ALGEBRAIC, GAUSSIAN
 from torch_mlcalc.quadrature.cubature.cubature import FixedCubature, RandomRule
 from torch_mlcalc.quadrature.cubature.found import MAX_EVALS, Found
 from torch_mlcalc.quadrature.cubature.genz_malik import GenzMalik
+from torch_mlcalc.quadrature.cubature.hermite import find_whitened, whole_space
 from torch_mlcalc.quadrature.cubature.lattice import Lattice
 from torch_mlcalc.quadrature.cubature.nodes import apply_nodes
 from torch_mlcalc.quadrature.cubature.plan import NodesPlan
 from torch_mlcalc.quadrature.cubature.problem import SolidProblem
 from torch_mlcalc.quadrature.cubature.region_plan import RegionPlan
 from torch_mlcalc.quadrature.cubature.sampler import Sampler
+from torch_mlcalc.quadrature.cubature.unimodal import find_unimodal
+from torch_mlcalc.quadrature.cubature.whitened import WhitenedPlan
 from torch_mlcalc.quadrature.estimate import Estimate, Tolerance, report
 from torch_mlcalc.quadrature.host import dual_level, transforming, write
 from torch_mlcalc.quadrature.integrand import as_result
@@ -46,10 +51,18 @@ def apply_rule(
     integrand, domain, splits = problem
     split = any(s is not None for s in splits)
     memory = settings.memory
-    if isinstance(rule, RegionPlan):
+    if isinstance(rule, RegionPlan) and rule.tails is not None:
         _refuse_other_batch(rule, problem)
         chart = domain.chart(integrand, rule.tails)
         return rule.apply(integrand, chart, problem.splits, log=log, memory=memory)
+    if isinstance(rule, WhitenedPlan):
+        _refuse_other_batch(rule, problem)
+        if split or (whole := whole_space(problem, look=False)) is None:
+            raise ValueError(
+                "the plan was made for all of space; pass a Box without limits and no "
+                "breakpoints, as it was passed to adapt."
+            )
+        return rule.apply(integrand, whole, log=log, memory=memory)
     if isinstance(rule, NodesPlan):
         _refuse_other_batch(rule, problem)
         if split:
@@ -110,12 +123,28 @@ def find(
         rule, settings = _many_dimensions(problem, settings)
     if isinstance(rule, RandomRule):
         found, detail = _find_random(problem, rule, settings, log=log)
+    elif isinstance(rule, AdaptiveGaussHermite):
+        found, detail = find_whitened(problem, rule, settings, log=log)
     elif rule is None or isinstance(rule, GenzMalik):
-        found, detail = find_regions(problem, rule, settings, log=log)
+        found, detail = _find_regions(problem, rule, settings, log=log)
     else:
         raise TypeError(_not_solid(rule))
     report(found.status, detail, settings.on_failure, stacklevel=4)
     return found
+
+
+def _find_regions(
+    problem: SolidProblem, rule: Rule | None, settings: Settings, *, log: bool
+) -> tuple[Found, str]:
+    found, spent = None, None
+    if log and rule is None:
+        found, spent = find_unimodal(problem, settings)
+    if found is not None:
+        return found, ""
+    found, detail = find_regions(problem, rule, settings, log=log)
+    return found if spent is None else replace(
+        found, n_evals=found.n_evals + spent
+    ), detail
 
 
 def _many_dimensions(
@@ -161,6 +190,8 @@ def value_of(found: Found, plan: Plan | None = None) -> Tensor:
     """The integrals: by a plan if a gradient is wanted, else as they were added up."""
     if not _wants_gradient(found):
         return _total(found)
+    if found.formula is not None:
+        return found.formula()
     return apply_rule(
         found.problem, plan or plan_of(found), found.settings, log=found.log
     )

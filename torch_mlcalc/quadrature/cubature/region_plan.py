@@ -21,6 +21,7 @@ from torch_mlcalc.quadrature.contract import (
 )
 from torch_mlcalc.quadrature.cubature.chart import Chart, Tails
 from torch_mlcalc.quadrature.cubature.nodes import weighted
+from torch_mlcalc.quadrature.host import readable
 from torch_mlcalc.quadrature.integrand import Integrand, as_result
 from torch_mlcalc.quadrature.plan import Plan
 
@@ -58,11 +59,12 @@ class RegionPlan(Plan):
     Attributes:
         breakpoints: Number of breakpoints on each axis that it was made with.
         groups: Regions and rules.
-        tails: How the cube is stretched over infinite axes.
+        tails: How the cube is stretched over infinite axes; None for nodes that are
+            placed on these without.
         gathers: Whether each region is evaluated for its own integral only.
     """
 
-    tails: Tails
+    tails: Tails | None
     batch_shape: tuple[int, ...]
     breakpoints: tuple[int, ...]
     groups: tuple[Group, ...]
@@ -105,13 +107,14 @@ class RegionPlan(Plan):
     def _parts(self) -> dict[str, Any]:
         names = ("batch_shape", "breakpoints", "gathers", "error", "status", "n_evals")
         groups = [tuple(g) for g in self.groups]
-        own = {"groups": groups, "tails": self.tails.value}
+        tails = None if self.tails is None else self.tails.value
+        own = {"groups": groups, "tails": tails}
         return {**{name: getattr(self, name) for name in names}, **own}
 
     @classmethod
     def _from_parts(cls, parts: dict[str, Any]) -> RegionPlan:
         own = {
-            "tails": Tails(parts["tails"]),
+            "tails": None if parts["tails"] is None else Tails(parts["tails"]),
             "groups": tuple(Group(*g) for g in parts["groups"]),
             "batch_shape": tuple(parts["batch_shape"]),
             "breakpoints": tuple(parts["breakpoints"]),
@@ -259,13 +262,38 @@ def _part(
     points, total_weights = placed
     assert total_weights is not None  # noqa: S101
     total_weights = total_weights.to(wide)
-    values = integrand(points.to(integrand.dtype), rows)
+    points = points.to(integrand.dtype)
+    values = integrand(points, rows)
+    if log and values.requires_grad:
+        values = _alive(integrand, points, rows, values)
     if rows is None:
         return add(total_weights, total_weights, values)
     sums = add(total_weights, total_weights, values)
     count = last - first
     total = add.spread(sums[:count], rows[:count], plan.status.numel())
     return total.reshape(*batch, *total.shape[1:])
+
+
+def _alive(
+    integrand: Integrand, points: Tensor, rows: Tensor | None, values: Tensor
+) -> Tensor:
+    """The same, with derivatives of 0 where a density is 0, as it is far out.
+
+    There the log may be minus infinity because something in it overflows, of which the
+    derivative is 0 times infinity. Such nodes are evaluated at the best one instead.
+
+    Returns:
+        The values.
+    """
+    if not readable(values) or values.ndim != points.ndim - 1:
+        return values
+    dead = values.detach() == -math.inf
+    if not bool(dead.any()):
+        return values
+    best = values.detach().argmax(0, keepdim=True)[..., None]
+    home = points.gather(0, best.expand(1, *points.shape[1:]))
+    again = integrand(torch.where(dead[..., None], home, points), rows)
+    return torch.where(dead, -math.inf, again)
 
 
 def _table(group: Group, start: int, stop: int, d: int) -> tuple[Tensor, Tensor]:

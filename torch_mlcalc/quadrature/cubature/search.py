@@ -136,7 +136,9 @@ class CubeSearch:
         whole: bool,
     ) -> Measured:
         count, total = table.count(self.dimension), None
-        step = max(BLOCK_BYTES // max(low.size, 1), 1)
+        memory = self.evaluate.memory
+        budget = BLOCK_BYTES if memory is None else memory // TEMPORARIES
+        step = max(budget // max(low.size, 1), 1)
         for start in range(0, count, step):
             stop = min(start + step, count)
             nodes, weights = table.block(start, stop, self.dimension)

@@ -148,7 +148,8 @@ def _judge(
         np.maximum(ROUGH * change, np.where(np.isnan(tail), 0, tail)),
     )
     error = np.maximum(error, rounding)
-    best = EXTRAPOLATED * change * np.minimum(fall, 1) ** (2 + 2 * pace.left)
+    with np.errstate(invalid="ignore"):  # of a change that is infinite
+        best = EXTRAPOLATED * change * np.minimum(fall, 1) ** (2 + 2 * pace.left)
     seen = change > rounding
     slow = np.logical_or.reduce(~smooth & seen, 1)
     late = np.logical_or.reduce((best > ledger.allowed(total)) & seen, 1)
