@@ -7,7 +7,7 @@ JAX_VENV := .venv-jax
 JAX_READY := $(JAX_VENV)/.ready
 WHEEL_VENV := .venv-wheel
 
-.PHONY: bench example test lint wheel clean
+.PHONY: bench docs example test lint wheel clean
 
 example: $(READY)
 	$(BIN)/python examples/linear_regression.py
@@ -18,6 +18,11 @@ test: $(READY)
 # Writes benchmarks/RESULTS.md. Needs Python 3.11, for quadax.
 bench: $(READY) $(JAX_READY)
 	$(BIN)/python benchmarks/run.py
+
+# Strict: a warning, a broken link or reference, or code that prints something else fails.
+docs: $(READY)
+	$(BIN)/python -m pytest -q tests/test_docs.py -k page_shows
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -34,7 +39,8 @@ wheel: $(READY)
 	$(WHEEL_VENV)/bin/python tests/wheel_smoke.py $(WHEEL_VENV)
 
 clean:
-	rm -rf $(VENV) $(JAX_VENV) $(WHEEL_VENV) build dist .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(JAX_VENV) $(WHEEL_VENV) build dist docs/_build docs/generated
+	rm -rf .mypy_cache .ruff_cache
 
 # torch goes in first and pinned: resolved together with the rest, pip may take a newer
 # build with gigabytes of CUDA libraries. The build backend is pinned the same way, hence

@@ -2,76 +2,56 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import re
-import sys
 from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor
-from tqdm import tqdm
+from pages import (
+    ROOT,
+    blocks,
+    existing_targets,
+    files_named,
+    linked_files,
+    make_targets,
+    read,
+    run_code,
+    words,
+)
+from pages import python_blocks as blocks_of
+from torch import nn
 
 import torch_mlcalc as mlc
 
-ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = {
-    name: (ROOT / name).read_text(encoding="utf-8")
-    for name in ("README.md", "CONTRIBUTING.md")
-}
-
-
-class Block(NamedTuple):
-    """A fenced block: its language and what it holds."""
-
-    language: str
-    content: str
-
-
-def blocks(page: str) -> list[Block]:
-    fences = re.findall(r"^```(\w*)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    return [Block(*fence) for fence in fences]
+PAGES = read("README.md", "CONTRIBUTING.md")
+README = PAGES["README.md"]
 
 
 def python_blocks() -> dict[str, tuple[str, str]]:
-    """Return code and output by name; the block after the code is its output."""
-    found = {}
-    for name, page in PAGES.items():
-        pairs = zip(blocks(page), [*blocks(page)[1:], Block("", "")], strict=True)
-        for i, (code, after) in enumerate(pairs):
-            if code.language == "python":
-                output = after.content if after.language == "text" else ""
-                found[f"{name}[{i}]"] = (code.content, output)
-    return found
+    return blocks_of(PAGES)
 
 
-def words(text: str) -> list[str]:
-    """Split at white space, since the pages wrap long lines."""
-    return text.split()
+def section(title: str) -> str:
+    """What is below a heading, up to the next of its level or a higher one."""
+    (level,) = re.findall(rf"^(#+) {title}$", README, re.MULTILINE)
+    after = re.split(rf"^{level} {title}$", README, flags=re.MULTILINE)[1]
+    return re.split(rf"^#{{2,{len(level)}}} ", after, flags=re.MULTILINE)[0]
 
 
-def names_in_table() -> list[str]:
-    rows = re.findall(r"^\| (`.*?) \|", README.split("## What is inside")[1], re.M)
-    return [name for row in rows for name in re.findall(r"`([\w.]+)`", row)]
+def in_table(title: str) -> list[str]:
+    """Names and files in the rows of the tables of a section."""
+    rows = re.findall(r"^\| .*? \|$", section(title), re.MULTILINE)
+    return [name for row in rows for name in re.findall(r"`([\w./]+)`", row)]
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
     def run(code: str) -> ModuleType:
-        # A file and a module, for torch.compile looks up both.
-        script = tmp_path / "code_of_a_page.py"
-        script.write_text(code, encoding="utf-8")
-        spec = importlib.util.spec_from_file_location(script.stem, script)
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, script.stem, module)
-        spec.loader.exec_module(module)
-        return module
+        return run_code(code, tmp_path, monkeypatch)
 
     return run
 
@@ -104,22 +84,19 @@ def test_the_squared_error_is_misled_as_stated(
     assert f"the intercept would be {intercept:.2f}." in README
 
 
-def test_the_checked_loss_is_sound_without_detach(
-    run: Callable[[str], ModuleType], capsys: pytest.CaptureFixture[str]
-) -> None:
-    check = next(code for code, _ in python_blocks().values() if "detach" in code)
-    run(check.replace(".detach()", ""))
-    assert capsys.readouterr().out == ""
-
-
-def test_the_loss_in_contributing_is_right(
-    run: Callable[[str], ModuleType],
-) -> None:
-    ((code, _),) = (
-        block for name, block in python_blocks().items() if "CONTRIBUTING" in name
+def contributed(word: str, run: Callable[[str], ModuleType]) -> ModuleType:
+    """The module that CONTRIBUTING writes for a loss, a rule or a domain."""
+    (code,) = (
+        code
+        for name, (code, _) in python_blocks().items()
+        if "CONTRIBUTING" in name and word in code
     )
     assert len(code.splitlines()) <= 30
-    loss = run(code).OvershootLoss()
+    return run(code)
+
+
+def test_the_loss_in_contributing_is_right(run: Callable[[str], ModuleType]) -> None:
+    loss = contributed("overshoot_loss", run).OvershootLoss()
     input = torch.tensor([3.0, -1.0, 1.5], requires_grad=True)
     target = torch.tensor([1.0, 1.0, 1.0])
     weight = torch.tensor([1.0, 2.0, 1.0])
@@ -128,87 +105,93 @@ def test_the_loss_in_contributing_is_right(
     mlc.testing.check_gradients(loss, (input, target, weight))
 
 
-def test_table_of_digits_is_what_the_example_prints(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_rule_in_contributing_is_right(run: Callable[[str], ModuleType]) -> None:
+    rule = contributed("Midpoint", run).Midpoint
+    for n in (1, 2, 7):
+        mlc.testing.check_rule(rule(n))
+    with pytest.raises(ValueError, match="n is 0"):
+        rule(0)
+    upper = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    value = mlc.integrate(torch.exp, mlc.Interval(0, upper), rule(2000))
+    torch.testing.assert_close(value, upper.expm1(), rtol=1e-6, atol=0)
+
+
+def test_the_domain_in_contributing_is_right(run: Callable[[str], ModuleType]) -> None:
+    around = contributed("Around", run).Around
+    centre = torch.tensor([0.3, 2.0], dtype=torch.float64, requires_grad=True)
+    radius = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    for rule in (None, mlc.GaussLegendre(16)):
+        value = mlc.integrate(torch.exp, around(centre, radius), rule)
+        exact = 2 * centre.exp() * radius.sinh()
+        torch.testing.assert_close(value, exact)
+        slopes = torch.autograd.grad(value.sum(), (centre, radius))
+        wanted = torch.autograd.grad(exact.sum(), (centre, radius))
+        torch.testing.assert_close(slopes, wanted)
+    density = mlc.NormalizedDensity(torch.zeros_like, around(centre, radius))
+    torch.testing.assert_close(density.mean, centre)
+    with pytest.raises(ValueError, match="radius is -1; it must be positive"):
+        around(0.0, -1)
+
+
+def test_the_table_of_patients_is_what_the_example_finds(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.syspath_prepend(ROOT / "examples")
-    example = importlib.import_module("linear_regression")
-    bar = tqdm(disable=True)
-    example.print_table([example.fit(p, bar) for p in example.load_problems().values()])
-    printed = capsys.readouterr().out.splitlines()
-    shown = next(b for b in blocks(README) if b.language == "text").content.splitlines()
-    assert len(printed) == len(shown) == 15
-    assert printed[:2] + printed[-2:] == shown[:2] + shown[-2:]
-    for ours, theirs in zip(shown[2:-2], printed[2:-2], strict=True):
-        # Name, condition number of the basis, steps, digits after each refinement. What
-        # is left out is all rounding, and another processor rounds otherwise.
-        columns = (0, 2, 3, 6, 7)
-        assert [ours.split()[i] for i in columns] == [
-            theirs.split()[i] for i in columns
-        ]
+    example = importlib.import_module("mixed_model")
+    groups, published = example.load("toenail")
+    rows = re.findall(r"^\| .*? \| (-6.*?) \| (.*?) ?\|$", README, re.MULTILINE)
+    assert len(rows) == 3
+    assert len(groups.trials) == 294
+    for (likelihood, sigma), nodes in zip(rows, (1, None), strict=False):
+        found = example.fit(groups, nodes)
+        # Another processor rounds otherwise, on the way to a maximum.
+        assert found.log_likelihood == pytest.approx(float(likelihood), abs=2e-8)
+        assert found.sigma == pytest.approx(float(sigma), abs=1e-4)
+    assert float(rows[2][0]) == published["log likelihood"]
 
 
-def hessian_vector_product(loss: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    x = torch.tensor([0.5, 2.0])
-    gradient = torch.func.grad(lambda x: loss(x, torch.zeros_like(x)))
-    return torch.func.jvp(gradient, (x,), (torch.ones_like(x),))[1]
+def test_every_loss_is_in_the_table_once() -> None:
+    modules = [
+        name
+        for name in mlc.losses.__all__
+        if isinstance(getattr(mlc, name), type)
+        and issubclass(getattr(mlc, name), nn.Module)
+    ]
+    assert sorted(in_table("Losses")) == sorted(modules)
 
 
-# torch writes its forward-mode rules in TorchScript, which it has deprecated.
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-@pytest.mark.parametrize("name", ["mse_loss", "huber_loss"])
-def test_hessian_vector_products_fail_in_torch_alone(name: str) -> None:
-    assert hessian_vector_product(getattr(mlc, name)).isfinite().all()
-    with pytest.raises(RuntimeError):
-        hessian_vector_product(getattr(F, name))
+def test_every_example_is_in_the_table_once() -> None:
+    scripts = [
+        f"examples/{path.name}"
+        for path in (ROOT / "examples").glob("*.py")
+        if "__main__" in path.read_text(encoding="utf-8")
+    ]
+    assert sorted(in_table("Examples")) == sorted(scripts)
 
 
-def test_torch_weights_its_losses_as_stated() -> None:
-    input, target, weight = torch.tensor([1.0, 3.0]), torch.zeros(2), torch.ones(2) * 2
-    ratio = {
-        name: getattr(F, name)(input, target, weight=weight)
-        / getattr(mlc, name)(input, target, weight=weight)
-        for name in ("mse_loss", "l1_loss", "huber_loss")
-    }
-    assert ratio == {"mse_loss": 1, "l1_loss": 1, "huber_loss": 2}
-    with pytest.raises(TypeError, match="weight"):
-        F.smooth_l1_loss(input, target, weight=weight)
+NAMES = [
+    name
+    for name in in_table("What is inside")
+    if "/" not in name and not name.startswith("torch.")
+]
 
 
-def test_smooth_l1_overflows_in_torch_alone() -> None:
-    residual, target = torch.tensor([1e24]), torch.zeros(1)
-    ours = mlc.smooth_l1_loss(residual, target, beta=1e25)
-    assert ours.item() == pytest.approx(5e22)
-    assert F.smooth_l1_loss(residual, target, beta=1e25).isinf()
-
-
-def test_every_public_name_is_in_the_table_once() -> None:
-    names = names_in_table()
-    assert len(names) == len(set(names))
-    assert {name.partition(".")[0] for name in names} == set(mlc.__all__)
-    in_testing = {name for name in names if name.startswith("testing.")}
-    assert in_testing == {f"testing.{name}" for name in mlc.testing.__all__}
-
-
-@pytest.mark.parametrize("name", names_in_table())
-def test_every_name_in_the_table_can_be_imported(name: str) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_in_the_tables_can_be_imported(name: str) -> None:
     attrgetter(name)(mlc)
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_make_target_exists(page: str) -> None:
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = re.findall(r"(?:^ {4}|`)make (\w+)", PAGES[page], re.MULTILINE)
-    assert {"example", "test"} <= set(targets)
-    assert set(targets) <= set(re.findall(r"^(\w+):", makefile, re.MULTILINE))
+    targets = set(make_targets(PAGES[page]))
+    assert {"example", "test"} <= targets <= existing_targets()
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_file_named_exists(page: str) -> None:
-    text = PAGES[page]
-    paths = re.findall(r"(?:[\w.]+/)+\w+\.py\b|\b[A-Z]+\.md\b|\w+\.t(?:xt|oml)\b", text)
+    paths = files_named(PAGES[page])
     assert paths
-    for path in paths:
+    for path in [*paths, *linked_files(PAGES[page])]:
         assert (ROOT / path).exists(), path
 
 

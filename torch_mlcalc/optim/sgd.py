@@ -232,7 +232,7 @@ class SGD(Optimizer):
         that is more precise, as float32 momentum of bfloat16 parameters is.
 
         Args:
-            state_dict: What :meth:`state_dict` returned.
+            state_dict: What ``state_dict`` returned.
         """
         seen = [state_dict]
         flat = [group["flat"] for group in self.param_groups]
