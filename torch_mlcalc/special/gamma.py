@@ -145,9 +145,7 @@ def _width(a: Tensor, x: Tensor, sign: Tensor) -> Tensor:
     # The second derivative is x e^(+-w).
     curvature = torch.where(below, x / torch.e, x)
     normal = 2 * digits / (slope + torch.hypot(slope, (2 * digits * x).sqrt()))
-    bound = torch.where(
-        below, (digits + x) / a, torch.log1p((digits + a * normal) / x)
-    )
+    bound = torch.where(below, (digits + x) / a, torch.log1p((digits + a * normal) / x))
 
     def h(w: Tensor) -> tuple[Tensor, Tensor]:
         growth = x * torch.expm1(sign * w)

@@ -66,7 +66,11 @@ def crps_gamma(
         https://doi.org/10.1214/15-AOAS843
     """
     values, dtype = prepare_parameters(
-        {"concentration": concentration, "rate": rate, "target": target}, weight, reduction, validate, positive=("concentration", "rate")
+        {"concentration": concentration, "rate": rate, "target": target},
+        weight,
+        reduction,
+        validate,
+        positive=("concentration", "rate"),
     )
     return reduce(gamma(*values), weight, reduction).to(dtype)
 
@@ -114,7 +118,11 @@ def crps_exponential(
         scoringRules" (2019), appendix A. https://doi.org/10.18637/jss.v090.i12
     """
     values, dtype = prepare_parameters(
-        {"rate": rate, "target": target}, weight, reduction, validate, positive=("rate",)
+        {"rate": rate, "target": target},
+        weight,
+        reduction,
+        validate,
+        positive=("rate",),
     )
     return reduce(exponential(*values), weight, reduction).to(dtype)
 
@@ -168,7 +176,15 @@ def crps_beta(
         scoringRules" (2019), appendix A. https://doi.org/10.18637/jss.v090.i12
     """
     values, dtype = prepare_parameters(
-        {"concentration1": concentration1, "concentration0": concentration0, "target": target}, weight, reduction, validate, positive=("concentration1", "concentration0")
+        {
+            "concentration1": concentration1,
+            "concentration0": concentration0,
+            "target": target,
+        },
+        weight,
+        reduction,
+        validate,
+        positive=("concentration1", "concentration0"),
     )
     return reduce(beta(*values), weight, reduction).to(dtype)
 
@@ -220,7 +236,11 @@ def crps_uniform(
         scoringRules" (2019), appendix A. https://doi.org/10.18637/jss.v090.i12
     """
     values, dtype = prepare_parameters(
-        {"low": low, "high": high, "target": target}, weight, reduction, validate, positive=()
+        {"low": low, "high": high, "target": target},
+        weight,
+        reduction,
+        validate,
+        positive=(),
     )
     if is_validated(validate):
         check_values("high", values[1], values[1] > values[0], "must be above low")
@@ -269,7 +289,9 @@ def beta(concentration1: Tensor, concentration0: Tensor, target: Tensor) -> Tens
 
 
 def _log_scaled(a: Tensor, b: Tensor) -> Tensor:
-    return scaled_log_factorial(a + b) - scaled_log_factorial(a) - scaled_log_factorial(b)
+    return (
+        scaled_log_factorial(a + b) - scaled_log_factorial(a) - scaled_log_factorial(b)
+    )
 
 
 def uniform(low: Tensor, high: Tensor, target: Tensor) -> Tensor:

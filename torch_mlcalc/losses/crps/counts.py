@@ -11,7 +11,7 @@ from torch_mlcalc.losses.crps.common import prepare_parameters
 from torch_mlcalc.losses.reduction import Reduction, reduce
 from torch_mlcalc.special.beta import both_tails, log_negative_binomial
 from torch_mlcalc.special.gamma import gammaincc, log_poisson
-from torch_mlcalc.special.tail import depth, unit_nodes, without_gradient
+from torch_mlcalc.special.tail import depth, without_gradient
 
 #: Rate from which on the asymptotic series of the spread is right to 1e-16.
 _FAR = 20.0
@@ -25,6 +25,10 @@ _SPREAD = tuple(
 
 #: What stands for the logarithm's argument at a count of 0, where it has the factor 0.
 _NO_COUNT = 1e-30
+
+#: Steps of the trapezoidal rule. Its error is exp(-pi^2 / step) for the widest integrand,
+#: which is 40 wide, so below 1e-13.
+_NODES = 128
 
 #: Halvings of the logarithm of a width, which is known to a factor of 1e5 at first.
 _HALVINGS = 8
@@ -100,8 +104,8 @@ def crps_negative_binomial(
         -\tfrac{4 p}{(1 - p)^2}\right), \quad m = \frac{r p}{1 - p},
         \ k = \lfloor y \rfloor
 
-    where the hypergeometric function is the integral of a function that falls, by
-    Gauss-Legendre nodes. The parameters are those of
+    where the hypergeometric function is the integral of a function that falls, by the
+    trapezoidal rule. The parameters are those of
     ``torch.distributions.NegativeBinomial``. The derivative in :math:`r` is that of
     :func:`torch_mlcalc.special.betainc`.
 
@@ -203,10 +207,12 @@ def _hypergeometric(power: Tensor, probs: Tensor, rest: Tensor) -> Tensor:
     root = (1 + probs) / rest
     excess = 4 * probs / rest.square()
     width = without_gradient(_width, power, excess, root)
-    nodes, weights = unit_nodes(root.dtype, root.device)
-    shape = (-1, *(1,) * root.ndim)
-    fall = torch.exp(-_fall(nodes.reshape(shape) * width, power, excess, root))
-    integral = width * (weights.reshape(shape) * fall).sum(0)
+    step = width / _NODES
+    places = torch.arange(_NODES, dtype=root.dtype, device=root.device)
+    v = places.reshape(-1, *(1,) * root.ndim) * step
+    fall = torch.exp(-_fall(v, power, excess, root))
+    # Even and analytic up to v = i pi / 2, so that equal steps converge exponentially.
+    integral = step * (fall.sum(0) - 0.5)
     return 4 / math.pi * integral / root
 
 

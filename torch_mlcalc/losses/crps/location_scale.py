@@ -82,7 +82,11 @@ def crps_logistic(
         appendix. https://doi.org/10.1175/MWR-D-15-0260.1
     """
     values, dtype = prepare_parameters(
-        {"loc": loc, "scale": scale, "target": target}, weight, reduction, validate, positive=("scale",)
+        {"loc": loc, "scale": scale, "target": target},
+        weight,
+        reduction,
+        validate,
+        positive=("scale",),
     )
     return reduce(logistic(*values), weight, reduction).to(dtype)
 
@@ -134,7 +138,11 @@ def crps_laplace(
         scoringRules" (2019), appendix A. https://doi.org/10.18637/jss.v090.i12
     """
     values, dtype = prepare_parameters(
-        {"loc": loc, "scale": scale, "target": target}, weight, reduction, validate, positive=("scale",)
+        {"loc": loc, "scale": scale, "target": target},
+        weight,
+        reduction,
+        validate,
+        positive=("scale",),
     )
     return reduce(laplace(*values), weight, reduction).to(dtype)
 
@@ -192,7 +200,11 @@ def crps_student_t(
         scoringRules" (2019), appendix A. https://doi.org/10.18637/jss.v090.i12
     """
     values, dtype = prepare_parameters(
-        {"df": df, "loc": loc, "scale": scale, "target": target}, weight, reduction, validate, positive=("scale",)
+        {"df": df, "loc": loc, "scale": scale, "target": target},
+        weight,
+        reduction,
+        validate,
+        positive=("scale",),
     )
     if is_validated(validate):
         check_values("df", values[0], values[0] > 0.5, "must be above 1/2")

@@ -65,7 +65,11 @@ def crps_normal(
         equation (5). https://doi.org/10.1175/MWR2904.1
     """
     values, dtype = prepare_parameters(
-        {"loc": loc, "scale": scale, "target": target}, weight, reduction, validate, positive=("scale",)
+        {"loc": loc, "scale": scale, "target": target},
+        weight,
+        reduction,
+        validate,
+        positive=("scale",),
     )
     return reduce(normal(*values), weight, reduction).to(dtype)
 
@@ -193,7 +197,11 @@ def crps_log_normal(
         https://doi.org/10.1002/qj.2521
     """
     values, dtype = prepare_parameters(
-        {"loc": loc, "scale": scale, "target": target}, weight, reduction, validate, positive=("scale",)
+        {"loc": loc, "scale": scale, "target": target},
+        weight,
+        reduction,
+        validate,
+        positive=("scale",),
     )
     return reduce(log_normal(*values), weight, reduction).to(dtype)
 
@@ -212,9 +220,7 @@ def absolute_moment(difference: Tensor, scale: Tensor) -> Tensor:
     return torch.where(near, scale * inside, difference.abs())
 
 
-def normal_mixture(
-    probs: Tensor, loc: Tensor, scale: Tensor, target: Tensor
-) -> Tensor:
+def normal_mixture(probs: Tensor, loc: Tensor, scale: Tensor, target: Tensor) -> Tensor:
     """CRPS of each element, with components in the last dimension."""
     distance = (probs * absolute_moment(target[..., None] - loc, scale)).sum(-1)
     between = absolute_moment(
