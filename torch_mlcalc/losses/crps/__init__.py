@@ -21,6 +21,7 @@ from torch_mlcalc.losses.crps.location_scale import (
 )
 from torch_mlcalc.losses.crps.loss import CRPSLoss, crps_loss
 from torch_mlcalc.losses.crps.normal import (
+    crps_censored_normal,
     crps_log_normal,
     crps_normal,
     crps_normal_mixture,
@@ -29,6 +30,7 @@ from torch_mlcalc.losses.crps.normal import (
 __all__ = [
     "CRPSLoss",
     "crps_beta",
+    "crps_censored_normal",
     "crps_exponential",
     "crps_gamma",
     "crps_laplace",

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import (
     Beta,
     Distribution,
+    Exponential,
     FisherSnedecor,
     Gamma,
     Independent,
@@ -18,6 +19,7 @@ from torch.distributions import (
     SigmoidTransform,
     StudentT,
     TransformedDistribution,
+    Uniform,
 )
 
 from torch_mlcalc.density.divergence import log_prob_anywhere
@@ -53,12 +55,29 @@ def cdf_of(distribution: Distribution) -> Cdf:
             f"{type(distribution).__name__} has neither cdf nor log_prob; pass its "
             "distribution function and a domain instead, or register_crps."
         )
-    density = NormalizedDensity(
-        lambda x: log_prob_anywhere(distribution, x),
+    return _given(_integrated(distribution))
+
+
+def _integrated(distribution: Distribution) -> NormalizedDensity:
+    """A density with a distribution function, from one that has only ``log_prob``."""
+    kind = type(distribution)
+    # As arguments, which are gathered with the rows that need more points.
+    parameters = {
+        name: value
+        for name, value in vars(distribution).items()
+        if name in distribution.arg_constraints and isinstance(value, Tensor)
+    }
+
+    def log_density(x: Tensor, *values: Tensor) -> Tensor:
+        settings = dict(zip(parameters, values, strict=True))
+        return log_prob_anywhere(kind(**settings, validate_args=False), x)
+
+    return NormalizedDensity(
+        log_density,
         support_of(distribution),
+        args=tuple(parameters.values()),
         batch_shape=distribution.batch_shape,
     )
-    return _given(density)
 
 
 def support_of(distribution: Distribution) -> Line:
@@ -129,6 +148,15 @@ def _given(distribution: Distribution) -> Cdf:
     return cdf
 
 
+# Bases of transformed distributions, which see points just outside of their support.
+def _uniform(p: Uniform) -> Cdf:
+    return lambda x: ((x - p.low) / (p.high - p.low)).clamp(0, 1)
+
+
+def _exponential(p: Exponential) -> Cdf:
+    return lambda x: -torch.expm1(-p.rate * x.clamp(min=0))
+
+
 def _gamma(p: Gamma) -> Cdf:
     return lambda x: gammainc(p.concentration, p.rate * x)
 
@@ -176,6 +204,8 @@ def _transformed(p: TransformedDistribution) -> Cdf:
 
 
 _OWN: dict[type[Distribution], Callable[[Any], Cdf]] = {
+    Uniform: _uniform,
+    Exponential: _exponential,
     Gamma: _gamma,
     Beta: _beta,
     StudentT: _student_t,
