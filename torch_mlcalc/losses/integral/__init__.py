@@ -6,9 +6,21 @@ settings are those of :func:`torch_mlcalc.integrate`.
 
 from torch_mlcalc.losses.integral.censoring import Censoring
 from torch_mlcalc.losses.integral.hazard import HazardNLLLoss, hazard_nll_loss
+from torch_mlcalc.losses.integral.normalized import (
+    NormalizedNLLLoss,
+    normalized_nll_loss,
+)
+from torch_mlcalc.losses.integral.point_process import (
+    PointProcessNLLLoss,
+    point_process_nll_loss,
+)
 
 __all__ = [
     "Censoring",
     "HazardNLLLoss",
+    "NormalizedNLLLoss",
+    "PointProcessNLLLoss",
     "hazard_nll_loss",
+    "normalized_nll_loss",
+    "point_process_nll_loss",
 ]
