@@ -99,7 +99,7 @@ def test_on_a_box() -> None:
 
     y = torch.randn(3, 2, dtype=DOUBLE)
     whole = mlc.Box(torch.full((2,), -9.0, dtype=DOUBLE), 9.0)
-    rule = mlc.Product(mlc.GaussLegendre(48), 2)
+    rule = mlc.Product(mlc.GaussLegendre(48), mlc.GaussLegendre(48))
     loss = mlc.normalized_nll_loss(log_density, y, whole, "none", rule=rule)
     torch.testing.assert_close(loss, -p.log_prob(y), rtol=1e-8, atol=0)
     y = torch.tensor([[10.0, 0.0]], dtype=DOUBLE)

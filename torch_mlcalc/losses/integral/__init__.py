@@ -5,6 +5,7 @@ settings are those of :func:`torch_mlcalc.integrate`.
 """
 
 from torch_mlcalc.losses.integral.censoring import Censoring
+from torch_mlcalc.losses.integral.expected import ExpectedLoss, expected_loss
 from torch_mlcalc.losses.integral.hazard import HazardNLLLoss, hazard_nll_loss
 from torch_mlcalc.losses.integral.normalized import (
     NormalizedNLLLoss,
@@ -17,9 +18,11 @@ from torch_mlcalc.losses.integral.point_process import (
 
 __all__ = [
     "Censoring",
+    "ExpectedLoss",
     "HazardNLLLoss",
     "NormalizedNLLLoss",
     "PointProcessNLLLoss",
+    "expected_loss",
     "hazard_nll_loss",
     "normalized_nll_loss",
     "point_process_nll_loss",

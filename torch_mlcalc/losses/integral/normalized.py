@@ -9,11 +9,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from torch_mlcalc.density.support import event_shape, extent_of, support_of
+from torch_mlcalc.density.support import event_shape, support_of
 from torch_mlcalc.layers import LogNormalizer
+from torch_mlcalc.losses.integral.places import inner_point
 from torch_mlcalc.losses.integral.settings import IntegralLoss, check_function
 from torch_mlcalc.losses.reduction import Reduction, prepare_all, reduce
-from torch_mlcalc.quadrature.cubature.box import Solid
 from torch_mlcalc.quadrature.domains import Domain
 from torch_mlcalc.quadrature.integrand import Function
 from torch_mlcalc.quadrature.integrate import log_integrate
@@ -249,7 +249,7 @@ def _nll(
     # The log density is not asked where it need not be defined.
     here = inside.reshape(inside.shape + (1,) * len(event))
     logs = log_unnormalized(
-        torch.where(here, points, _inner_point(domain, points)), *args
+        torch.where(here, points, inner_point(domain, points)), *args
     )
     return (log_z - torch.where(inside, logs, -math.inf)).reshape(shape)
 
@@ -260,17 +260,3 @@ def _reduced(
     if weight is not None:
         dtype = torch.promote_types(dtype, weight.dtype)
     return reduce(loss, weight, reduction).to(dtype)
-
-
-def _inner_point(domain: Domain, like: Tensor) -> Tensor:
-    """A point of the domain, for each density of a batch on a line."""
-    if isinstance(domain, Solid):
-        return like.new_zeros(())
-    lower, upper, loc, scale = (
-        torch.as_tensor(t, dtype=like.dtype, device=like.device).detach()
-        for t in extent_of(domain)
-    )
-    below, above = lower.isinf(), upper.isinf()
-    one_end = torch.where(below, upper - scale, lower + scale)
-    middle = torch.where(below | above, one_end, (lower + upper) / 2)
-    return torch.where(below & above, loc, middle)
