@@ -7,6 +7,7 @@ settings are those of :func:`torch_mlcalc.integrate`.
 from torch_mlcalc.losses.integral.censoring import Censoring
 from torch_mlcalc.losses.integral.expected import ExpectedLoss, expected_loss
 from torch_mlcalc.losses.integral.hazard import HazardNLLLoss, hazard_nll_loss
+from torch_mlcalc.losses.integral.marginal import MarginalNLLLoss, marginal_nll_loss
 from torch_mlcalc.losses.integral.normalized import (
     NormalizedNLLLoss,
     normalized_nll_loss,
@@ -20,10 +21,12 @@ __all__ = [
     "Censoring",
     "ExpectedLoss",
     "HazardNLLLoss",
+    "MarginalNLLLoss",
     "NormalizedNLLLoss",
     "PointProcessNLLLoss",
     "expected_loss",
     "hazard_nll_loss",
+    "marginal_nll_loss",
     "normalized_nll_loss",
     "point_process_nll_loss",
 ]
