@@ -39,7 +39,7 @@ def assert_reductions(loss: Callable[..., Tensor], like: Tensor) -> None:
     torch.testing.assert_close(loss("mean", weight), mean, **exact)
     with pytest.raises(ValueError, match="reduction must be 'none'"):
         loss("average", None)
-    with pytest.raises(ValueError, match="weight must have the shape"):
+    with pytest.raises(ValueError, match="weight must have the (batch_)?shape"):
         loss("mean", torch.ones(7, 3))
 
 

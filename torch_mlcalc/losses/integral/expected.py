@@ -13,11 +13,11 @@ from torch.distributions import Distribution, MixtureSameFamily
 from torch_mlcalc.density.expectation import expectation
 from torch_mlcalc.losses.integral.places import (
     inner_point,
-    inside,
     is_discrete,
     kinks_of,
     log_density,
     place_of,
+    within,
 )
 from torch_mlcalc.losses.integral.settings import IntegralLoss, check_function
 from torch_mlcalc.losses.reduction import Reduction, prepare_all, reduce
@@ -299,11 +299,8 @@ def _split(
         # Where the density underflows a kink has no effect, and beyond it there is
         # nothing that a rule could see.
         floor = math.log(torch.finfo(action.dtype).tiny)
-        within = inside(domain, breaks)
-        middle = inner_point(domain, action)
-        at = torch.where(within, breaks, middle)
-        seen = within & (log_density(distribution, at) > floor)
-    breaks = torch.where(seen, breaks, middle)
+        seen = log_density(distribution, within(domain, breaks)) > floor
+    breaks = torch.where(seen, within(domain, breaks), inner_point(domain, action))
     return integrate(
         weighted,
         domain,

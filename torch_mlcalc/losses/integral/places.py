@@ -65,6 +65,19 @@ def inside(domain: Domain, x: Tensor) -> Tensor:
     return (x >= lower) & (x <= upper)
 
 
+def within(domain: Domain, x: Tensor) -> Tensor:
+    """Points to split at, with a point inside in the place of those that are not.
+
+    At an end of the domain a density may be infinite.
+
+    Returns:
+        The points, of the same shape.
+    """
+    lower, upper = extent_of(domain)[:2]
+    between = (x > lower) & (x < upper)
+    return torch.where(between, x, inner_point(domain, x))
+
+
 def inner_point(domain: Domain, like: Tensor) -> Tensor:
     """A point of the domain, for each density of a batch on a line."""
     if isinstance(domain, Solid):
