@@ -21,6 +21,8 @@ What all of them share:
 
 from torch_mlcalc.losses import crps as _crps
 from torch_mlcalc.losses.crps import *
+from torch_mlcalc.losses import integral as _integral
+from torch_mlcalc.losses.integral import *
 from torch_mlcalc.losses.regression import (
     HuberLoss,
     L1Loss,
@@ -53,3 +55,4 @@ __all__ = [
     "smooth_l1_loss",
 ]
 __all__ += _crps.__all__
+__all__ += _integral.__all__

@@ -93,8 +93,8 @@ def _place_mixed(extent: Extent) -> Placement:
     kind = below.long() * BELOW + above.long() * ABOVE
     # Infinite limits are replaced before any arithmetic, else their nan would reach
     # the gradient through the branch that is not taken.
-    low = torch.where(low.isfinite(), low, 0)
-    high = torch.where(high.isfinite(), high, 0)
+    low = torch.where(~low.isinf(), low, 0)
+    high = torch.where(~high.isinf(), high, 0)
     half = (high - low) * 0.5
     anchor = torch.where(
         above, torch.where(below, loc, low), torch.where(below, high, low + half)

@@ -40,7 +40,8 @@ from torch_mlcalc.quadrature.cubature.regions import (
     whole_cubes,
 )
 from torch_mlcalc.quadrature.cubature.search import CubeSearch
-from torch_mlcalc.quadrature.cubature.ladder import MOST, climb
+from torch_mlcalc.quadrature.cubature.ladder import MOST
+from torch_mlcalc.quadrature.cubature.tensor import climb
 from torch_mlcalc.quadrature.cubature.whitened import WhitenedChart, WhitenedPlan
 from torch_mlcalc.quadrature.estimate import Status, Tolerance
 from torch_mlcalc.quadrature.host import frozen, read, readable, write
