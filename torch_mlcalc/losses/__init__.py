@@ -33,15 +33,18 @@ from torch_mlcalc.losses.regression import (
     quantile_loss,
     smooth_l1_loss,
 )
+from torch_mlcalc.losses.scores import EnsembleCRPSLoss, ensemble_crps_loss
 from torch_mlcalc.losses.validation import set_default_validate
 
 __all__ = [
+    "EnsembleCRPSLoss",
     "HuberLoss",
     "L1Loss",
     "LogCoshLoss",
     "MSELoss",
     "QuantileLoss",
     "SmoothL1Loss",
+    "ensemble_crps_loss",
     "huber_loss",
     "l1_loss",
     "log_cosh_loss",
