@@ -34,7 +34,9 @@ class Case(NamedTuple):
         reduction: str = "mean",
         weight: Tensor | None = None,
     ) -> Tensor:
-        return self.function(input, target, reduction, weight=weight, **self.settings)
+        return self.function(
+            input, target, reduction=reduction, weight=weight, **self.settings
+        )
 
     def draw(self, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
         generator = torch.Generator().manual_seed(3)
@@ -169,4 +171,4 @@ def check_refusals(case: Case) -> None:
     with pytest.raises(TypeError, match="must be real"):
         case(input.to(torch.complex128), target)
     with pytest.raises(ValueError, match="reduction must be"):
-        type(case.module)("avg")
+        type(case.module)(**case.settings, reduction="avg")

@@ -80,7 +80,7 @@ def prepare_ensemble(
     members = input.movedim(axis, -2 if vector else -1).to(example.dtype)
     if member_weight is not None:
         wanted = members.shape[: -1 if vector else None]
-        kept = axis - input.ndim + 1 if vector else axis - input.ndim
+        kept = min(axis, len(wanted) - 1)  # the weights have no axis of parts
         member_weight = _member_weight(member_weight, wanted, kept, checks_values)
         dtype = torch.promote_types(dtype, member_weight.dtype)
         member_weight = member_weight.to(example.dtype)
