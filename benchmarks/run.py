@@ -28,6 +28,7 @@ SECTIONS = (
     "densities",
     "losses",
     "losses_hazard",
+    "losses_scores",
     "sgd",
 )
 

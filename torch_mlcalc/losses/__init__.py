@@ -37,22 +37,52 @@ from torch_mlcalc.losses.regression import (
     quantile_loss,
     smooth_l1_loss,
 )
+from torch_mlcalc.losses.scores import (
+    EnergyScoreLoss,
+    EnsembleCRPSLoss,
+    ExpectileLoss,
+    IntervalScoreLoss,
+    MultiQuantileLoss,
+    SmoothQuantileLoss,
+    VariogramScoreLoss,
+    energy_score_loss,
+    ensemble_crps_loss,
+    expectile_loss,
+    interval_score_loss,
+    multi_quantile_loss,
+    smooth_quantile_loss,
+    variogram_score_loss,
+)
 from torch_mlcalc.losses.validation import set_default_validate
 
 __all__ = [
+    "EnergyScoreLoss",
+    "EnsembleCRPSLoss",
+    "ExpectileLoss",
     "HuberLoss",
+    "IntervalScoreLoss",
     "L1Loss",
     "LogCoshLoss",
     "MSELoss",
+    "MultiQuantileLoss",
     "QuantileLoss",
     "SmoothL1Loss",
+    "SmoothQuantileLoss",
+    "VariogramScoreLoss",
+    "energy_score_loss",
+    "ensemble_crps_loss",
+    "expectile_loss",
     "huber_loss",
+    "interval_score_loss",
     "l1_loss",
     "log_cosh_loss",
     "mse_loss",
+    "multi_quantile_loss",
     "quantile_loss",
     "set_default_validate",
     "smooth_l1_loss",
+    "smooth_quantile_loss",
+    "variogram_score_loss",
 ]
 __all__ += _crps.__all__
 __all__ += _integral.__all__

@@ -219,9 +219,7 @@ def _scores(
     if not isinstance(forecast, Distribution):
         assert isinstance(domain, Line)  # noqa: S101
         place = place_of(domain, target)
-        return crps_of_cdf(
-            forecast, domain, place, target, thresholds, levels, options
-        )
+        return crps_of_cdf(forecast, domain, place, target, thresholds, levels, options)
     if closed and thresholds.plain and levels.plain:
         scores = dispatch.closed_form(forecast, target)
         if scores is not None:

@@ -175,7 +175,5 @@ def crps_of_steps(
     before = thresholds.between(torch.minimum(target, first), first)
     after = thresholds.between(last, torch.maximum(target, last))
     return (
-        (below + above).sum(0)
-        + before * levels.above(zero)
-        + after * levels.below(one)
+        (below + above).sum(0) + before * levels.above(zero) + after * levels.below(one)
     )
