@@ -19,6 +19,14 @@ What all of them share:
   which is also the residual of two equal infinities, gives a NaN loss.
 """
 
+from torch_mlcalc.losses.likelihood import (
+    BetaNLLLoss,
+    GaussianLogVarNLLLoss,
+    GaussianNLLLoss,
+    beta_nll_loss,
+    gaussian_log_var_nll_loss,
+    gaussian_nll_loss,
+)
 from torch_mlcalc.losses.regression import (
     HuberLoss,
     L1Loss,
@@ -36,6 +44,12 @@ from torch_mlcalc.losses.regression import (
 from torch_mlcalc.losses.validation import set_default_validate
 
 __all__ = [
+    "BetaNLLLoss",
+    "GaussianLogVarNLLLoss",
+    "GaussianNLLLoss",
+    "beta_nll_loss",
+    "gaussian_log_var_nll_loss",
+    "gaussian_nll_loss",
     "HuberLoss",
     "L1Loss",
     "LogCoshLoss",
