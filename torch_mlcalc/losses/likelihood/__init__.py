@@ -12,12 +12,36 @@ from torch_mlcalc.losses.likelihood.gaussian import (
     gaussian_log_var_nll_loss,
     gaussian_nll_loss,
 )
+from torch_mlcalc.losses.likelihood.mixture import (
+    GaussianMixtureNLLLoss,
+    gaussian_mixture_nll_loss,
+)
+from torch_mlcalc.losses.likelihood.negative_binomial import (
+    NegativeBinomialNLLLoss,
+    negative_binomial_nll_loss,
+)
+from torch_mlcalc.losses.likelihood.poisson import (
+    PoissonNLLLoss,
+    poisson_nll_loss,
+)
+from torch_mlcalc.losses.likelihood.student_t import (
+    StudentTNLLLoss,
+    student_t_nll_loss,
+)
 
 __all__ = [
     "BetaNLLLoss",
     "GaussianLogVarNLLLoss",
+    "GaussianMixtureNLLLoss",
     "GaussianNLLLoss",
+    "NegativeBinomialNLLLoss",
+    "PoissonNLLLoss",
+    "StudentTNLLLoss",
     "beta_nll_loss",
     "gaussian_log_var_nll_loss",
+    "gaussian_mixture_nll_loss",
     "gaussian_nll_loss",
+    "negative_binomial_nll_loss",
+    "poisson_nll_loss",
+    "student_t_nll_loss",
 ]

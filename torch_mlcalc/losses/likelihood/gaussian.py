@@ -11,11 +11,11 @@ from torch_mlcalc.losses.likelihood.checks import (
     check_floor,
     check_number,
     check_positive,
+    prepare_positive,
 )
 from torch_mlcalc.losses.reduction import (
     Loss,
     Reduction,
-    prepare,
     prepare_all,
     reduce,
 )
@@ -89,7 +89,9 @@ def gaussian_nll_loss(
         distribution" (1994), equation (4). https://doi.org/10.1109/ICNN.1994.374138
     """
     _check_settings(full, eps)
-    input, target, var, dtype = _prepared(input, target, var, weight, reduction)
+    (input, target, var), dtype = prepare_positive(
+        {"input": input, "target": target}, {"var": var}, weight, reduction
+    )
     _check_variance(var, eps, validate)
     loss = _twice_nll(input - target, var, eps)
     if full:
@@ -235,7 +237,9 @@ def beta_nll_loss(
     """
     _check_settings(full, eps)
     _check_beta(beta)
-    input, target, var, dtype = _prepared(input, target, var, weight, reduction)
+    (input, target, var), dtype = prepare_positive(
+        {"input": input, "target": target}, {"var": var}, weight, reduction
+    )
     _check_variance(var, eps, validate)
     loss = _twice_nll(input - target, var, eps)
     if full:
@@ -394,24 +398,6 @@ def _twice_nll(residual: Tensor, var: Tensor, eps: float) -> Tensor:
     # r / sqrt(v) and not r^2 / v: where v and r^2 overflow or underflow, it does not.
     z = residual / var.sqrt()
     return var.log() + z * z
-
-
-def _prepared(
-    input: Tensor,
-    target: Tensor,
-    var: Tensor | float,
-    weight: Tensor | None,
-    reduction: Reduction,
-) -> tuple[Tensor, Tensor, Tensor, torch.dtype]:
-    if isinstance(var, Tensor):
-        tensors = {"input": input, "target": target, "var": var}
-        (input, target, var), dtype = prepare_all(tensors, weight, reduction)
-        return input, target, var, dtype
-    check_number("var", var)
-    if not 0 < var < math.inf:
-        raise ValueError(f"var must be positive and finite, got {var}")
-    input, target, dtype = prepare(input, target, weight, reduction)
-    return input, target, input.new_full((), var).expand_as(input), dtype
 
 
 def _check_settings(full: bool, eps: float) -> None:
