@@ -21,19 +21,23 @@ What all of them share:
 
 from torch_mlcalc.losses.likelihood import (
     BetaNLLLoss,
+    CoxNLLLoss,
     GaussianLogVarNLLLoss,
     GaussianMixtureNLLLoss,
     GaussianNLLLoss,
     NegativeBinomialNLLLoss,
     PoissonNLLLoss,
     StudentTNLLLoss,
+    TweedieDevianceLoss,
     beta_nll_loss,
+    cox_nll_loss,
     gaussian_log_var_nll_loss,
     gaussian_mixture_nll_loss,
     gaussian_nll_loss,
     negative_binomial_nll_loss,
     poisson_nll_loss,
     student_t_nll_loss,
+    tweedie_deviance_loss,
 )
 from torch_mlcalc.losses.regression import (
     HuberLoss,
@@ -53,6 +57,7 @@ from torch_mlcalc.losses.validation import set_default_validate
 
 __all__ = [
     "BetaNLLLoss",
+    "CoxNLLLoss",
     "GaussianLogVarNLLLoss",
     "GaussianMixtureNLLLoss",
     "GaussianNLLLoss",
@@ -65,7 +70,9 @@ __all__ = [
     "QuantileLoss",
     "SmoothL1Loss",
     "StudentTNLLLoss",
+    "TweedieDevianceLoss",
     "beta_nll_loss",
+    "cox_nll_loss",
     "gaussian_log_var_nll_loss",
     "gaussian_mixture_nll_loss",
     "gaussian_nll_loss",
@@ -79,4 +86,5 @@ __all__ = [
     "set_default_validate",
     "smooth_l1_loss",
     "student_t_nll_loss",
+    "tweedie_deviance_loss",
 ]
