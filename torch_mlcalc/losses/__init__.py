@@ -20,69 +20,20 @@ What all of them share:
 """
 
 from torch_mlcalc.losses import crps as _crps
-from torch_mlcalc.losses.crps import *
 from torch_mlcalc.losses import integral as _integral
+from torch_mlcalc.losses import likelihood as _likelihood
+from torch_mlcalc.losses import regression as _regression
+from torch_mlcalc.losses import scores as _scores
+from torch_mlcalc.losses.crps import *
 from torch_mlcalc.losses.integral import *
-from torch_mlcalc.losses.regression import (
-    HuberLoss,
-    L1Loss,
-    LogCoshLoss,
-    MSELoss,
-    QuantileLoss,
-    SmoothL1Loss,
-    huber_loss,
-    l1_loss,
-    log_cosh_loss,
-    mse_loss,
-    quantile_loss,
-    smooth_l1_loss,
-)
-from torch_mlcalc.losses.scores import (
-    EnergyScoreLoss,
-    EnsembleCRPSLoss,
-    ExpectileLoss,
-    IntervalScoreLoss,
-    MultiQuantileLoss,
-    SmoothQuantileLoss,
-    VariogramScoreLoss,
-    energy_score_loss,
-    ensemble_crps_loss,
-    expectile_loss,
-    interval_score_loss,
-    multi_quantile_loss,
-    smooth_quantile_loss,
-    variogram_score_loss,
-)
+from torch_mlcalc.losses.likelihood import *
+from torch_mlcalc.losses.regression import *
+from torch_mlcalc.losses.scores import *
 from torch_mlcalc.losses.validation import set_default_validate
 
-__all__ = [
-    "EnergyScoreLoss",
-    "EnsembleCRPSLoss",
-    "ExpectileLoss",
-    "HuberLoss",
-    "IntervalScoreLoss",
-    "L1Loss",
-    "LogCoshLoss",
-    "MSELoss",
-    "MultiQuantileLoss",
-    "QuantileLoss",
-    "SmoothL1Loss",
-    "SmoothQuantileLoss",
-    "VariogramScoreLoss",
-    "energy_score_loss",
-    "ensemble_crps_loss",
-    "expectile_loss",
-    "huber_loss",
-    "interval_score_loss",
-    "l1_loss",
-    "log_cosh_loss",
-    "mse_loss",
-    "multi_quantile_loss",
-    "quantile_loss",
-    "set_default_validate",
-    "smooth_l1_loss",
-    "smooth_quantile_loss",
-    "variogram_score_loss",
-]
+__all__ = ["set_default_validate"]
 __all__ += _crps.__all__
 __all__ += _integral.__all__
+__all__ += _likelihood.__all__
+__all__ += _regression.__all__
+__all__ += _scores.__all__
