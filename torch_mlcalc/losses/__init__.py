@@ -19,6 +19,8 @@ What all of them share:
   which is also the residual of two equal infinities, gives a NaN loss.
 """
 
+from torch_mlcalc.losses import classification as _classification
+from torch_mlcalc.losses.classification import *
 from torch_mlcalc.losses.regression import (
     HuberLoss,
     L1Loss,
@@ -50,3 +52,4 @@ __all__ = [
     "set_default_validate",
     "smooth_l1_loss",
 ]
+__all__ += _classification.__all__
