@@ -11,6 +11,10 @@ Besides what all losses share (see :mod:`torch_mlcalc.losses`):
   CPU, on a GPU an assertion; with ``validate=True`` a message before any work.
 """
 
+from torch_mlcalc.losses.classification.asymmetric import (
+    AsymmetricLoss,
+    asymmetric_loss,
+)
 from torch_mlcalc.losses.classification.binary import (
     BCELoss,
     BCEWithLogitsLoss,
@@ -26,24 +30,46 @@ from torch_mlcalc.losses.classification.cross_entropy import (
     nll_loss,
 )
 from torch_mlcalc.losses.classification.divergence import KLDivLoss, kl_div
+from torch_mlcalc.losses.classification.focal import (
+    BinaryFocalLoss,
+    FocalLoss,
+    binary_focal_loss,
+    focal_loss,
+)
 from torch_mlcalc.losses.classification.margin import (
     MultiMarginLoss,
     multi_margin_loss,
 )
+from torch_mlcalc.losses.classification.poly import (
+    BinaryPolyLoss,
+    PolyLoss,
+    binary_poly_loss,
+    poly_loss,
+)
 
 __all__ = [
+    "AsymmetricLoss",
     "BCELoss",
     "BCEWithLogitsLoss",
+    "BinaryFocalLoss",
+    "BinaryPolyLoss",
     "CrossEntropyLoss",
+    "FocalLoss",
     "KLDivLoss",
     "MultiMarginLoss",
     "NLLLoss",
+    "PolyLoss",
     "SoftMarginLoss",
+    "asymmetric_loss",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
+    "binary_focal_loss",
+    "binary_poly_loss",
     "cross_entropy",
+    "focal_loss",
     "kl_div",
     "multi_margin_loss",
     "nll_loss",
+    "poly_loss",
     "soft_margin_loss",
 ]

@@ -5,6 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from torch_mlcalc.losses.classification.classes import (
+    BinaryLoss,
+    check_probabilities,
+)
 from torch_mlcalc.losses.classification.pointwise import (
     forget_nan_,
     log1p_exp_minus_abs,
@@ -13,8 +17,8 @@ from torch_mlcalc.losses.classification.pointwise import (
     sigmoid,
     softplus,
 )
-from torch_mlcalc.losses.classification.settings import check_buffer, with_validate
-from torch_mlcalc.losses.reduction import Loss, Reduction, prepare, reduce
+from torch_mlcalc.losses.classification.settings import check_buffer
+from torch_mlcalc.losses.reduction import Reduction, prepare, reduce
 from torch_mlcalc.losses.validation import check_values, is_validated
 
 
@@ -66,8 +70,8 @@ def binary_cross_entropy(
     """
     input, target, dtype = prepare(input, target, weight, reduction)
     if is_validated(validate):
-        _check_probabilities("input", input)
-        _check_probabilities("target", target)
+        check_probabilities("input", input)
+        check_probabilities("target", target)
     return reduce(_entropy(input, target), weight, reduction).to(dtype)
 
 
@@ -126,7 +130,7 @@ def binary_cross_entropy_with_logits(
     input, target, dtype = prepare(input, target, weight, reduction)
     checked = is_validated(validate)
     if checked:
-        _check_probabilities("target", target)
+        check_probabilities("target", target)
     if pos_weight is None:
         loss = _logistic(input, target)
     else:
@@ -190,21 +194,8 @@ def soft_margin_loss(
     return reduce(softplus(-target * input), weight, reduction).to(dtype)
 
 
-class BCELoss(Loss):
-    """Cross-entropy of probabilities: the module of :func:`binary_cross_entropy`.
-
-    Args:
-        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
-        validate: Whether to refuse values out of range; None for the default setting.
-    """
-
-    def __init__(
-        self, reduction: Reduction = "mean", *, validate: bool | None = None
-    ) -> None:
-        """Check and keep the settings."""
-        super().__init__(reduction)
-        is_validated(validate)
-        self.validate = validate
+class BCELoss(BinaryLoss):
+    """Cross-entropy of probabilities: the module of :func:`binary_cross_entropy`."""
 
     def forward(
         self, input: Tensor, target: Tensor, weight: Tensor | None = None
@@ -214,12 +205,8 @@ class BCELoss(Loss):
             input, target, self.reduction, weight, validate=self.validate
         )
 
-    def extra_repr(self) -> str:
-        """Return the settings for ``repr``."""
-        return with_validate(super().extra_repr(), self.validate)
 
-
-class BCEWithLogitsLoss(BCELoss):
+class BCEWithLogitsLoss(BinaryLoss):
     """Cross-entropy of logits: the module of :func:`binary_cross_entropy_with_logits`.
 
     Args:
@@ -256,13 +243,8 @@ class BCEWithLogitsLoss(BCELoss):
         )
 
 
-class SoftMarginLoss(BCELoss):
-    """Logistic loss of 1 and -1: the module of :func:`soft_margin_loss`.
-
-    Args:
-        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
-        validate: Whether to refuse values out of range; None for the default setting.
-    """
+class SoftMarginLoss(BinaryLoss):
+    """Logistic loss of 1 and -1: the module of :func:`soft_margin_loss`."""
 
     def forward(
         self, input: Tensor, target: Tensor, weight: Tensor | None = None
@@ -271,10 +253,6 @@ class SoftMarginLoss(BCELoss):
         return soft_margin_loss(
             input, target, self.reduction, weight, validate=self.validate
         )
-
-
-def _check_probabilities(name: str, value: Tensor) -> None:
-    check_values(name, value, (value >= 0) & (value <= 1), "must be from 0 to 1")
 
 
 def _check_expandable(pos_weight: Tensor, input: Tensor) -> None:

@@ -21,6 +21,27 @@ from torch_mlcalc.losses.validation import check_values, is_validated
 IGNORED = -100
 
 
+class BinaryLoss(Loss):
+    """Base of the modules for two classes: holds what these losses have in common.
+
+    Args:
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        validate: Whether to refuse values out of range; None for the default setting.
+    """
+
+    def __init__(
+        self, reduction: Reduction = "mean", *, validate: bool | None = None
+    ) -> None:
+        """Check and keep the settings."""
+        super().__init__(reduction)
+        is_validated(validate)
+        self.validate = validate
+
+    def extra_repr(self) -> str:
+        """Return the settings for ``repr``."""
+        return with_validate(super().extra_repr(), self.validate)
+
+
 class ClassLoss(Loss):
     """Base of the modules for many classes: holds what these losses have in common.
 
@@ -54,6 +75,16 @@ class ClassLoss(Loss):
         """Return the settings for ``repr``."""
         settings = f"{super().extra_repr()}, ignore_index={self.ignore_index}"
         return with_validate(settings, self.validate)
+
+
+def check_probabilities(name: str, value: Tensor) -> None:
+    """Refuse what is no probability.
+
+    Args:
+        name: Name of the argument.
+        value: Its value.
+    """
+    check_values(name, value, (value >= 0) & (value <= 1), "must be from 0 to 1")
 
 
 def class_axis(input: Tensor) -> int:
@@ -120,8 +151,7 @@ def check_classes(input: Tensor, target: Tensor, ignore_index: int | None) -> No
     axis = class_axis(input)
     count = input.shape[axis]
     if target.is_floating_point():
-        valid = (target >= 0) & (target <= 1)
-        check_values("target", target, valid, "must be from 0 to 1")
+        check_probabilities("target", target)
         total = target.sum(axis)
         # Each of the terms may be rounded, by half of eps.
         off = (total - 1).abs() <= count * torch.finfo(target.dtype).eps
@@ -132,6 +162,44 @@ def check_classes(input: Tensor, target: Tensor, ignore_index: int | None) -> No
     if ignore_index is not None:
         valid = valid | (target == ignore_index)
     check_values("target", target, valid, f"must be from 0 to {count - 1}{also}")
+
+
+def reduce_classes(
+    loss: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    reduction: Reduction,
+) -> Tensor:
+    """Weight the losses of elements by their target class, and reduce those that count.
+
+    Args:
+        loss: Loss of each element.
+        target: Class indices.
+        weight: Weight of each class, or None.
+        ignore_index: Target that does not count.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``; ``"mean"`` divides by the sum of
+            the weights of those that count, and is 0 where none does.
+
+    Returns:
+        A tensor of the shape of ``loss`` with ``"none"``, of shape ``()`` otherwise.
+    """
+    ignored = target == ignore_index
+    loss = loss.masked_fill(ignored, 0)
+    if weight is not None:
+        of_target = weight[known(target, ignore_index)].masked_fill(ignored, 0)
+        loss = loss * of_target
+    if reduction == "none":
+        return loss
+    if reduction == "sum" or not target.numel():
+        return loss.sum() if reduction == "sum" else loss.mean()
+    total = (~ignored).sum() if weight is None else of_target.sum()
+    return loss.sum() / total.masked_fill(ignored.all(), 1)
+
+
+def known(target: Tensor, ignore_index: int) -> Tensor:
+    """Return indices that exist: 0 in the place of those that do not count."""
+    return target.masked_fill(target == ignore_index, 0)
 
 
 def _indices(input: Tensor, target: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch_mlcalc.losses.classification.classes import (
     check_classes,
     class_axis,
     prepare_classes,
+    reduce_classes,
 )
 from torch_mlcalc.losses.classification.pointwise import product
 from torch_mlcalc.losses.classification.settings import check_index, check_number
@@ -239,17 +240,17 @@ def _spread(
     """The loss of all classes alike, which is weighted as that of the target class."""
     axis = class_axis(log_p)
     uniform = torch.full_like(log_p, 1 / log_p.shape[axis])
-    counts = target != ignore_index
-    loss = _of_probabilities(log_p, uniform, weight, "none").masked_fill(~counts, 0)
+    loss = _of_probabilities(log_p, uniform, weight, "none")
+    ignored = target == ignore_index
     if reduction == "none":
-        return loss
-    if reduction == "sum" or not target.numel():
-        return loss.sum() if reduction == "sum" else loss.mean()
-    total = counts.sum()
-    if weight is None:
-        return loss.sum() / total.clamp(min=1)
-    of_target = weight[target.masked_fill(~counts, 0)].masked_fill(~counts, 0)
-    return loss.sum() / of_target.sum().masked_fill(total == 0, 1)
+        return loss.masked_fill(ignored, 0)
+    total = loss.masked_fill(ignored, 0).sum()
+    if reduction == "sum":
+        return total
+    # Its mean is that of the target class.
+    ones = torch.ones_like(loss)
+    counted = reduce_classes(ones, target, weight, ignore_index, "sum")
+    return total / (counted.masked_fill(ignored.all(), 1) if loss.numel() else counted)
 
 
 def _of_probabilities(
