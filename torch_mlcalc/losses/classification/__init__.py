@@ -15,6 +15,10 @@ from torch_mlcalc.losses.classification.asymmetric import (
     AsymmetricLoss,
     asymmetric_loss,
 )
+from torch_mlcalc.losses.classification.bi_tempered import (
+    BiTemperedLoss,
+    bi_tempered_loss,
+)
 from torch_mlcalc.losses.classification.binary import (
     BCELoss,
     BCEWithLogitsLoss,
@@ -51,6 +55,7 @@ __all__ = [
     "AsymmetricLoss",
     "BCELoss",
     "BCEWithLogitsLoss",
+    "BiTemperedLoss",
     "BinaryFocalLoss",
     "BinaryPolyLoss",
     "CrossEntropyLoss",
@@ -61,6 +66,7 @@ __all__ = [
     "PolyLoss",
     "SoftMarginLoss",
     "asymmetric_loss",
+    "bi_tempered_loss",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "binary_focal_loss",

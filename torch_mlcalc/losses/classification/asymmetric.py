@@ -62,7 +62,8 @@ def asymmetric_loss(
 
     Example:
         >>> import torch_mlcalc as mlc
-        >>> input, target = torch.tensor([0.0, -4.0, 3.0]), torch.tensor([1.0, 0.0, 0.0])
+        >>> input = torch.tensor([0.0, -4.0, 3.0])
+        >>> target = torch.tensor([1.0, 0.0, 0.0])
         >>> mlc.asymmetric_loss(input, target, "none")
         tensor([0.3466, 0.0000, 1.5455])
 

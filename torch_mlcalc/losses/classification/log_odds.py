@@ -1,7 +1,7 @@
 r"""Losses as functions of the log-odds of the target class.
 
-For two classes that is the logit or its negative, for many it is the lead of the logit of
-the target over all others together. The probability missed, :math:`1 - p`, is
+For two classes that is the logit or its negative, for many it is the lead of the logit
+of the target over all others together. The probability missed, :math:`1 - p`, is
 :math:`\sigma(-z)` of these log-odds, and its powers have finite derivatives where those
 of :math:`1 - p` computed from :math:`p` have none.
 """
@@ -35,7 +35,7 @@ def expected(
 
 
 def class_margin(input: Tensor, target: Tensor, ignore_index: int) -> Tensor:
-    r"""Return the log-odds of the target class, :math:`x_t - \log \sum_{c \ne t} e^{x_c}`.
+    r"""Return the log-odds :math:`x_t - \log \sum_{c \ne t} e^{x_c}` of the target.
 
     Args:
         input: Logits of the classes.

@@ -106,7 +106,7 @@ def quotient(top: Tensor, bottom: Tensor) -> Tensor:
 
 def product(factor: Tensor, value: Tensor) -> Tensor:
     """Return factor * value with 0 * inf = 0, and 0 its derivative by ``factor``."""
-    # NaN becomes 0 as well: the caller adds it back, which is cheaper than doing so here.
+    # NaN becomes 0 as well: the caller adds it back, which is cheaper than to do it here
     return _product(factor, value)
 
 

@@ -97,8 +97,8 @@ def poly_loss(
         \ell(x) = w_t \left( -\log p_t + \sum_{j=1}^J \epsilon_j (1 - p_t)^j \right)
         = w_t f(z), \qquad z = x_t - \log \sum_{c \ne t} e^{x_c},
 
-    with :math:`f` of :func:`binary_poly_loss`, :math:`\partial z / \partial x_t = 1` and
-    :math:`\partial z / \partial x_c = -p_c / (1 - p_t)`.
+    with :math:`f` of :func:`binary_poly_loss`, :math:`\partial z / \partial x_t = 1`
+    and :math:`\partial z / \partial x_c = -p_c / (1 - p_t)`.
 
     Args:
         input: Predicted logits.
