@@ -40,6 +40,10 @@ from torch_mlcalc.losses.classification.focal import (
     binary_focal_loss,
     focal_loss,
 )
+from torch_mlcalc.losses.classification.linear_cross_entropy import (
+    LinearCrossEntropyLoss,
+    linear_cross_entropy,
+)
 from torch_mlcalc.losses.classification.margin import (
     MultiMarginLoss,
     multi_margin_loss,
@@ -61,6 +65,7 @@ __all__ = [
     "CrossEntropyLoss",
     "FocalLoss",
     "KLDivLoss",
+    "LinearCrossEntropyLoss",
     "MultiMarginLoss",
     "NLLLoss",
     "PolyLoss",
@@ -74,6 +79,7 @@ __all__ = [
     "cross_entropy",
     "focal_loss",
     "kl_div",
+    "linear_cross_entropy",
     "multi_margin_loss",
     "nll_loss",
     "poly_loss",

@@ -86,7 +86,7 @@ def bi_tempered_loss(
         >>> mlc.bi_tempered_loss(input, target)
         tensor(5.0134)
         >>> mlc.bi_tempered_loss(input, target, t1=0.5, t2=1.5)
-        tensor(1.7366)
+        tensor(1.3223)
 
     References:
         Amid et al., "Robust bi-tempered logistic loss based on Bregman divergences"

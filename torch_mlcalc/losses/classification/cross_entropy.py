@@ -93,7 +93,9 @@ def cross_entropy(
     else:
         loss = _of_indices(log_p, target, weight, ignore_index, reduction)
         if label_smoothing:
-            spread = _spread(log_p, target, weight, ignore_index, reduction)
+            uniform = torch.full_like(log_p, 1 / log_p.shape[class_axis(log_p)])
+            spread = _of_probabilities(log_p, uniform, weight, "none")
+            spread = reduce_spread(spread, target, weight, ignore_index, reduction)
             loss = (1 - label_smoothing) * loss + label_smoothing * spread
     return loss.to(dtype)
 
@@ -230,27 +232,34 @@ def _of_indices(
     return loss.masked_fill((target == ignore_index).all(), 0)
 
 
-def _spread(
-    log_p: Tensor,
+def reduce_spread(
+    loss: Tensor,
     target: Tensor,
     weight: Tensor | None,
     ignore_index: int,
     reduction: Reduction,
 ) -> Tensor:
-    """The loss of all classes alike, which is weighted as that of the target class."""
-    axis = class_axis(log_p)
-    uniform = torch.full_like(log_p, 1 / log_p.shape[axis])
-    loss = _of_probabilities(log_p, uniform, weight, "none")
+    """Reduce the loss of all classes alike, whose mean is that of the target class.
+
+    Args:
+        loss: Loss of each element, in which the classes are weighted already.
+        target: Class indices.
+        weight: Weight of each class, or None.
+        ignore_index: Target that does not count.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+
+    Returns:
+        A tensor of the shape of ``loss`` with ``"none"``, of shape ``()`` otherwise.
+    """
     ignored = target == ignore_index
+    loss = loss.masked_fill(ignored, 0)
     if reduction == "none":
-        return loss.masked_fill(ignored, 0)
-    total = loss.masked_fill(ignored, 0).sum()
-    if reduction == "sum":
-        return total
-    # Its mean is that of the target class.
+        return loss
+    if reduction == "sum" or not target.numel():
+        return loss.sum() if reduction == "sum" else loss.mean()
     ones = torch.ones_like(loss)
     counted = reduce_classes(ones, target, weight, ignore_index, "sum")
-    return total / (counted.masked_fill(ignored.all(), 1) if loss.numel() else counted)
+    return loss.sum() / counted.masked_fill(ignored.all(), 1)
 
 
 def _of_probabilities(
