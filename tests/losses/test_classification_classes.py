@@ -32,7 +32,7 @@ class Case(NamedTuple):
     # As torch does: what "mean" divides by where classes have weights.
     by_weight: bool = True
 
-    def __call__(self, input: Tensor, target: Tensor, **more: Any) -> Tensor:
+    def __call__(self, input: Tensor, target: Tensor, **more: object) -> Tensor:
         return self.function(input, target, **self.settings, **more)
 
 

@@ -16,6 +16,7 @@ from torch_mlcalc.testing import check_gradients
 
 INF, NAN = math.inf, math.nan
 DTYPES = (torch.float32, torch.float64)
+Exact = Callable[[mp.mpf], mp.mpf]
 
 # torch writes its forward-mode rules in TorchScript, which it has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
@@ -34,7 +35,7 @@ class Case(NamedTuple):
     ends: dict[tuple[float, float], tuple[float, float, float]]
 
     def __call__(
-        self, input: Tensor, target: Tensor, *args: Any, **more: Any
+        self, input: Tensor, target: Tensor, *args: object, **more: Any
     ) -> Tensor:
         return self.function(input, target, *args, **more, **self.settings)
 
@@ -55,7 +56,7 @@ def xlog(t: mp.mpf, p: mp.mpf) -> mp.mpf:
     return t * mp.log(p) if t else mp.mpf(0)
 
 
-def mixed(f: Callable[[mp.mpf], mp.mpf], g: Callable[[mp.mpf], mp.mpf]) -> Any:
+def mixed(f: Exact, g: Exact) -> Callable[[mp.mpf, mp.mpf], mp.mpf]:
     return lambda x, t: (t * f(x) if t else 0) + ((1 - t) * g(x) if t != 1 else 0)
 
 

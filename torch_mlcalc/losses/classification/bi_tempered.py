@@ -20,8 +20,8 @@ from torch_mlcalc.losses.reduction import Reduction, reduce
 from torch_mlcalc.losses.validation import is_validated
 
 #: Steps of Newton's method. It comes from one side and does not overshoot, as the power
-#: mean it solves is concave. Measured in float64 over 2 to 1e5 classes, temperatures from
-#: 1 + 1e-6 to 50 and logits from all equal to 1e8 apart, it was at rest after 9 at most.
+#: mean it solves is concave. Measured in float64 over 2 to 1e5 classes, temperatures
+#: from 1 + 1e-6 to 50 and logits from all equal to 1e8 apart: at rest after 8 at most.
 _STEPS = 10
 
 

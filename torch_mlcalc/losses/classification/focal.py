@@ -277,5 +277,5 @@ def _focal_slope(z: Tensor, gamma: Tensor) -> Tensor:
 _focal_of = pointwise(
     _focal_value,
     _focal_slope,
-    lambda z, gamma: -product(_focal_of(z, gamma), softplus(z)),
+    lambda z, gamma: -product(_missed(z, gamma) * softplus(-z), softplus(z)),
 )

@@ -100,13 +100,13 @@ def softplus(x: Tensor) -> Tensor:
 
 
 def quotient(top: Tensor, bottom: Tensor) -> Tensor:
-    """Return top / bottom with 0 / 0 = 0, and 0 the derivatives of that by ``bottom``."""
+    """Return top / bottom with 0 / 0 = 0, and 0 its derivatives by ``bottom``."""
     return _quotient(top, bottom)
 
 
 def product(factor: Tensor, value: Tensor) -> Tensor:
     """Return factor * value with 0 * inf = 0, and 0 its derivative by ``factor``."""
-    # NaN becomes 0 as well: the caller adds it back, which is cheaper than to do it here
+    # NaN becomes 0 as well: the caller adds it back, which is cheaper than doing so.
     return _product(factor, value)
 
 
