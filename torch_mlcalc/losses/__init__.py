@@ -19,11 +19,13 @@ What all of them share:
   which is also the residual of two equal infinities, gives a NaN loss.
 """
 
+from torch_mlcalc.losses import classification as _classification
 from torch_mlcalc.losses import crps as _crps
 from torch_mlcalc.losses import integral as _integral
 from torch_mlcalc.losses import likelihood as _likelihood
 from torch_mlcalc.losses import regression as _regression
 from torch_mlcalc.losses import scores as _scores
+from torch_mlcalc.losses.classification import *
 from torch_mlcalc.losses.crps import *
 from torch_mlcalc.losses.integral import *
 from torch_mlcalc.losses.likelihood import *
@@ -32,6 +34,7 @@ from torch_mlcalc.losses.scores import *
 from torch_mlcalc.losses.validation import set_default_validate
 
 __all__ = ["set_default_validate"]
+__all__ += _classification.__all__
 __all__ += _crps.__all__
 __all__ += _integral.__all__
 __all__ += _likelihood.__all__
