@@ -23,20 +23,45 @@ from torch_mlcalc.losses import classification as _classification
 from torch_mlcalc.losses import crps as _crps
 from torch_mlcalc.losses import integral as _integral
 from torch_mlcalc.losses import likelihood as _likelihood
-from torch_mlcalc.losses import regression as _regression
 from torch_mlcalc.losses import scores as _scores
 from torch_mlcalc.losses.classification import *
 from torch_mlcalc.losses.crps import *
 from torch_mlcalc.losses.integral import *
 from torch_mlcalc.losses.likelihood import *
-from torch_mlcalc.losses.regression import *
+from torch_mlcalc.losses.regression import (
+    HuberLoss,
+    L1Loss,
+    LogCoshLoss,
+    MSELoss,
+    QuantileLoss,
+    SmoothL1Loss,
+    huber_loss,
+    l1_loss,
+    log_cosh_loss,
+    mse_loss,
+    quantile_loss,
+    smooth_l1_loss,
+)
 from torch_mlcalc.losses.scores import *
 from torch_mlcalc.losses.validation import set_default_validate
 
-__all__ = ["set_default_validate"]
+__all__ = [
+    "HuberLoss",
+    "L1Loss",
+    "LogCoshLoss",
+    "MSELoss",
+    "QuantileLoss",
+    "SmoothL1Loss",
+    "huber_loss",
+    "l1_loss",
+    "log_cosh_loss",
+    "mse_loss",
+    "quantile_loss",
+    "set_default_validate",
+    "smooth_l1_loss",
+]
 __all__ += _classification.__all__
 __all__ += _crps.__all__
 __all__ += _integral.__all__
 __all__ += _likelihood.__all__
-__all__ += _regression.__all__
 __all__ += _scores.__all__

@@ -19,21 +19,6 @@ from torch_mlcalc.losses.reduction import (
     reduce,
 )
 
-__all__ = [
-    "HuberLoss",
-    "L1Loss",
-    "LogCoshLoss",
-    "MSELoss",
-    "QuantileLoss",
-    "SmoothL1Loss",
-    "huber_loss",
-    "l1_loss",
-    "log_cosh_loss",
-    "mse_loss",
-    "quantile_loss",
-    "smooth_l1_loss",
-]
-
 
 def mse_loss(
     input: Tensor,

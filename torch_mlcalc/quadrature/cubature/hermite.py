@@ -27,6 +27,7 @@ from torch_mlcalc.quadrature.cubature.chart import (
     Tails,
 )
 from torch_mlcalc.quadrature.cubature.found import Found
+from torch_mlcalc.quadrature.cubature.ladder import MOST
 from torch_mlcalc.quadrature.cubature.modes import expand, find_modes, root
 from torch_mlcalc.quadrature.cubature.nodes import apply_nodes
 from torch_mlcalc.quadrature.cubature.problem import SolidProblem
@@ -40,7 +41,6 @@ from torch_mlcalc.quadrature.cubature.regions import (
     whole_cubes,
 )
 from torch_mlcalc.quadrature.cubature.search import CubeSearch
-from torch_mlcalc.quadrature.cubature.ladder import MOST
 from torch_mlcalc.quadrature.cubature.tensor import climb
 from torch_mlcalc.quadrature.cubature.whitened import WhitenedChart, WhitenedPlan
 from torch_mlcalc.quadrature.estimate import Status, Tolerance
