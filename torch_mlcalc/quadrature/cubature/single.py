@@ -72,6 +72,7 @@ def is_single(search: CubeSearch, regions: Regions) -> bool:
         and ledger.tolerance.grad_rtol is None
         and ledger.total is None
         and evaluate.mark is None
+        and evaluate.integrand.ranks is None
         and all(k == 1 for k in search.pieces)
         and not any(regions.low.tolist()[0])
         and set(regions.high.tolist()[0]) == {1.0}
