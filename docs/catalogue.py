@@ -20,6 +20,7 @@ PARTS = {
     "density": "Densities and expectations",
     "layers": "Layers",
     "optim": "Optimiser",
+    "special": "Special functions",
     "testing": "Checks",
     "plot": "Pictures",
 }
@@ -28,7 +29,7 @@ PARTS = {
 TITLES = {"validation": "Checks of values"}
 
 #: Parts whose names are not those of the package.
-OWN_NAMES = ("testing", "plot")
+OWN_NAMES = ("special", "testing", "plot")
 
 #: Methods that torch and the package call, not people.
 INNER = (

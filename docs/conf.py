@@ -45,7 +45,11 @@ nitpicky = True
 
 
 #: Short names in signatures, and what they stand for.
-SHORT = {"Tensor": "torch.Tensor", "Axes": "matplotlib.axes.Axes"}
+SHORT = {
+    "Tensor": "torch.Tensor",
+    "Axes": "matplotlib.axes.Axes",
+    "ProcessGroup": "torch.distributed.ProcessGroup",
+}
 
 #: Types of the package that have no page: what they are is said where they are used.
 UNSEEN = (
@@ -53,6 +57,7 @@ UNSEEN = (
     "Function",
     "Loss",
     "torch_mlcalc.density.nodes.M",
+    "torch_mlcalc.losses.crps.dispatch.C",
     "torch_mlcalc.optim.sgd.Loss",
     "torch_mlcalc.optim.step_size.Along",
     "torch_mlcalc.quadrature.domains.Extent",
