@@ -8,28 +8,30 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import pkgutil
 from pathlib import Path
 from typing import Any
 
 import torch_mlcalc as mlc
 import torch_mlcalc.plot
 
-#: The parts of the package with a page each, and its title.
-PARTS = {
-    "quadrature": "Integrals",
+#: Titles of parts with a page that are not their names; losses have pages of their own.
+PART_TITLES = {
     "density": "Densities and expectations",
-    "layers": "Layers",
     "optim": "Optimiser",
+    "plot": "Pictures",
+    "quadrature": "Integrals",
     "special": "Special functions",
     "testing": "Checks",
-    "plot": "Pictures",
 }
 
 #: Titles of families that are not their names.
-TITLES = {"validation": "Checks of values"}
-
-#: Parts whose names are not those of the package.
-OWN_NAMES = ("special", "testing", "plot")
+TITLES = {
+    "crps": "Continuous ranked probability score",
+    "integral": "Losses that are integrals",
+    "scores": "Scores of forecasts",
+    "validation": "Checks of values",
+}
 
 #: Methods that torch and the package call, not people.
 INNER = (
@@ -61,13 +63,20 @@ def pages() -> dict[str, str]:
         module = importlib.import_module(f"torch_mlcalc.losses.{family}")
         head = [f"(losses-{family})=", f"# {_title(family)}", _summary(module)]
         found[f"losses_{family}.md"] = "\n\n".join([*head, _entries(names)])
-    for part, title in PARTS.items():
+    for part in parts():
         module = importlib.import_module(f"torch_mlcalc.{part}")
-        names = module.__all__
-        prefix = f"{part}." if part in OWN_NAMES else ""
-        entries = _entries([prefix + name for name in names])
+        title = PART_TITLES.get(part, part.capitalize())
+        # Some parts keep their names to themselves.
+        flat = set(module.__all__) <= set(mlc.__all__)
+        entries = _entries([n if flat else f"{part}.{n}" for n in module.__all__])
         found[f"api_{part}.md"] = "\n\n".join([f"# {title}", _summary(module), entries])
     return found
+
+
+def parts() -> list[str]:
+    """The folders and files of the package, but for the losses."""
+    found = [module.name for module in pkgutil.iter_modules(mlc.__path__)]
+    return [part for part in found if part != "losses"]
 
 
 def families() -> dict[str, list[str]]:
@@ -133,11 +142,7 @@ def _is_shown(cls: type, member: str) -> bool:
     return (
         not member.startswith("_")
         and member not in INNER
-        and (inspect.isroutine(vars(cls)[member]) or _is_property(vars(cls)[member]))
+        and hasattr(vars(cls)[member], "__get__")  # methods and properties
         and bool(inspect.getdoc(getattr(cls, member)))
         and not any(member in vars(c) for c in ours)
     )
-
-
-def _is_property(member: object) -> bool:
-    return isinstance(member, property) or hasattr(member, "__get__")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from pkgutil import resolve_name
+from typing import TypeVar
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
@@ -51,14 +52,14 @@ SHORT = {
     "ProcessGroup": "torch.distributed.ProcessGroup",
 }
 
+#: Libraries that are not linked.
+OTHERS = ("collections", "matplotlib", "numpy", "torch")
+
 #: Types of the package that have no page: what they are is said where they are used.
 UNSEEN = (
     "Breakpoints",
     "Function",
     "Loss",
-    "torch_mlcalc.density.nodes.M",
-    "torch_mlcalc.losses.crps.dispatch.C",
-    "torch_mlcalc.optim.sgd.Loss",
     "torch_mlcalc.optim.step_size.Along",
     "torch_mlcalc.quadrature.domains.Extent",
 )
@@ -81,13 +82,13 @@ def of_others(
     if target in mlc.__all__:  # in an annotation of a part with names of its own
         where = node["refdoc"], app.builder, "class", f"torch_mlcalc.{target}"
         return env.domains.python_domain.resolve_xref(env, *where, node, text)
-    if target.split(".")[0] not in ("torch", "numpy", "collections", "matplotlib"):
-        return None
     try:
-        resolve_name(target)
-    except (ImportError, AttributeError):
+        found = resolve_name(target)
+    except (ImportError, AttributeError, ValueError):
         return None
-    return text
+    if isinstance(found, TypeVar):
+        return text
+    return text if target.split(".")[0] in OTHERS else None
 
 
 def write(_app: Sphinx) -> None:

@@ -259,6 +259,20 @@ def test_the_integrand_is_drawn_at_the_nodes_with_args_and_reversed_limits(
     np.testing.assert_allclose(y, np.maximum(np.exp(x / 2), np.abs(x)), rtol=1e-6)
 
 
+def test_the_integrand_gets_the_dtype_of_the_integral(ax: Axes) -> None:
+    layer = torch.nn.Linear(1, 1)  # refuses float64
+    plot.mesh(lambda x: layer(x[..., None])[..., 0], mlc.Interval(0, 1), ax=ax)
+    rate = torch.tensor(2.0, dtype=F64)
+    seen = set()
+
+    def growth(x: Tensor, rate: Tensor) -> Tensor:
+        seen.add(x.dtype)
+        return (rate * x).exp()
+
+    plot.mesh(growth, mlc.Interval(0, 1), args=(rate,), ax=ax)
+    assert seen == {F64}
+
+
 def test_an_integrand_of_zeros_has_a_mesh_too(ax: Axes) -> None:
     plot.mesh(torch.zeros_like, UNIT, ax=ax)
     assert np.isnan(stairs(ax)[1]).all()

@@ -117,4 +117,6 @@ def _grid(plan: Plan, domain: Box, edges: Tensor, lines: int) -> list[Array]:
     with torch.no_grad():
         placed = [chart(u.to(chart.dtype), log=False).points for u in unit]
     # The ends of an infinite axis cannot be drawn.
-    return [torch.where(x.isfinite(), x, math.nan).double().numpy() for x in placed]
+    return [
+        torch.where(x.isfinite(), x, math.nan).double().cpu().numpy() for x in placed
+    ]

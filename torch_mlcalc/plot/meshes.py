@@ -78,13 +78,16 @@ def mesh(
     rule = GaussKronrod() if rule is None else rule
     _check_mesh(domain, rule)
 
-    def one(x: Tensor) -> Tensor:
+    points: list[Tensor] = []
+
+    def searched(x: Tensor, *args: Any) -> Tensor:  # noqa: ANN401
+        points[:] = [x]
         return integrand(x, *args)
 
     settings: dict[str, Any] = {"breakpoints": breakpoints, "rtol": rtol, "atol": atol}
     with torch.no_grad():
         plan = adapt(
-            integrand,
+            searched,
             domain,
             rule,
             args=args,
@@ -98,7 +101,8 @@ def mesh(
                 "wanted. Pass limits and args of one."
             )
         low, high = _panels(plan, domain, breakpoints)
-        x, values, error = _measured(one, low, high, rule)
+        ends = torch.as_tensor(np.stack([low, high])).to(points[0])
+        x, values, error = _measured(lambda x: integrand(x, *args), ends, rule)
     ax = axes_or_new(ax)
     shown = error > 0
     ax.stairs(
@@ -153,7 +157,7 @@ def _panels(
 
 
 def _measured(
-    integrand: Callable[[Tensor], Tensor], low: Array, high: Array, rule: GaussKronrod
+    integrand: Callable[[Tensor], Tensor], ends: Tensor, rule: GaussKronrod
 ) -> tuple[Array, Array, Array]:
     """Nodes and absolute values along the interval, and the error of each panel."""
     seen: list[tuple[Tensor, Tensor]] = []
@@ -166,7 +170,7 @@ def _measured(
         values = values.reshape(*x.shape, -1)
         return torch.cat([values, torch.ones_like(values[..., :1])], -1)
 
-    panels = Interval(torch.as_tensor(low), torch.as_tensor(high))
+    panels = Interval(ends[0], ends[1])
     # With so few evaluations every panel is measured once and none is divided.
     found = integrate_with_error(
         record, panels, rule, max_evals=rule.n, on_failure="ignore"
@@ -174,4 +178,8 @@ def _measured(
     x, size = (torch.cat(column) for column in zip(*seen, strict=True))
     order = x.argsort()
     error = found.error[:, :-1].amax(-1)
-    return x[order].numpy(), size[order].double().numpy(), error.numpy()
+    return _array(x[order]), _array(size[order]), _array(error)
+
+
+def _array(tensor: Tensor) -> Array:
+    return tensor.double().cpu().numpy()
