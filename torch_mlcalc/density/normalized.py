@@ -24,7 +24,7 @@ from torch_mlcalc.quadrature.adaptive_hermite import AdaptiveGaussHermite
 from torch_mlcalc.quadrature.cubature.box import Solid
 from torch_mlcalc.quadrature.domains import Domain
 from torch_mlcalc.quadrature.estimate import Estimate, Status, report
-from torch_mlcalc.quadrature.host import read, readable, transforming
+from torch_mlcalc.quadrature.host import on_device, read, readable, transforming
 from torch_mlcalc.quadrature.integrand import Function, bind
 from torch_mlcalc.quadrature.integrate import (
     adapt,
@@ -164,7 +164,7 @@ class NormalizedDensity(Distribution):
         """:class:`Status` of each normaliser, ``(*batch)``; 0 with a fixed rule."""
         plan = self._plan
         if not isinstance(plan, Plan):
-            return torch.zeros(self.batch_shape, dtype=torch.int64)
+            return torch.zeros(self.batch_shape, dtype=torch.int64, device=self.device)
         return plan.status
 
     @property
@@ -270,7 +270,7 @@ class NormalizedDensity(Distribution):
     def _home(self) -> Tensor:
         """A point inside the support of each density."""
         lower, upper, loc, scale = (
-            torch.as_tensor(t, dtype=self.dtype, device=self.device).detach()
+            on_device(t, self.dtype, self.device).detach()
             for t in extent_of(self.domain)
         )
         inner = torch.where(lower.isfinite(), lower + scale, upper - scale)

@@ -72,8 +72,9 @@ def _at_most(upper: Limit) -> constraints.Constraint:
 
 def _column(limits: object, dimension: int) -> Limit:
     if isinstance(limits, (list, tuple)):
-        return torch.stack(
-            torch.broadcast_tensors(*[torch.as_tensor(t) for t in limits]), -1
-        )
+        devices = [t.device for t in limits if isinstance(t, Tensor)]
+        device = devices[0] if devices else None
+        columns = [torch.as_tensor(t, device=device) for t in limits]
+        return torch.stack(torch.broadcast_tensors(*columns), -1)
     assert isinstance(limits, (int, float, Tensor))  # noqa: S101
     return limits

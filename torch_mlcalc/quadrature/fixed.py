@@ -114,7 +114,8 @@ def _block_table(
     wide, device = accumulator(integrand.dtype), integrand.device
     # Copied, as the arrays of a table that is kept are not for torch to write to.
     copy = torch.tensor if rule.measure != "lebesgue" else torch.as_tensor
-    return tuple(copy(a, dtype=wide, device=device) for a in arrays)
+    # A copy that blocks would wait for all that a GPU has to do.
+    return tuple(copy(a, dtype=wide).to(device, non_blocking=True) for a in arrays)
 
 
 def _table(

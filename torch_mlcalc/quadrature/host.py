@@ -40,6 +40,25 @@ def readable(tensor: Tensor) -> bool:
     )
 
 
+def on_device(
+    value: Tensor | float, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """A number or tensor on a device, without waiting for what that has to do.
+
+    Args:
+        value: A limit, or another number.
+        dtype: Wanted dtype.
+        device: Wanted device.
+
+    Returns:
+        The tensor.
+    """
+    if isinstance(value, Tensor):
+        return value.to(device, dtype)
+    # torch.as_tensor copies a number from the host, after all that was queued before.
+    return torch.full((), value, dtype=dtype, device=device)
+
+
 class _Box:
     """Carries an array past the wrappers; a list would be copied on the way."""
 

@@ -23,7 +23,7 @@ from torch_mlcalc.quadrature.contract import (
 )
 from torch_mlcalc.quadrature.domains import Extent, Limit
 from torch_mlcalc.quadrature.evaluator import slots
-from torch_mlcalc.quadrature.host import dual_level, transforming
+from torch_mlcalc.quadrature.host import dual_level, on_device, transforming
 from torch_mlcalc.quadrature.integrand import Integrand, as_result
 from torch_mlcalc.quadrature.pieces import Part
 from torch_mlcalc.quadrature.placement import ABOVE, BELOW, FINITE, WHOLE
@@ -139,7 +139,7 @@ class LinePlan(Plan):
         counts = torch.zeros(elements, dtype=torch.int64)
         for c in self.cells:
             counts += (
-                torch.bincount(c.piece % elements, minlength=elements)
+                torch.bincount(c.piece.cpu() % elements, minlength=elements)
                 * c.positions.shape[0]
             )
         return int(counts.max()) if elements else 0
@@ -247,7 +247,7 @@ def _place(
     batch, wide = integrand.batch_shape, accumulator(integrand.dtype)
 
     def full(limit: Limit) -> Tensor:
-        tensor = torch.as_tensor(limit, dtype=wide, device=integrand.device)
+        tensor = on_device(limit, wide, integrand.device)
         return tensor.expand(batch).reshape(1, -1)
 
     lower, upper, loc, scale = (full(limit) for limit in extent)

@@ -301,7 +301,7 @@ def _table(group: Group, start: int, stop: int, d: int) -> tuple[Tensor, Tensor]
         return group.nodes[start:stop], group.weights[start:stop]
     n = len(group.nodes)
     index = torch.arange(start, stop, device=group.nodes.device)
-    powers = torch.tensor([n**j for j in range(d)], device=group.nodes.device)
+    powers = n ** torch.arange(d, device=group.nodes.device)
     digits = (index[:, None] // powers) % n
     return group.nodes[digits], group.weights[digits].prod(-1)
 
