@@ -13,6 +13,7 @@ from torch.distributions import Distribution, constraints
 
 from torch_mlcalc.density.cdf import Peaks, Quantiles
 from torch_mlcalc.density.memory import Memory
+from torch_mlcalc.density.solid import cdf, mode
 from torch_mlcalc.density.support import (
     batch_extent,
     event_shape,
@@ -20,6 +21,7 @@ from torch_mlcalc.density.support import (
     support_of,
     tensors_of,
 )
+from torch_mlcalc.density.transport import Transport, can_transport
 from torch_mlcalc.quadrature.adaptive_hermite import AdaptiveGaussHermite
 from torch_mlcalc.quadrature.cubature.box import Solid
 from torch_mlcalc.quadrature.domains import Domain
@@ -51,8 +53,8 @@ class NormalizedDensity(Distribution):
         log_unnormalized: Function of points ``(n, *batch)`` and ``args`` that returns
             the log density up to a constant, ``(n, *batch)``. Apart from tensors,
             nothing that it depends on may change.
-        domain: The support. On a :class:`Box` points are ``(n, *batch, d)``; there is
-            no cdf then, and nothing that needs one.
+        domain: The support. On a :class:`Box` points are ``(n, *batch, d)``, and there
+            are no quantiles. Samples are there in up to 6 dimensions.
         rule: How to integrate; by default chosen as :func:`log_integrate` does.
         args: Further arguments of the function, such as features.
         batch_shape: Shape of the batch, if it is not that to which limits and args
@@ -136,7 +138,7 @@ class NormalizedDensity(Distribution):
             "on_failure": on_failure,
         }
         self._block = memory
-        self.has_rsample = not isinstance(domain, Solid)
+        self.has_rsample = not isinstance(domain, Solid) or can_transport(domain)
         self._memory = Memory(
             log_unnormalized,
             bound.args,
@@ -280,13 +282,19 @@ class NormalizedDensity(Distribution):
 
     @property
     def _quantiles(self) -> Quantiles:
-        if isinstance(self.domain, Solid):
-            raise NotImplementedError(
-                "a density in several dimensions has no cdf, icdf, mode or samples; "
-                "its log_prob, normaliser and expectations are there."
-            )
         make = partial(Quantiles.of, self)
         return self._memory.recall("quantiles", make, value=False)
+
+    @property
+    def _transport(self) -> Transport:
+        if not can_transport(self.domain):
+            raise NotImplementedError(
+                f"a density in {self.event_shape[0]} dimensions has no samples and no "
+                "mode: a grid of it would be too coarse. Its log_prob, normaliser and "
+                "expectations are there."
+            )
+        make = partial(Transport.of, self)
+        return self._memory.recall("transport", make, value=False)
 
     @property
     def _placed(self) -> tuple[Domain, Breakpoints | None]:
@@ -299,20 +307,26 @@ class NormalizedDensity(Distribution):
     def cdf(self, value: Tensor) -> Tensor:
         """Probability of values up to the given ones, with gradients in both.
 
+        In several dimensions it is that of the part of the support that is below the
+        value on every axis, an integral of its own for every value.
+
         Args:
-            value: Where, ``(*sample, *batch)``.
+            value: Where, ``(*sample, *batch, *event)``.
 
         Returns:
-            Probabilities of that shape.
+            Probabilities ``(*sample, *batch)``.
 
         Raises:
             ValueError: If a value is outside of the support and values are validated.
-            NotImplementedError: In several dimensions.
+            NotImplementedError: On a simplex, or a box with limits that are functions.
         """  # noqa: DOC502
         if self._validate_args:
             self._validate_sample(value)
         points = self._points(value)
-        shape = torch.broadcast_shapes(value.shape, self.batch_shape)
+        sample = value.shape[: value.ndim - len(self.event_shape)]
+        shape = torch.broadcast_shapes(sample, self.batch_shape)
+        if self.event_shape:
+            return cdf(self, points).reshape(shape)
         return self._quantiles.cdf(self, points).reshape(shape)
 
     def icdf(self, value: Tensor) -> Tensor:
@@ -326,8 +340,14 @@ class NormalizedDensity(Distribution):
 
         Raises:
             ValueError: If a probability is not in [0, 1] and values are validated.
-            NotImplementedError: In several dimensions.
-        """  # noqa: DOC502
+            NotImplementedError: In several dimensions, where many points have the same
+                probability, as for the distributions of torch.
+        """
+        if self.event_shape:
+            raise NotImplementedError(
+                "a density in several dimensions has no icdf: many points have the "
+                "same probability. To draw samples use rsample."
+            )
         if self._validate_args and readable(value):
             if not bool(((value >= 0) & (value <= 1)).all()):
                 raise ValueError(
@@ -343,21 +363,31 @@ class NormalizedDensity(Distribution):
 
         .. math:: \frac{dx}{d\theta} = - \frac{\partial F(x) / \partial \theta}{p(x)}
 
+        In several dimensions one coordinate after another is drawn from its
+        distribution given those before (Rosenblatt's map), on the cube that the domain
+        is a map of; its densities are Legendre series on a grid of nodes.
+
         Args:
             sample_shape: How many, in front of the batch.
 
         Returns:
-            Samples ``(*sample_shape, *batch)``.
+            Samples ``(*sample_shape, *batch, *event)``.
 
         Raises:
-            NotImplementedError: In several dimensions.
+            NotImplementedError: In more than 6 dimensions.
         """  # noqa: DOC502
-        shape = self._extended_shape(torch.Size(sample_shape))
-        uniform = torch.rand(shape, dtype=self.dtype, device=self.device)
+        shape = torch.Size(sample_shape) + self.batch_shape
+        cube = self.domain.dimension if isinstance(self.domain, Solid) else None
+        last = () if cube is None else (cube,)
+        uniform = torch.rand((*shape, *last), dtype=self.dtype, device=self.device)
         # Never 0, whose quantile may be minus infinity.
-        tiny = torch.finfo(self.dtype).tiny
-        points = self._points(uniform.clamp(min=tiny))
-        return self._quantiles.icdf(self, points).reshape(shape)
+        uniform = uniform.clamp(min=torch.finfo(self.dtype).tiny)
+        uniform = uniform.reshape((-1, *self.batch_shape, *last))
+        if cube is None:
+            drawn = self._quantiles.icdf(self, uniform)
+        else:
+            drawn = self._transport.draw(self, uniform)
+        return drawn.reshape((*shape, *self.event_shape))
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Draw without gradients.
@@ -366,7 +396,7 @@ class NormalizedDensity(Distribution):
             sample_shape: How many, in front of the batch.
 
         Returns:
-            Samples ``(*sample_shape, *batch)``.
+            Samples ``(*sample_shape, *batch, *event)``.
         """
         with torch.no_grad():
             return self.rsample(sample_shape)
@@ -484,6 +514,8 @@ class NormalizedDensity(Distribution):
     @property
     def mode(self) -> Tensor:
         """The point of highest density, also at an end of the support."""
+        if self.event_shape:
+            return mode(self, self._transport)
         return self._quantiles.mode(self)
 
     def entropy(self) -> Tensor:
