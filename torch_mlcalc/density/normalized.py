@@ -260,11 +260,12 @@ class NormalizedDensity(Distribution):
         if self._validate_args:
             self._validate_sample(value)
         points = self._points(value)
+        log_z = self.log_normalizer
         inside = self.support.check(points)
         here = inside.reshape(inside.shape + (1,) * len(self.event_shape))
         home = points.detach().new_zeros(()) if bool(self.event_shape) else self._home
         values = self._log_density(torch.where(here, points, home))
-        values = torch.where(inside, values, -math.inf) - self.log_normalizer
+        values = torch.where(inside, values, -math.inf) - log_z
         shape = value.shape[: value.ndim - len(self.event_shape)]
         return values.reshape(torch.broadcast_shapes(shape, self.batch_shape))
 
