@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
+from torch_mlcalc.density import means
 from torch_mlcalc.density.cdf import Peaks, Quantiles
 from torch_mlcalc.density.memory import Memory
 from torch_mlcalc.density.solid import cdf, mode
@@ -22,16 +23,13 @@ from torch_mlcalc.density.support import (
     tensors_of,
 )
 from torch_mlcalc.density.transport import Transport, can_transport
-from torch_mlcalc.quadrature.adaptive_hermite import AdaptiveGaussHermite
 from torch_mlcalc.quadrature.cubature.box import Solid
 from torch_mlcalc.quadrature.domains import Domain
-from torch_mlcalc.quadrature.estimate import Estimate, Status, report
+from torch_mlcalc.quadrature.estimate import Status, report
 from torch_mlcalc.quadrature.host import read, readable, transforming
 from torch_mlcalc.quadrature.integrand import Function, bind
 from torch_mlcalc.quadrature.integrate import (
     adapt,
-    integrate,
-    integrate_with_error,
     log_integrate,
 )
 from torch_mlcalc.quadrature.plan import Plan
@@ -412,105 +410,21 @@ class NormalizedDensity(Distribution):
         Returns:
             The mean ``(*batch, *shape)``, with the gradients of ``f`` as well.
         """
-        return self._mean_of(f)
+        return means.mean_of(self, f)
 
     @property
     def _fixed(self) -> bool:
         return self.rule is not None and self.rule.fixed
 
     @property
-    def _other_rule(self) -> Rule | None:
-        """The rule for expectations: log rules are for the normaliser alone."""
-        return None if isinstance(self.rule, AdaptiveGaussHermite) else self.rule
-
-    def _mean_of(
-        self,
-        f: Callable[[Tensor], Tensor],
-        *,
-        otherwise: float | None = None,
-        atol: float | None = None,
-    ) -> Tensor:
-        """A mean, and ``otherwise`` where it does not exist."""
-        shape: torch.Size | None = None
-        log_z = self.log_normalizer
-
-        def weighted(points: Tensor) -> Tensor:
-            nonlocal shape
-            p = torch.exp(self._log_density(points) - log_z)
-            values = f(points)
-            shape = values.shape[p.ndim :]
-            values = values.reshape((*p.shape, -1))
-            mass = p[..., None]
-            # Where there is no mass the function may be infinite.
-            weighted = torch.where(mass > 0, mass * torch.where(mass > 0, values, 0), 0)
-            # The mass as well: it tells whether the rule has seen the density.
-            return torch.cat([weighted, mass.to(weighted.dtype)], -1)
-
-        domain, breakpoints = self._placed
-        settings: dict[str, Any] = {
-            "batch_shape": self.batch_shape,
-            "breakpoints": breakpoints,
-            "memory": self._block,
-        }
-        if self._fixed:
-            value = integrate(weighted, domain, self.rule, **settings)
-        else:
-            settings |= self._search | {"on_failure": "ignore"}
-            if atol is not None and settings["atol"] is None:
-                default = torch.finfo(self.dtype).eps ** 0.5
-                settings["rtol"] = settings["rtol"] or default
-                settings["atol"] = atol * settings["rtol"]
-            found = integrate_with_error(weighted, domain, self._other_rule, **settings)
-            value = self._judged(found, otherwise)
-        assert shape is not None  # noqa: S101
-        return value[..., :-1].reshape(self.batch_shape + shape)
-
-    def _judged(self, found: Estimate, otherwise: float | None) -> Tensor:
-        """Means with the mass behind, of which some do not exist or are not right."""
-        status, mass = found.status, found.value[..., -1:].detach()
-        lost = status >= Status.SUSPECTED_DIVERGENT
-        # Where the normaliser failed there is a report on that.
-        off = (mass - 1).abs() > torch.finfo(self.dtype).eps ** 0.4
-        status = torch.where(off[..., 0] & (status == 0), 1, status)
-        if otherwise is not None:
-            status = torch.where(lost, 0, status)
-        if readable(status):
-            report(read(status).astype(int), "", self._search["on_failure"], 6)
-        if otherwise is None:
-            return found.value
-        return torch.where(lost[..., None], otherwise, found.value)
-
-    @property
     def mean(self) -> Tensor:
         """Mean; nan where it does not exist."""
-        return self._memory.recall("mean", self._mean)
-
-    def _mean(self) -> Tensor:
-        at, width = self._unit
-        mean = self._mean_of(lambda x: (x - at) / width, otherwise=math.nan, atol=1.0)
-        return at + width * mean
-
-    @property
-    def _unit(self) -> tuple[Tensor | float, Tensor | float]:
-        """Where the mass is and how wide, to measure errors by; constants."""
-        if self.event_shape or transforming():
-            return 0.0, 1.0
-        peaks = self._memory.recall("peaks", partial(Peaks.of, self), value=False)
-        return peaks.at, peaks.width
+        return self._memory.recall("mean", partial(means.mean, self))
 
     @property
     def variance(self) -> Tensor:
         """Variance; infinite where it does not exist."""
-        return self._memory.recall("variance", self._variance)
-
-    def _variance(self) -> Tensor:
-        mean = self.mean
-        centre = torch.where(mean.isfinite(), mean, 0)
-        _, width = self._unit
-        square = self._mean_of(
-            lambda x: ((x - centre) / width) ** 2, otherwise=math.inf
-        )
-        return square * width**2
+        return self._memory.recall("variance", partial(means.variance, self))
 
     @property
     def mode(self) -> Tensor:
@@ -526,7 +440,7 @@ class NormalizedDensity(Distribution):
             The entropy, ``(*batch)``.
         """
         log_z = self.log_normalizer
-        return self._mean_of(lambda x: log_z - self._log_density(x), atol=1.0)
+        return means.mean_of(self, lambda x: log_z - self._log_density(x), atol=1.0)
 
     def expand(
         self, batch_shape: Sequence[int], _instance: Distribution | None = None
