@@ -297,9 +297,9 @@ def log_integrate(
         log_integrand: Function that returns the log; minus infinity for 0.
         domain: Where to integrate, with ``lower <= upper``.
         rule: As for :func:`integrate`, and so are the others. Without one, densities
-            over all of space in 4 to 8 dimensions are first taken for normal ones, by
-            grids as those of :class:`AdaptiveGaussHermite`, unless a look elsewhere
-            finds more.
+            over all of space in up to 8 dimensions are taken for normal ones if they
+            are, by grids as those of :class:`AdaptiveGaussHermite`, unless a look
+            elsewhere finds more.
         args: Further arguments of the integrand.
         batch_shape: Shape of the batch.
         breakpoints: Where to split.

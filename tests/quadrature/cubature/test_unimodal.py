@@ -19,7 +19,7 @@ def space(d: int) -> mlc.Box:
     return mlc.Box(torch.full((d,), -math.inf, dtype=DOUBLE), math.inf)
 
 
-@pytest.mark.parametrize("d", [4, 5])
+@pytest.mark.parametrize("d", [2, 3, 4, 5])
 def test_correlated_normal_densities(d: int) -> None:
     rho = torch.tensor([0.5, 0.99], dtype=DOUBLE, requires_grad=True)
     unit = torch.eye(d, dtype=DOUBLE)
@@ -90,3 +90,11 @@ def test_others_are_integrated_as_before(function: Callable[[Tensor], Tensor]) -
     )
     assert not isinstance(estimate.plan, WhitenedPlan)
     assert (estimate.value - 2 * math.log(2 * math.pi)).abs().max() < 0.1
+
+
+def test_breakpoints_beyond_the_end_of_a_half_line_have_no_effect() -> None:
+    box = mlc.Box(torch.zeros(2, dtype=DOUBLE), math.inf)
+    value = mlc.integrate(
+        lambda x: torch.exp(-x.sum(-1)), box, breakpoints=[[-37.0, 1.0], [-2.0]]
+    )
+    assert value.item() == pytest.approx(1.0, abs=1e-8)

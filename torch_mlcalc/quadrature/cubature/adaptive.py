@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,9 +28,25 @@ from torch_mlcalc.quadrature.rules import Array, Rule
 
 
 def find_regions(
-    problem: SolidProblem, rule: Rule | None, settings: Settings, *, log: bool
+    problem: SolidProblem,
+    rule: Rule | None,
+    settings: Settings,
+    *,
+    log: bool,
+    instead: Callable[[], Found | None] | None = None,
 ) -> tuple[Found, str]:
-    """Search by regions of the cube; and a sentence on what went wrong, if anything."""
+    """Search by regions of the cube; and a sentence on what went wrong, if anything.
+
+    Args:
+        problem: What is integrated.
+        rule: None or Genz-Malik.
+        settings: Of the call.
+        log: Whether the integrand is a log.
+        instead: What to try before any subdivision of all of space.
+
+    Returns:
+        The two.
+    """
     integrand, domain, _ = problem
     grad = torch.is_grad_enabled()
     with frozen():
@@ -41,6 +58,9 @@ def find_regions(
             search = new_search(problem, chart, settings, grad=grad, log=log)
             if not automatic.run_tensor(search):
                 search = None
+                found = instead() if instead else None
+                if found is not None:
+                    return found, ""
         if search is None:
             tails = ALGEBRAIC
             if chart.unbounded:

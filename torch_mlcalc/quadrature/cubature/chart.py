@@ -280,7 +280,9 @@ class BoxChart(Chart):
             x = x.reshape(len(x), *(1,) * missing, *x.shape[1:])
         z = torch.where(some, (x - anchor) / torch.where(some, span, 1), 0)
         if self.kind is not None:
-            z = fold(z, self.kind[..., axis].expand(z.shape), self.tails)
+            kind = self.kind[..., axis].expand(z.shape)
+            # Beyond the end of a half line there is nothing to fold.
+            z = fold(torch.where(kind == WHOLE, z, z.clamp(min=0)), kind, self.tails)
         return z.clamp(0, 1)
 
     def place(self, z: Tensor, *, log: bool) -> Placed:

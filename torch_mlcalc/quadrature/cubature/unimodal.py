@@ -29,10 +29,6 @@ from torch_mlcalc.quadrature.host import frozen, read, write
 from torch_mlcalc.quadrature.placement import WHOLE
 from torch_mlcalc.quadrature.rules import Array
 
-#: From so many dimensions on. In fewer, tensor rules on the whole cube are as fast and
-#: assume less; a normal density of four correlated variables is too much for them.
-LEAST = 4
-
 #: Points of each of two looks elsewhere: 4,000 beside the 700 to 100,000 of the grids.
 #: Newton steps are made from the first of them.
 POINTS, CLIMBERS = 2048, 32
@@ -52,27 +48,27 @@ APART = 0.1
 
 
 def find_unimodal(
-    problem: SolidProblem, settings: Settings
-) -> tuple[Found | None, Array | int]:
+    problem: SolidProblem, settings: Settings, *, grad: bool
+) -> Found | None:
     """Try grids around modes, for all log integrals of a call or for none.
 
     Args:
         problem: What is integrated.
         settings: Of the call.
+        grad: Whether the caller records gradients.
 
     Returns:
-        What was found, if all have converged; and the points used for each.
+        What was found, if all have converged.
     """
-    grad = torch.is_grad_enabled()
     with frozen(), np.errstate(all="ignore"):
         chart = _suitable(problem, settings)
         if chart is None:
-            return None, 0
+            return None
         try:
             white = whiten(problem, chart)
         except (RuntimeError, NotImplementedError):
             # The integrand has values, but no derivatives: values are all it needs.
-            return None, 1
+            return None
         shared = {"settings": settings, "grad": grad, "log": True}
         own = white.stretched(None)
         search = new_search(problem, own, **shared)  # type: ignore[arg-type]
@@ -80,24 +76,23 @@ def find_unimodal(
         ledger.n_evals += white.steps
         cubes = whole_cubes(search.elements, search.pieces)
         if not white.found.all() or ascend(search, cubes).owner.size:
-            return None, ledger.n_evals
+            return None
         most = max(ledger.tolerance.rtol, ledger.tolerance.atol)
         z, log_slope = _unfolded(search.dimension)
         for other, whitened in ((chart, False), (white.stretched(ALGEBRAIC), True)):
             away = _around(white, z, whitened=whitened)
             if _rises_elsewhere(problem, white, away[:CLIMBERS]):
-                return None, ledger.n_evals
+                return None
             there = new_search(problem, other, ledger=ledger, **shared)  # type: ignore[arg-type]
             if not (_excess(search, there, log_slope, away) <= most).all():
-                return None, ledger.n_evals
-    found, _ = found_of(problem, settings, white, [(search, own)], None)
-    return found, 0
+                return None
+    return found_of(problem, settings, white, [(search, own)], None)[0]
 
 
 def _suitable(problem: SolidProblem, settings: Settings) -> BoxChart | None:
     """The chart of a call that this is for."""
     dimension, integrand = problem.domain.dimension, problem.integrand
-    if dimension < LEAST or dimension not in LADDERS or settings.grad_rtol is not None:
+    if dimension not in LADDERS or settings.grad_rtol is not None:
         return None
     chart = None if any(problem.counts) else whole_space(problem)
     if chart is None:
