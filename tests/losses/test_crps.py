@@ -247,7 +247,7 @@ def test_formula_is_the_integral_that_defines_the_score(case: Case) -> None:
 @cases
 def test_values_are_exact(case: Case) -> None:
     found = case.function(*columns(case), "none")
-    torch.testing.assert_close(found, exact(case, case.points), rtol=1e-12, atol=0)
+    torch.testing.assert_close(found, exact(case, case.points), rtol=1e-12, atol=1e-20)
 
 
 @cases
@@ -279,16 +279,16 @@ def test_single_precision_is_that_of_its_arguments(case: Case) -> None:
 @cases
 def test_scores_agree_with_scoringrules(case: Case) -> None:
     points = columns(case)
-    theirs = torch.as_tensor(np.asarray(case.peer(*(p.numpy() for p in points))))
+    with np.errstate(all="ignore"):
+        theirs = torch.as_tensor(np.asarray(case.peer(*(p.numpy() for p in points))))
     ours = case.function(*points, "none")
-    agree = (ours - theirs).abs() <= 1e-9 * ours
+    # Theirs is NaN for a beta with a, b < 1 or y = 0, or a Poisson with a rate of 400.
+    agree = ((ours - theirs).abs() <= 1e-9 * ours) | ~theirs.isfinite()
     if case.function is mlc.crps_student_t:
         # Theirs loses its digits near df = 1, where it is 0 / 0.
         agree |= (points[0] - 1).abs() < 0.1
-    if case.function in {mlc.crps_poisson, mlc.crps_gamma}:
-        # Theirs overflows, or has none left at 1e4.
-        agree |= ~theirs.isfinite()
-    assert agree.all(), (ours[~agree], theirs[~agree])
+    assert agree.all(), (points, ours, theirs)
+    assert theirs.isfinite().any()
 
 
 @cases
@@ -377,7 +377,9 @@ def test_mixture_is_that_of_its_components() -> None:
     torch.testing.assert_close(found[1], alone)
     arguments = tuple(t[:1].clone().requires_grad_() for t in (probs, loc, scale))
     mlc.testing.check_gradients(
-        mlc.crps_normal_mixture, (*arguments, target[:1].clone().requires_grad_())
+        mlc.crps_normal_mixture,
+        (*arguments, target[:1].clone().requires_grad_()),
+        compile=False,
     )
 
 
