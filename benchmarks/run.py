@@ -29,6 +29,7 @@ SECTIONS = (
     "losses",
     "losses_hazard",
     "losses_scores",
+    "losses_crps",
     "sgd",
 )
 

@@ -91,8 +91,8 @@ CASES = {
         [(2.5, 0.5, 1.0, 1.5)]
         + [
             (df, 0.5, 2.0, 0.5 + 2.0 * t)
-            for df in (0.6, 0.93, 1.0, 1.05, 1.3, 4.0, 60.0, 1e3)
-            for t in (0.3, -1.7, 30.0)
+            for df in (0.6, 1.0, 1.05, 1.3, 1e3)
+            for t in (0.3, -9.0)
         ],
         lambda x: truth.student_cdf(mp.mpf(2.5), x - 0.5),
         lambda df, m, s, y: scoringrules.crps_t(y, df, m, s),
@@ -133,10 +133,10 @@ CASES = {
         [(2.5, 1.5, 2.0)]
         + [
             (a, rate, x * a / rate)
-            for a in (1e-3, 0.3, 1.0, 4.0, 70.0, 1e3)
-            for rate, x in ((0.5, 1e-3), (3.0, 0.8), (2.0, 1.1), (1.0, 9.0), (1, -0.1))
+            for a in (1e-3, 0.3, 4.0, 1e3)
+            for rate, x in ((0.5, 1e-3), (3.0, 0.9), (2.0, 5.0))
         ]
-        + [(1e4, 2.0, 5e3), (1e4, 2.0, 4.9e3), (1e4, 2.0, 5.2e3)],
+        + [(1.0, 0.5, -1.0), (1e4, 2.0, 4.95e3)],
         lambda x: truth.lower_gamma(mp.mpf(2.5), 1.5 * x),
         lambda a, rate, y: scoringrules.crps_gamma(y, a, rate),
         (0.0,),
@@ -156,7 +156,7 @@ CASES = {
         + [
             (a, b, y)
             for a, b in ((0.01, 0.1), (0.5, 40.0), (3.0, 0.2), (300.0, 200.0))
-            for y in (1e-3, 0.55, 0.61, 0.98, -0.5, 1.5)
+            for y in (1e-3, 0.61, -0.5, 1.5)
         ],
         lambda x: truth.lower_beta(mp.mpf(2.5), mp.mpf(1.5), x),
         lambda a, b, y: scoringrules.crps_beta(y, a, b),
@@ -176,14 +176,13 @@ CASES = {
         [(2.5, 3.0)]
         + [
             (rate, y)
-            for rate in (1e-3, 0.5, 19.9, 20.1, 400.0)
-            for y in (0.0, 2.5, 21.0, 390.0, -1.5)
+            for rate in (1e-3, 19.9, 20.1, 400.0)
+            for y in (0.0, 21.5, -1.5)
         ],
         lambda x: (
             1 - truth.lower_gamma(mp.floor(x) + 1, mp.mpf(2.5)) if x >= 0 else mp.mpf(0)
         ),
         lambda rate, y: scoringrules.crps_poisson(y, rate),
-        tuple(map(float, range(40))),
         counts=True,
     ),
     "negative_binomial": Case(
@@ -192,9 +191,9 @@ CASES = {
         [(2.5, 0.5, 3.0)]
         + [
             (r, p, y)
-            for r in (0.01, 3.0, 500.0)
-            for p in (1e-3, 0.3, 0.99)
-            for y in (0.0, 7.0, 200.5, -1.5)
+            for r in (0.01, 3.0)
+            for p in (1e-3, 0.9)
+            for y in (0.0, 20.5, -1.5)
         ],
         lambda x: (
             truth.lower_beta(mp.mpf(2.5), mp.floor(x) + 1, mp.mpf(0.5))
@@ -202,7 +201,6 @@ CASES = {
             else mp.mpf(0)
         ),
         lambda r, p, y: scoringrules.crps_negbinom(y, r, 1 - p),
-        tuple(map(float, range(90))),
         counts=True,
     ),
 }
@@ -235,7 +233,12 @@ def slope(case: Case, row: tuple[float, ...], i: int) -> float:
 def test_formula_is_the_integral_that_defines_the_score(case: Case) -> None:
     *_, y = map(mp.mpf, case.points[0])
     with mp.workdps(15):
-        found = truth.integral(case.cdf, y, *map(mp.mpf, case.edges))
+        edges = map(mp.mpf, case.edges)
+        found = (
+            truth.steps(case.cdf, y)
+            if case.counts
+            else truth.integral(case.cdf, y, *edges)
+        )
         assert float(found) == pytest.approx(
             float(case.formula(*map(mp.mpf, case.points[0]))), rel=1e-9
         )
@@ -244,7 +247,7 @@ def test_formula_is_the_integral_that_defines_the_score(case: Case) -> None:
 @cases
 def test_values_are_exact(case: Case) -> None:
     found = case.function(*columns(case), "none")
-    torch.testing.assert_close(found, exact(case, case.points), rtol=1e-12, atol=0)
+    torch.testing.assert_close(found, exact(case, case.points), rtol=1e-12, atol=1e-20)
 
 
 @cases
@@ -276,31 +279,31 @@ def test_single_precision_is_that_of_its_arguments(case: Case) -> None:
 @cases
 def test_scores_agree_with_scoringrules(case: Case) -> None:
     points = columns(case)
-    theirs = torch.as_tensor(np.asarray(case.peer(*(p.numpy() for p in points))))
+    with np.errstate(all="ignore"):
+        theirs = torch.as_tensor(np.asarray(case.peer(*(p.numpy() for p in points))))
     ours = case.function(*points, "none")
-    agree = (ours - theirs).abs() <= 1e-9 * ours
+    # Theirs is NaN for a beta with a, b < 1 or y = 0, or a Poisson with a rate of 400.
+    agree = ((ours - theirs).abs() <= 1e-9 * ours) | ~theirs.isfinite()
     if case.function is mlc.crps_student_t:
         # Theirs loses its digits near df = 1, where it is 0 / 0.
         agree |= (points[0] - 1).abs() < 0.1
-    if case.function in {mlc.crps_poisson, mlc.crps_gamma}:
-        # Theirs overflows, or has none left at 1e4.
-        agree |= ~theirs.isfinite()
-    assert agree.all(), (ours[~agree], theirs[~agree])
+    assert agree.all(), (points, ours, theirs)
+    assert theirs.isfinite().any()
 
 
 @cases
 def test_gradients_in_every_mode(case: Case) -> None:
-    rows = case.points[:1] * 2
+    rows = case.points[:1]
     arguments = [torch.tensor(c, dtype=DOUBLE) for c in zip(*rows, strict=True)]
     smooth = arguments[:-1] if case.counts else arguments
     for i, argument in enumerate(smooth):
-        argument += torch.tensor([0.0, 0.01 * (i + 1)])
+        argument += torch.tensor([0.01 * (i + 1)])
         argument.requires_grad_()
     mlc.testing.check_gradients(
         lambda *a: case.function(*a, "sum"),
         tuple(arguments),
-        # Seven seconds each; one for each special function is enough.
-        compile=case.function in {mlc.crps_beta, mlc.crps_student_t},
+        # Seconds each; this one has most of what the others are made of.
+        compile=case.function is mlc.crps_beta,
     )
 
 
@@ -374,7 +377,9 @@ def test_mixture_is_that_of_its_components() -> None:
     torch.testing.assert_close(found[1], alone)
     arguments = tuple(t[:1].clone().requires_grad_() for t in (probs, loc, scale))
     mlc.testing.check_gradients(
-        mlc.crps_normal_mixture, (*arguments, target[:1].clone().requires_grad_())
+        mlc.crps_normal_mixture,
+        (*arguments, target[:1].clone().requires_grad_()),
+        compile=False,
     )
 
 

@@ -198,6 +198,10 @@ def _width(tilt: Tensor, total: Tensor, x: Tensor, sign: Tensor) -> Tensor:
         (digits - total * torch.log1p(-x)) / tilt,
         (digits - total * torch.log(x)) / (total - tilt),
     )
+    # The upper tail of a small x ends as that of a gamma variable, much sooner; this is
+    # the equation for its end, solved for w on one side, which stays above.
+    sooner = torch.log1p(torch.expm1((digits + tilt * bound) / total) / x)
+    bound = torch.where(below, bound, torch.minimum(bound, sooner))
 
     def h(w: Tensor) -> tuple[Tensor, Tensor]:
         s = sign * w
