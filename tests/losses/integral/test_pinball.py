@@ -108,7 +108,7 @@ def test_gradients(rule: mlc.Rule | None) -> None:
     module = mlc.IntegratedQuantileLoss(
         Logistic(), rule, reduction="none", lower=0.05, upper=0.9
     )
-    check_gradients(module, (t(0.7, -1.1), t(0.2, -0.1)), compile=False)
+    check_gradients(module, (t(0.7), t(0.2)), compile=False)
 
 
 def test_reductions() -> None:
