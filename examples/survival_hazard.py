@@ -1,9 +1,9 @@
 """Remission of 42 children with leukemia, by the hazard of a relapse.
 
-Three hazards are fitted by maximum likelihood with the same loss: a constant one for each
-treatment, whose estimate is known, relapses divided by weeks; that of Weibull, with
-proportional hazards; and a network of time and treatment, the only one of which nobody
-has the integral. Half of the times with 6-mercaptopurine are censored.
+Three hazards are fitted by maximum likelihood with the same loss: a constant one for
+each treatment, whose estimate is known, relapses divided by weeks; that of Weibull,
+with proportional hazards; and a network of time and treatment, the only one of which
+nobody has the integral. Most of the times with 6-mercaptopurine are censored.
 
     python examples/survival_hazard.py
 """
@@ -221,8 +221,8 @@ def main() -> None:
         f"Weibull: intercept {intercept:.4f}, placebo {effect:.4f}, scale {scale:.4f}, "
         f"log likelihood {found['Weibull']:.4f}"
     )
-    # W. N. Venables, B. D. Ripley, "Modern Applied Statistics with S", 4th ed., Springer
-    # 2002, section 13.2, https://doi.org/10.1007/978-0-387-21706-2
+    # W. N. Venables, B. D. Ripley, "Modern Applied Statistics with S", 4th ed.,
+    # Springer 2002, section 13.2, https://doi.org/10.1007/978-0-387-21706-2
     print("published: 3.516, -1.267, 0.732 and -106.6")
     print(f"network: log likelihood {found['network']:.4f}")
     print(f"\nPicture: {save_picture(models, cohort, arguments.output)}")
