@@ -109,6 +109,21 @@ def check_point_process(output: str) -> None:
     assert ours > theirs - 60
 
 
+def check_survival_hazard(output: str) -> None:
+    rates = re.findall(r"rate (\S+), (\d+) relapses in (\d+) weeks", output)
+    assert [(d, w) for _, d, w in rates] == [("9", "359"), ("21", "182")]
+    for rate, relapses, weeks in rates:
+        assert float(rate) == pytest.approx(int(relapses) / int(weeks), rel=1e-7)
+    found, exact = re.search(r"hood (\S+), in closed form (\S+)", output).groups()
+    assert float(found) == pytest.approx(float(exact), abs=1e-8)
+    weibull = re.search(r"Weibull: .*", output).group()
+    numbers = [float(x) for x in re.findall(r"-?\d+\.\d+", weibull)]
+    # Venables and Ripley, "Modern Applied Statistics with S", section 13.2.
+    assert numbers == pytest.approx([3.516, -1.267, 0.732, -106.6], abs=0.05)
+    assert numbers[:3] == pytest.approx([3.516, -1.267, 0.732], abs=6e-4)
+    assert float(re.search(r"network: log likelihood (\S+)", output).group(1)) > -108.5
+
+
 def check_calculus_tour(output: str) -> None:
     errors = [float(e) for e in re.findall(r"(\d\.\de[+-]\d\d)$", output, re.M)]
     assert len(errors) == 9
@@ -154,6 +169,7 @@ TABLE = [
         has_picture=True,
     ),
     Example("point_process", ["--steps", "60"], check_point_process, has_picture=True),
+    Example("survival_hazard", [], check_survival_hazard, has_picture=True),
     Example("calculus_tour", [], check_calculus_tour, has_picture=True),
     Example(
         "distributed_integral",

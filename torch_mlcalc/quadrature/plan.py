@@ -258,8 +258,10 @@ def _place(
     edges = [low, high]
     if breakpoints is not None:
         own = breakpoints.shape[1:]
-        inner = breakpoints.to(wide).reshape(-1, *(1,) * (len(batch) - len(own)), *own)
-        inner = inner.expand(-1, *batch).reshape(len(breakpoints), -1)
+        inner = breakpoints.to(wide).reshape(
+            len(breakpoints), *(1,) * (len(batch) - len(own)), *own
+        )
+        inner = inner.expand(-1, *batch).flatten(1) if batch else inner.reshape(-1, 1)
         inner = torch.minimum(torch.maximum(inner, low), high).sort(0).values
         edges = [low, inner, high]
     ladder = torch.cat(edges)

@@ -282,8 +282,8 @@ def test_gradients(name: str) -> None:
             rule=mlc.GaussKronrod(),
         )
 
-    inputs = (t(0.3, -1.0), t(1.1, 1.3), t(0.5, 0.1))
-    check_gradients(divergence, inputs, compile=False, max_elements=1)
+    inputs = (t(0.3), t(1.1), t(0.5))
+    check_gradients(divergence, inputs, compile=False)
 
 
 def test_reductions() -> None:

@@ -24,9 +24,23 @@ from torch_mlcalc.losses.integral.normalized import (
     NormalizedNLLLoss,
     normalized_nll_loss,
 )
+from torch_mlcalc.losses.integral.penalty import (
+    NormalizationPenalty,
+    normalization_penalty,
+)
+from torch_mlcalc.losses.integral.pinball import (
+    IntegratedQuantileLoss,
+    integrated_quantile_loss,
+)
 from torch_mlcalc.losses.integral.point_process import (
     PointProcessNLLLoss,
     point_process_nll_loss,
+)
+from torch_mlcalc.losses.integral.transport import (
+    CramerLoss,
+    Wasserstein1DLoss,
+    cramer_loss,
+    wasserstein_1d_loss,
 )
 from torch_mlcalc.losses.integral.variation import (
     JensenShannonLoss,
@@ -39,24 +53,32 @@ __all__ = [
     "AlphaDivergenceLoss",
     "Censoring",
     "Chi2Loss",
+    "CramerLoss",
     "ExpectedLoss",
     "HazardNLLLoss",
     "HellingerLoss",
+    "IntegratedQuantileLoss",
     "JensenShannonLoss",
     "KLDivergenceLoss",
     "MarginalNLLLoss",
+    "NormalizationPenalty",
     "NormalizedNLLLoss",
     "PointProcessNLLLoss",
     "TotalVariationLoss",
+    "Wasserstein1DLoss",
     "alpha_divergence_loss",
     "chi2_loss",
+    "cramer_loss",
     "expected_loss",
     "hazard_nll_loss",
     "hellinger_loss",
+    "integrated_quantile_loss",
     "jensen_shannon_loss",
     "kl_divergence_loss",
     "marginal_nll_loss",
+    "normalization_penalty",
     "normalized_nll_loss",
     "point_process_nll_loss",
     "total_variation_loss",
+    "wasserstein_1d_loss",
 ]

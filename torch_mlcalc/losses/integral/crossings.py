@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from torch_mlcalc.quadrature.host import frozen
+from torch_mlcalc.quadrature.host import frozen, transforming
 
 #: Sign changes that are looked for: two normal densities have two, mixtures of four
 #: have up to eight. Those beyond cost accuracy that the rule reports.
@@ -63,4 +63,9 @@ def _brackets(positive: Tensor, grid: Tensor) -> tuple[Tensor, Tensor, Tensor, T
 
 def _slope(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
     """Derivative by the points, each of which matters for its own value alone."""
-    return torch.func.grad(lambda x: function(x).sum())(at)
+    if transforming():
+        return torch.func.grad(lambda x: function(x).sum())(at)
+    # Not by torch.func, inside of which a density could not look for its nodes.
+    with torch.enable_grad():
+        x = at.detach().requires_grad_()
+        return torch.autograd.grad(function(x).sum(), x)[0]

@@ -107,8 +107,8 @@ def pair_of(input: Distribution, target: Distribution) -> Pair:
     table = torch.cat(breaks)
     table = within(domain, table)
     with frozen():
-        # Where both densities underflow there is no use in a split, and a rule could not
-        # tell that there is nothing beyond.
+        # Where both densities underflow a split is of no use, and a rule could not tell
+        # that there is nothing beyond.
         floor = math.log(torch.finfo(table.dtype).tiny)
         logs = [_log_density(p, table) for p in (input, target)]
         seen = torch.maximum(*logs) > floor

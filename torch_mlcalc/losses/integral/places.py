@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Laplace
+from torch.distributions import Distribution, Laplace, MixtureSameFamily
 
 from torch_mlcalc.density.divergence import log_prob_anywhere
 from torch_mlcalc.density.normalized import NormalizedDensity
 from torch_mlcalc.density.support import extent_of
 from torch_mlcalc.quadrature.cubature.box import Solid
-from torch_mlcalc.quadrature.domains import Domain, RealLine, domain_of
+from torch_mlcalc.quadrature.domains import Domain, Interval, RealLine, domain_of
 from torch_mlcalc.quadrature.problem import as_breakpoints
 
 
@@ -27,6 +29,12 @@ def place_of(distribution: Distribution) -> Domain:
     """The support, with nodes placed by location and scale where there are such."""
     if isinstance(distribution, NormalizedDensity):
         return distribution.domain
+    if isinstance(distribution, MixtureSameFamily):
+        lower, upper = extent_of(place_of(distribution.component_distribution))[:2]
+        if lower == -math.inf and upper == math.inf:
+            return RealLine(distribution.mean.detach(), distribution.stddev.detach())
+        lower = lower.amin(-1) if isinstance(lower, Tensor) else lower
+        return Interval(lower, upper.amax(-1) if isinstance(upper, Tensor) else upper)
     domain = domain_of(distribution)
     if isinstance(domain, RealLine):
         at, width = (getattr(distribution, n, None) for n in ("loc", "scale"))
@@ -37,9 +45,12 @@ def place_of(distribution: Distribution) -> Domain:
 
 
 def kinks_of(distribution: Distribution) -> list[Tensor]:
-    """Points where the density itself has a kink or jump, ``(k, *batch)`` each."""
+    """Points at which to split for the density itself, ``(k, *batch)`` each."""
     if isinstance(distribution, Laplace):
         return [distribution.loc[None]]
+    if isinstance(distribution, MixtureSameFamily):
+        # Not kinks, but where narrow components are.
+        return [distribution.component_distribution.mean.detach().movedim(-1, 0)]
     if isinstance(distribution, NormalizedDensity) and (
         distribution.breakpoints is not None
     ):
