@@ -33,6 +33,22 @@ from torch_mlcalc.losses.regression import (
     quantile_loss,
     smooth_l1_loss,
 )
+from torch_mlcalc.losses.robust import (
+    CauchyLoss,
+    CharbonnierLoss,
+    GemanMcClureLoss,
+    GeneralRobustLoss,
+    GeneralRobustNLLLoss,
+    TukeyLoss,
+    WelschLoss,
+    cauchy_loss,
+    charbonnier_loss,
+    geman_mcclure_loss,
+    general_robust_loss,
+    general_robust_nll_loss,
+    tukey_loss,
+    welsch_loss,
+)
 from torch_mlcalc.losses.scores import (
     EnergyScoreLoss,
     EnsembleCRPSLoss,
@@ -52,9 +68,14 @@ from torch_mlcalc.losses.scores import (
 from torch_mlcalc.losses.validation import set_default_validate
 
 __all__ = [
+    "CauchyLoss",
+    "CharbonnierLoss",
     "EnergyScoreLoss",
     "EnsembleCRPSLoss",
     "ExpectileLoss",
+    "GemanMcClureLoss",
+    "GeneralRobustLoss",
+    "GeneralRobustNLLLoss",
     "HuberLoss",
     "IntervalScoreLoss",
     "L1Loss",
@@ -64,10 +85,17 @@ __all__ = [
     "QuantileLoss",
     "SmoothL1Loss",
     "SmoothQuantileLoss",
+    "TukeyLoss",
     "VariogramScoreLoss",
+    "WelschLoss",
+    "cauchy_loss",
+    "charbonnier_loss",
     "energy_score_loss",
     "ensemble_crps_loss",
     "expectile_loss",
+    "geman_mcclure_loss",
+    "general_robust_loss",
+    "general_robust_nll_loss",
     "huber_loss",
     "interval_score_loss",
     "l1_loss",
@@ -78,5 +106,7 @@ __all__ = [
     "set_default_validate",
     "smooth_l1_loss",
     "smooth_quantile_loss",
+    "tukey_loss",
     "variogram_score_loss",
+    "welsch_loss",
 ]
