@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch_mlcalc.losses import (
     GeneralRobustLoss,
     GeneralRobustNLLLoss,
+    blocks,
     cauchy_loss,
     charbonnier_loss,
     geman_mcclure_loss,
@@ -35,16 +36,16 @@ ALPHAS = (
     *(0.3, 0.8, 1.0, 1.2, 1.7, 1.99, 1.9999, 1.999999, 2.000001, 2.01, 2.5, 3.0, 3.5),
     *(5.0, 20.0),
 )
-RESIDUALS = (1e-6, 1e-3, 0.1, 0.5, 0.9, 1.1, 2.0, 5.0, 30.0, 1e3, 1e8)
+RESIDUALS = (1e-6, 0.1, 0.5, 1.1, 5.0, 30.0, 1e3, 1e8)
 ORDERS = ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2))
 
 
 def exact(x: float, alpha: float) -> list[float]:
-    """Return value and derivatives by differences in 300 digits."""
+    """Return value and derivatives by differences in 200 digits."""
     x, alpha = mp.mpf(x), mp.mpf(alpha)
 
     def loss(x: mp.mpf, a: mp.mpf) -> mp.mpf:
-        a = a if a else mp.mpf(10) ** -120
+        a = a if a else mp.mpf(10) ** -90
         b = abs(a - 2)
         return b / a * ((x * x / b + 1) ** (a / 2) - 1)
 
@@ -80,7 +81,7 @@ def test_value_and_derivatives_are_exact_for_every_shape(dtype: torch.dtype) -> 
     alpha, x = (t.flatten() for t in torch.meshgrid(alphas, xs, indexing="ij"))
     keep = alpha * x.log10() < 25  # beyond, second derivatives overflow in float32
     alpha, x = alpha[keep], x[keep]
-    with mp.workdps(300):
+    with mp.workdps(200):
         rows = [exact(*pair) for pair in zip(x.tolist(), alpha.tolist(), strict=True)]
     table = torch.tensor([[float(v) for v in row] for row in rows], dtype=DOUBLE)
     found = torch.stack([t.detach().double() for t in ours(x, alpha)], -1)
@@ -174,21 +175,33 @@ def test_infinite_residuals_give_the_limits(
 
 
 def test_gradients_hold_in_every_mode_in_shape_and_scale() -> None:
-    x = torch.tensor([0.3, -1.7, 4.0], dtype=DOUBLE, requires_grad=True)
+    # By the form near 0, near 2, and the direct one.
+    x = torch.tensor([0.3, -0.7, 4.0], dtype=DOUBLE, requires_grad=True)
     alpha = torch.tensor([0.5, 1.8, 3.0], dtype=DOUBLE, requires_grad=True)
     scale = torch.tensor(1.2, dtype=DOUBLE, requires_grad=True)
-    inputs = (x, alpha, scale)
-
-    def nll(x: Tensor, alpha: Tensor, scale: Tensor) -> Tensor:
-        return general_robust_nll_loss(x, torch.zeros_like(x), "sum", alpha, scale)
 
     def loss(x: Tensor, alpha: Tensor, scale: Tensor) -> Tensor:
         return general_robust_loss(x, torch.zeros_like(x), "sum", alpha, scale)
 
-    check_gradients(loss, inputs)
-    check_gradients(nll, inputs, compile=False)
-    compiled = torch.compile(nll, backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(compiled(*inputs), nll(*inputs))
+    check_gradients(loss, (x, alpha, scale))
+
+
+@pytest.mark.parametrize("size", [1 << 20, 50], ids=["one block", "many blocks"])
+def test_gradients_of_the_normalizer_hold_in_every_mode(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "BLOCK", size)
+    alpha = torch.tensor([1.8], dtype=DOUBLE, requires_grad=True)
+    check_gradients(log_normalizer, alpha, compile=False)
+
+
+def test_likelihood_compiles() -> None:
+    x, zero, alpha = torch.randn(3), torch.zeros(3), torch.tensor(1.3)
+    compiled = torch.compile(
+        general_robust_nll_loss, backend="aot_eager", fullgraph=True
+    )
+    expected = general_robust_nll_loss(x, zero, alpha=alpha)
+    torch.testing.assert_close(compiled(x, zero, alpha=alpha), expected)
 
 
 # The likelihood.
@@ -280,7 +293,7 @@ def test_textbook_form_has_no_digits_of_the_derivative_near_zero_and_two() -> No
         textbook = b / a * ((2.25 / b + 1) ** (a / 2) - 1)
         (theirs,) = torch.autograd.grad(textbook, a)
         mine = ours(torch.tensor(1.5), a)[2].item()
-        with mp.workdps(300):
+        with mp.workdps(200):
             truth = float(exact(1.5, a.item())[2])
         assert mine == pytest.approx(truth, rel=1e-5)
         assert abs(theirs.item() / truth - 1) > digits

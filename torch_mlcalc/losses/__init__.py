@@ -3,6 +3,7 @@
 What all of them share:
 
 * **Shapes** of ``input``, ``target`` and ``weight`` are equal; nothing is broadcast.
+  Where a forecast is more than a number, ``input`` has an axis more: see ``scores``.
 * **dtypes** are promoted as ``input - target`` is; at least one must be floating-point.
   ``float16`` and ``bfloat16`` are computed in ``float32`` and rounded once, at the end;
   under autocast, as in torch, the loss stays ``float32``.
