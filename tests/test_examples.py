@@ -135,6 +135,21 @@ def check_distributed_integral(output: str) -> None:
     error, matrix = map(float, re.findall(r"^error of the .*: (\S+)$", output, re.M))
     assert error < 1e-13
     assert matrix < 1e-3  # a short run
+def check_robust_regression(output: str) -> None:
+    # rlm, whose numbers were published, stops where a step changes less than 1e-4; its
+    # fit of phones by the Huber loss has not converged any further.
+    rows = re.findall(
+        r"^  ([a-z ]+?) +((?:-?\d+\.\d+ +)+) published (.*)$", output, re.M
+    )
+    assert [name for name, *_ in rows] == ["least squares", "huber", "tukey"] * 2
+    for i, (_, found, published) in enumerate(rows):
+        ours, theirs = (np.array(row.split(), float) for row in (found, published))
+        tolerance = {"rtol": 1e-3} if i == 1 else {"rtol": 1e-5, "atol": 6e-4}
+        np.testing.assert_allclose(ours, theirs, **tolerance)
+    # Where two thirds are exact and the rest far off, the heaviest tails are found.
+    shapes = [float(s) for s in re.findall(r"shape (\S+),", output)]
+    assert shapes[0] < 0.01
+    assert shapes[1] < 0.5
 
 
 class Example(NamedTuple):
@@ -170,6 +185,7 @@ TABLE = [
     ),
     Example("point_process", ["--steps", "60"], check_point_process, has_picture=True),
     Example("survival_hazard", [], check_survival_hazard, has_picture=True),
+    Example("robust_regression", [], check_robust_regression, has_picture=True),
     Example("calculus_tour", [], check_calculus_tour, has_picture=True),
     Example(
         "distributed_integral",

@@ -57,7 +57,8 @@ def ensemble_crps_loss(
     The double sum is not formed: once the members are sorted, the score is
     :math:`\sum_i (x_i - y)\, \partial \ell / \partial x_i`. No term of that is negative
     where ``fairness`` is 0, so that nothing cancels. The time is :math:`O(m \log m)`,
-    the memory :math:`O(m)`.
+    the memory :math:`O(m)`. An infinite member or observation has an infinite score;
+    with fairness it may be NaN, as the limit depends on the way there.
 
     Args:
         input: Members.
