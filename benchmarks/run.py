@@ -27,6 +27,7 @@ SECTIONS = (
     "integrals_random",
     "densities",
     "losses",
+    "losses_likelihood",
     "sgd",
 )
 
