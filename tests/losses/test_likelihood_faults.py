@@ -1,8 +1,8 @@
 """Faults of torch's likelihoods, one test each, and the right answer beside it.
 
-Right is what mpmath says to 50 digits. What torch does is shown as well; the day it does
-better a warning says so, and the test of the right answer goes on. At the end, torch's
-own test inputs for the two losses with a twin.
+Right is what mpmath says to 50 digits. What torch does is shown as well; the day it
+does better a warning says so, and the test of the right answer goes on. At the end,
+torch's own test inputs for the two losses with a twin.
 """
 
 from __future__ import annotations
