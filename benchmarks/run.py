@@ -30,6 +30,7 @@ SECTIONS = (
     "losses_hazard",
     "losses_scores",
     "losses_crps",
+    "losses_likelihood",
     "sgd",
 )
 

@@ -97,6 +97,7 @@ CASES = {
         (0, 1, 2),
         (4, 32, 64),
         lambda x, y, v: mp.mpf(14),
+        digits=320,
     ),
     "log_var": Case(
         gaussian_log_var_nll_loss,

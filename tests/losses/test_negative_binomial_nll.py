@@ -83,7 +83,7 @@ def test_value_and_derivatives_are_exact(case: Case, dtype: torch.dtype) -> None
 
 @cases
 def test_gradients_hold_in_every_mode(case: Case) -> None:
-    assert_gradients(case._replace(ordinary=case.ordinary[1:]), max_elements=2)
+    assert_gradients(case._replace(ordinary=case.ordinary[1:2]))
 
 
 @cases

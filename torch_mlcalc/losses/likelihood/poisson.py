@@ -1,6 +1,7 @@
 """Poisson negative log-likelihood, of rates or of their logarithms."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from torch_mlcalc.losses.likelihood.checks import (
@@ -141,16 +142,16 @@ class PoissonNLLLoss(Loss):
 
 
 def _of_log_rate(log_rate: Tensor, count: Tensor, full: bool) -> Tensor:
-    rate = log_rate.exp()
     if not full:
-        return torch.addcmul(rate, count, log_rate, value=-1)
+        return F.poisson_nll_loss(log_rate, count, reduction="none")
     positive = torch.where(count > 0, count, 1)
-    return _full(rate, count, positive, positive.log() - log_rate)
+    return _full(log_rate.exp(), count, positive, positive.log() - log_rate)
 
 
 def _of_rate(rate: Tensor, count: Tensor, full: bool, eps: float) -> Tensor:
-    # Without counts no logarithm, whose derivative at a rate of 0 would make NaN.
-    floored = rate.clamp(min=eps) if eps > 0 else torch.where(count == 0, 1, rate)
+    # Where the count is 0, whose logarithm has no part in the loss, it is that of rate
+    # + 1: at a rate of 0 its derivative is not infinite.
+    floored = rate.clamp(min=eps) if eps > 0 else rate + (count == 0)
     if full:
         positive = torch.where(count > 0, count, 1)
         loss = _full(

@@ -92,6 +92,8 @@ def log_factorial_remainder(count: Tensor) -> Tensor:
     Returns:
         The remainders, of the same shape.
     """
+    if not count.requires_grad:
+        return _of_constants(count)
     # Above 1 by Stirling, which does not cancel. Below, the remainder of n + 1.
     is_large = count > 1
     large = torch.where(is_large, count, 1)
@@ -136,6 +138,18 @@ def half_step_remainder(x: Tensor) -> Tensor:
     inverse = 1 / (x + 2 * steps)
     series = inverse * _horner(inverse * inverse, _HALF_STEP[:terms])
     return (first + product.log()) / 2 + series
+
+
+def _of_constants(count: Tensor) -> Tensor:
+    # The same values in a fifth of the time, but of lower accuracy in the second
+    # derivative; up to 8 at most three digits of the constant cancel.
+    inverse = 1 / count.clamp(min=8)
+    terms = 3 if count.dtype == torch.float32 else 9
+    series = inverse * _horner(inverse * inverse, _STIRLING[:terms])
+    by_stirling = HALF_LOG_2PI + series - inverse.log() / 2
+    small = count.clamp(max=8)
+    direct = (small + 1).lgamma() - torch.xlogy(small, small) + small
+    return torch.where(count > 8, by_stirling, direct)
 
 
 def _artanh(dtype: torch.dtype) -> list[float]:
