@@ -35,7 +35,7 @@ class Case(NamedTuple):
     ends: dict[tuple[float, float], tuple[float, float, float]]
 
     def __call__(
-        self, input: Tensor, target: Tensor, *args: object, **more: Any
+        self, input: Tensor, target: Tensor, *args: object, **more: object
     ) -> Tensor:
         return self.function(input, target, *args, **more, **self.settings)
 
