@@ -148,7 +148,7 @@ def _in_blocks(value: Formula, arguments: Sequence[Tensor]) -> Tensor:
 
 
 def _nothing_follows() -> bool:
-    """Whether neither autograd nor a transform looks at what is done, as in backward."""
+    """Whether neither autograd nor a transform looks on, as in most backward passes."""
     if torch.compiler.is_compiling():
         return not torch.is_grad_enabled()
     return (
@@ -177,7 +177,7 @@ def _pull(
 
 
 def _is_own(found: Tensor, inputs: Sequence[Tensor]) -> bool:
-    """Whether a slope can be overwritten: nobody looks, and it is no argument itself."""
+    """Whether a slope can be overwritten: nobody looks on, and it is no argument."""
     if torch.compiler.is_compiling() or not _nothing_follows():
         return False
     return found._base is None and all(found is not x for x in inputs)
