@@ -61,11 +61,12 @@ def asymmetric_loss(
             finds a target outside of [0, 1].
 
     Example:
+        >>> import torch
         >>> import torch_mlcalc as mlc
         >>> input = torch.tensor([0.0, -4.0, 3.0])
         >>> target = torch.tensor([1.0, 0.0, 0.0])
         >>> mlc.asymmetric_loss(input, target, "none")
-        tensor([0.3466, 0.0000, 1.5455])
+        tensor([0.3466, 0.0000, 1.5454])
 
     References:
         Ben-Baruch et al., "Asymmetric loss for multi-label classification" (2021),

@@ -276,9 +276,20 @@ def _entropy_value(p: Tensor, t: Tensor) -> Tensor:
     return loss.neg_().add_(p.neg().add_(1).mul_(p).sqrt_().add_(t).mul_(0))
 
 
+def _entropy_slope_value(p: Tensor, t: Tensor) -> Tensor:
+    q = 1 - p
+    slope = forget_nan_((1 - t).div_(q)).sub_(forget_nan_(t / p))
+    return slope.add_(q.mul_(p).sqrt_().add_(t).mul_(0))
+
+
+_entropy_slope = pointwise(
+    _entropy_slope_value,
+    lambda p, t: quotient(quotient(1 - t, 1 - p), 1 - p) + quotient(quotient(t, p), p),
+    lambda p, t: -(1 - p).reciprocal() - p.reciprocal(),
+)
 _entropy = pointwise(
     _entropy_value,
-    lambda p, t: quotient(1 - t, 1 - p) - quotient(t, p),
+    lambda p, t: _entropy_slope(p, t),
     lambda p, t: (-p).log1p() - p.log(),
 )
 

@@ -229,7 +229,19 @@ def _of_indices(
     if reduction != "mean" or not target.numel():
         return loss
     # torch divides 0 by 0 where all are ignored.
-    return loss.masked_fill((target == ignore_index).all(), 0)
+    ignored = (target == ignore_index).all()
+    if _is_free_to_read(target) and not ignored:
+        return loss
+    return loss.masked_fill(ignored, 0)
+
+
+def _is_free_to_read(tensor: Tensor) -> bool:
+    """Whether reading a value waits for nothing and breaks nothing."""
+    return (
+        tensor.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and torch._C._functorch.peek_interpreter_stack() is None
+    )
 
 
 def reduce_spread(
@@ -275,11 +287,11 @@ def _of_probabilities(
         target = (1 - label_smoothing) * target + label_smoothing / classes
     if weight is not None:
         target = target * weight.view([-1] + [1] * (log_p.ndim - axis - 1))
-    loss = -product(target, log_p).sum(axis)
+    terms = product(target, log_p)
     # NaN where a target is, or the logits of an element have no softmax; else 0. Those
     # are NaN in the first class too.
-    first = log_p.select(axis, 0).clamp(-1, 1)
-    loss = loss + (first + target.sum(axis)).detach() * 0
+    first = log_p.detach().select(axis, 0).clamp(-1, 1)
     if reduction == "none":
-        return loss
-    return loss.sum() if reduction == "sum" else loss.sum() / loss.numel()
+        return (first + target.detach().sum(axis)) * 0 - terms.sum(axis)
+    total = (first.sum() + target.detach().sum()) * 0 - terms.sum()
+    return total if reduction == "sum" else total / first.numel()

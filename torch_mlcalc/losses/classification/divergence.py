@@ -61,6 +61,7 @@ def kl_div(
             ``validate`` finds a probability outside of [0, 1] or a positive logarithm.
 
     Example:
+        >>> import torch
         >>> import torch_mlcalc as mlc
         >>> p, q = torch.tensor([[0.5, 0.5, 0.0]]), torch.tensor([[0.25, 0.75, 0.0]])
         >>> mlc.kl_div(q.log(), p, "batchmean")

@@ -76,7 +76,7 @@ def binary_focal_loss(
         >>> import torch_mlcalc as mlc
         >>> input, target = torch.tensor([0.0, 3.0]), torch.tensor([1.0, 1.0])
         >>> mlc.binary_focal_loss(input, target, "none")
-        tensor([0.1733, 0.0001])
+        tensor([1.7329e-01, 1.0928e-04])
 
     References:
         Lin et al., "Focal loss for dense object detection" (2017), equations (4) and

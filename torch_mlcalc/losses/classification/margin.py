@@ -60,6 +60,7 @@ def multi_margin_loss(
             finds an index out of range.
 
     Example:
+        >>> import torch
         >>> import torch_mlcalc as mlc
         >>> mlc.multi_margin_loss(torch.tensor([[1.0, 0.5, 3.0]]), torch.tensor([0]))
         tensor(1.1667)

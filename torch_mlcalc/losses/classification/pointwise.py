@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 #: Elements that the value is computed of at a time, so that what is in between stays in
 #: the cache, in pages that are there: the logistic loss of 1e6 float32 elements then
@@ -68,11 +69,9 @@ def pointwise(value: Formula, *slopes: Formula) -> Formula:
         backward = Eager.backward
 
     def call(*arguments: Tensor) -> Tensor:
-        chosen: Any = Eager
-        if torch.compiler.is_compiling():
-            if not torch.is_grad_enabled():  # within the backward of another one
-                return value(*arguments)
-            chosen = Traced
+        if _nothing_follows():
+            return _in_blocks(value, arguments)
+        chosen: Any = Traced if torch.compiler.is_compiling() else Eager
         result: Tensor = chosen.apply(*arguments)
         return result
 
@@ -134,6 +133,8 @@ _product = pointwise(
 
 
 def _in_blocks(value: Formula, arguments: Sequence[Tensor]) -> Tensor:
+    if torch.compiler.is_compiling():
+        return value(*arguments)
     first = arguments[0]
     whole = first.numel() <= _BLOCK or first.device.type != "cpu"
     if whole or not all(argument.is_contiguous() for argument in arguments):
@@ -146,16 +147,40 @@ def _in_blocks(value: Formula, arguments: Sequence[Tensor]) -> Tensor:
     return result
 
 
+def _nothing_follows() -> bool:
+    """Whether neither autograd nor a transform looks on, as in most backward passes."""
+    if torch.compiler.is_compiling():
+        return not torch.is_grad_enabled()
+    return (
+        not torch.is_grad_enabled()
+        and forward_ad._current_level < 0
+        and torch._C._functorch.peek_interpreter_stack() is None
+    )
+
+
 def _pull(
     slopes: Sequence[Formula],
     inputs: Sequence[Tensor],
     needed: Sequence[bool],
     grad: Tensor,
 ) -> tuple[Tensor | None, ...]:
-    return tuple(
-        grad * slope(*inputs) if wanted else None
-        for slope, wanted in zip(slopes, needed, strict=True)
-    )
+    pulled: list[Tensor | None] = []
+    for slope, wanted in zip(slopes, needed, strict=True):
+        found = slope(*inputs) if wanted else None
+        if found is None:
+            pulled.append(None)
+        elif _is_own(found, inputs):
+            pulled.append(found.mul_(grad))
+        else:
+            pulled.append(found * grad)
+    return tuple(pulled)
+
+
+def _is_own(found: Tensor, inputs: Sequence[Tensor]) -> bool:
+    """Whether a slope can be overwritten: nobody looks on, and it is no argument."""
+    if torch.compiler.is_compiling() or not _nothing_follows():
+        return False
+    return found._base is None and all(found is not x for x in inputs)
 
 
 def _push(

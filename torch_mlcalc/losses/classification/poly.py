@@ -126,7 +126,7 @@ def poly_loss(
     Example:
         >>> import torch_mlcalc as mlc
         >>> mlc.poly_loss(torch.tensor([[2.0, 0.0, 0.0]]), torch.tensor([0]))
-        tensor(0.4529)
+        tensor(0.4526)
 
     References:
         Leng et al., "PolyLoss" (2022), equations (2) and (4).
