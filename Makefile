@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 JAX_VENV := .venv-jax
 JAX_READY := $(JAX_VENV)/.ready
+WHEEL_VENV := .venv-wheel
 
-.PHONY: bench docs example test lint clean
+.PHONY: bench docs example test lint wheel clean
 
 example: $(READY)
 	$(BIN)/python examples/linear_regression.py
@@ -28,8 +29,18 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Builds what would be published, and tries it in an environment that has nothing else.
+wheel: $(READY)
+	rm -rf dist $(WHEEL_VENV)
+	$(BIN)/python -m build --no-isolation
+	$(PYTHON) -m venv $(WHEEL_VENV)
+	$(WHEEL_VENV)/bin/python -m pip install -c constraints.txt torch
+	$(WHEEL_VENV)/bin/python -m pip install -c constraints.txt dist/*.whl
+	$(WHEEL_VENV)/bin/python tests/wheel_smoke.py $(WHEEL_VENV)
+
 clean:
-	rm -rf $(VENV) $(JAX_VENV) build dist docs/_build docs/generated .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(JAX_VENV) $(WHEEL_VENV) build dist docs/_build docs/generated
+	rm -rf .mypy_cache .ruff_cache
 
 # torch goes in first and pinned: resolved together with the rest, pip may take a newer
 # build with gigabytes of CUDA libraries. The build backend is pinned the same way, hence

@@ -27,6 +27,10 @@ SECTIONS = (
     "integrals_random",
     "densities",
     "losses",
+    "losses_hazard",
+    "losses_scores",
+    "losses_crps",
+    "losses_likelihood",
     "sgd",
 )
 

@@ -46,7 +46,11 @@ nitpicky = True
 
 
 #: Short names in signatures, and what they stand for.
-SHORT = {"Tensor": "torch.Tensor", "Axes": "matplotlib.axes.Axes"}
+SHORT = {
+    "Tensor": "torch.Tensor",
+    "Axes": "matplotlib.axes.Axes",
+    "ProcessGroup": "torch.distributed.ProcessGroup",
+}
 
 #: Libraries that are not linked.
 OTHERS = ("collections", "matplotlib", "numpy", "torch")

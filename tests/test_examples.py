@@ -109,11 +109,47 @@ def check_point_process(output: str) -> None:
     assert ours > theirs - 60
 
 
+def check_survival_hazard(output: str) -> None:
+    rates = re.findall(r"rate (\S+), (\d+) relapses in (\d+) weeks", output)
+    assert [(d, w) for _, d, w in rates] == [("9", "359"), ("21", "182")]
+    for rate, relapses, weeks in rates:
+        assert float(rate) == pytest.approx(int(relapses) / int(weeks), rel=1e-7)
+    found, exact = re.search(r"hood (\S+), in closed form (\S+)", output).groups()
+    assert float(found) == pytest.approx(float(exact), abs=1e-8)
+    weibull = re.search(r"Weibull: .*", output).group()
+    numbers = [float(x) for x in re.findall(r"-?\d+\.\d+", weibull)]
+    # Venables and Ripley, "Modern Applied Statistics with S", section 13.2.
+    assert numbers == pytest.approx([3.516, -1.267, 0.732, -106.6], abs=0.05)
+    assert numbers[:3] == pytest.approx([3.516, -1.267, 0.732], abs=6e-4)
+    assert float(re.search(r"network: log likelihood (\S+)", output).group(1)) > -108.5
+
+
 def check_calculus_tour(output: str) -> None:
     errors = [float(e) for e in re.findall(r"(\d\.\de[+-]\d\d)$", output, re.M)]
     assert len(errors) == 9
     assert max(errors[:-1]) < 1e-8  # the decision is an argmin: half the digits
     assert errors[-1] < 1e-4
+
+
+def check_distributed_integral(output: str) -> None:
+    error, matrix = map(float, re.findall(r"^error of the .*: (\S+)$", output, re.M))
+    assert error < 1e-13
+    assert matrix < 1e-3  # a short run
+def check_robust_regression(output: str) -> None:
+    # rlm, whose numbers were published, stops where a step changes less than 1e-4; its
+    # fit of phones by the Huber loss has not converged any further.
+    rows = re.findall(
+        r"^  ([a-z ]+?) +((?:-?\d+\.\d+ +)+) published (.*)$", output, re.M
+    )
+    assert [name for name, *_ in rows] == ["least squares", "huber", "tukey"] * 2
+    for i, (_, found, published) in enumerate(rows):
+        ours, theirs = (np.array(row.split(), float) for row in (found, published))
+        tolerance = {"rtol": 1e-3} if i == 1 else {"rtol": 1e-5, "atol": 6e-4}
+        np.testing.assert_allclose(ours, theirs, **tolerance)
+    # Where two thirds are exact and the rest far off, the heaviest tails are found.
+    shapes = [float(s) for s in re.findall(r"shape (\S+),", output)]
+    assert shapes[0] < 0.01
+    assert shapes[1] < 0.5
 
 
 class Example(NamedTuple):
@@ -148,7 +184,15 @@ TABLE = [
         has_picture=True,
     ),
     Example("point_process", ["--steps", "60"], check_point_process, has_picture=True),
+    Example("survival_hazard", [], check_survival_hazard, has_picture=True),
+    Example("robust_regression", [], check_robust_regression, has_picture=True),
     Example("calculus_tour", [], check_calculus_tour, has_picture=True),
+    Example(
+        "distributed_integral",
+        ["--steps", "60"],
+        check_distributed_integral,
+        has_picture=False,
+    ),
 ]
 
 
@@ -190,6 +234,20 @@ def test_runs_from_any_directory(example: Example, tmp_path: Path) -> None:
         assert str(picture) in result.stdout
     else:
         assert not any(tmp_path.iterdir())
+
+
+def test_two_processes_share_the_integral() -> None:
+    script = EXAMPLES / "distributed_integral.py"
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    result = subprocess.run(
+        [sys.executable, *launcher, script, "--steps", "60"],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    check_distributed_integral(result.stdout)
+    assert "processes: 2" in result.stdout
+    assert "nodes on the first: 6912 of 13824" in result.stdout
 
 
 @pytest.mark.parametrize("name", DIGITS)

@@ -9,14 +9,14 @@ from torch_mlcalc import layers as _layers
 from torch_mlcalc import losses as _losses
 from torch_mlcalc import optim as _optim
 from torch_mlcalc import quadrature as _quadrature
-from torch_mlcalc import testing
+from torch_mlcalc import special, testing
 from torch_mlcalc.density import *
 from torch_mlcalc.layers import *
 from torch_mlcalc.losses import *
 from torch_mlcalc.optim import *
 from torch_mlcalc.quadrature import *
 
-__all__ = ["testing"]
+__all__ = ["special", "testing"]
 __all__ += _density.__all__
 __all__ += _layers.__all__
 __all__ += _losses.__all__

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,10 @@ from torch_mlcalc.quadrature.domains import Limit
 from torch_mlcalc.quadrature.integrand import Function
 from torch_mlcalc.quadrature.inverse import inverse
 from torch_mlcalc.quadrature.rules import FixedRule
+from torch_mlcalc.quadrature.sharding import Kept
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = ["Antiderivative", "Expectation", "Integral", "LogNormalizer"]
 
@@ -51,6 +55,8 @@ class Integral(nn.Module):
         max_evals: Points that each integral may use.
         memory: Bytes that a block may use.
         on_failure: ``"warn"``, ``"raise"`` or ``"ignore"``.
+        process_group: Processes that share the points, all of which call the layer, as
+            for :func:`integrate`; copies keep it, files do not.
 
     Shape:
         As for :func:`integrate`; ``batch_shape`` is passed to ``forward``.
@@ -80,6 +86,7 @@ class Integral(nn.Module):
         max_evals: int | None = None,
         memory: int | None = None,
         on_failure: str = "warn",
+        process_group: ProcessGroup | None = None,
     ) -> None:
         """Keep the settings; nothing is integrated yet."""
         super().__init__()
@@ -105,8 +112,18 @@ class Integral(nn.Module):
         self.max_evals = max_evals
         self.memory = memory
         self.on_failure = on_failure
+        self._kept = Kept(process_group)
         self.plan: Plan | None = None
         self._calls_left = 0
+
+    @property
+    def process_group(self) -> ProcessGroup | None:
+        """Processes that share the points."""
+        return self._kept.group
+
+    @process_group.setter
+    def process_group(self, group: ProcessGroup | None) -> None:
+        self._kept = Kept(group)
 
     def forward(
         self,
@@ -126,6 +143,7 @@ class Integral(nn.Module):
             "args": args,
             "batch_shape": batch_shape,
             "memory": self.memory,
+            "process_group": self.process_group,
         }
         search: dict[str, Any] = {
             "rtol": self.rtol,
@@ -156,6 +174,8 @@ class Integral(nn.Module):
             shown.append("log=True")
         if self.plan_every > 1:
             shown.append(f"plan_every={self.plan_every}")
+        if self.process_group is not None:
+            shown.append("process_group=...")
         return ", ".join(shown)
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -196,6 +216,7 @@ class LogNormalizer(Integral):
         max_evals: Points that each integral may use.
         memory: Bytes that a block may use.
         on_failure: ``"warn"``, ``"raise"`` or ``"ignore"``.
+        process_group: Processes that share the points, as for :class:`Integral`.
 
     Shape:
         As for :func:`log_integrate`; ``batch_shape`` is passed to ``forward``.
@@ -220,6 +241,7 @@ class LogNormalizer(Integral):
         max_evals: int | None = None,
         memory: int | None = None,
         on_failure: str = "warn",
+        process_group: ProcessGroup | None = None,
     ) -> None:
         """Keep the settings; nothing is integrated yet."""
         super().__init__(
@@ -233,6 +255,7 @@ class LogNormalizer(Integral):
             max_evals=max_evals,
             memory=memory,
             on_failure=on_failure,
+            process_group=process_group,
         )
 
     def log_prob(

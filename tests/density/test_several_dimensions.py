@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
@@ -64,13 +65,240 @@ def test_support_is_checked() -> None:
         p.log_prob(torch.tensor([9.0, 0.0], dtype=DOUBLE))
 
 
-@pytest.mark.parametrize("name", ["cdf", "icdf", "sample", "mode"])
-def test_what_needs_an_order_is_refused(name: str) -> None:
-    p = mlc.NormalizedDensity(funnel, PLANE, validate_args=False)
-    assert not p.has_rsample
-    with pytest.raises(NotImplementedError, match="several dimensions"):
-        value = getattr(p, name)
-        if name == "sample":
-            value()
-        elif callable(value):
-            value(torch.zeros(2, dtype=DOUBLE))
+def test_quantiles_are_refused() -> None:
+    p = mlc.NormalizedDensity(funnel, PLANE)
+    with pytest.raises(NotImplementedError, match="many points have the same"):
+        p.icdf(torch.tensor([0.5, 0.5], dtype=DOUBLE))
+
+
+def gaussian(d: int) -> tuple[MultivariateNormal, mlc.NormalizedDensity]:
+    """A batch of two correlated normal densities, by torch and from their logs."""
+    torch.manual_seed(d)
+    factor = torch.randn(2, d, d, dtype=DOUBLE) * 0.5 + torch.eye(d, dtype=DOUBLE)
+    cov = (factor @ factor.mT).requires_grad_()
+    loc = (3 * torch.randn(2, d, dtype=DOUBLE)).requires_grad_()
+    twin = MultivariateNormal(loc, cov)
+    twin.loc, twin.covariance_matrix = loc, cov
+
+    def log_density(x: Tensor, loc: Tensor, inverse: Tensor) -> Tensor:
+        y = x - loc
+        return -(y[..., None, :] @ inverse @ y[..., None])[..., 0, 0] / 2
+
+    box = mlc.Box(torch.full((d,), -math.inf, dtype=DOUBLE), math.inf)
+    p = mlc.NormalizedDensity(
+        log_density, box, args=(loc, torch.linalg.inv(cov)), batch_shape=(2,)
+    )
+    return twin, p
+
+
+def whiten(twin: MultivariateNormal, x: Tensor) -> Tensor:
+    y = torch.linalg.solve_triangular(
+        twin.scale_tril, (x - twin.loc)[..., None], upper=False
+    )
+    return y[..., 0]
+
+
+@pytest.mark.parametrize("d", [2, 4])
+def test_samples_of_correlated_normal_densities(d: int) -> None:
+    twin, p = gaussian(d)
+    assert p.has_rsample
+    with torch.no_grad():
+        z = whiten(twin, p.sample((1000,))).flatten(0, 1)
+    # Independent standard normal coordinates, each by Kolmogorov and Smirnov.
+    for axis in range(d):
+        assert stats.kstest(z[:, axis].numpy(), "norm").pvalue > 1e-3
+    correlation = torch.corrcoef(z.T) - torch.eye(d, dtype=DOUBLE)
+    assert correlation.abs().max() < 4 / math.sqrt(2000)
+
+
+@pytest.mark.parametrize("d", [2, 4])
+def test_samples_move_as_those_of_the_normal_distribution(d: int) -> None:
+    # With the same axes first, Rosenblatt's map of a normal density is x = loc + L z.
+    twin, p = gaussian(d)
+    x = p.rsample((50,))
+    z = whiten(twin, x).detach()
+    weight = torch.randn_like(z)
+    inputs = (twin.loc, twin.covariance_matrix)
+    wanted = twin.loc + (twin.scale_tril @ z[..., None])[..., 0]
+    torch.testing.assert_close(x, wanted, rtol=0, atol=1e-9)
+    ours = torch.autograd.grad((x * weight).sum(), inputs, retain_graph=True)
+    theirs = torch.autograd.grad((wanted * weight).sum(), inputs)
+    torch.testing.assert_close(ours[0], theirs[0], rtol=1e-6, atol=1e-6)
+    symmetric = [g + g.mT for g in (ours[1], theirs[1])]
+    torch.testing.assert_close(*symmetric, rtol=1e-6, atol=1e-5)
+
+
+def banana(x: Tensor, bend: Tensor) -> Tensor:
+    return -(x[..., 0] ** 2) / 2 - 2 * (x[..., 1] - bend * x[..., 0] ** 2) ** 2
+
+
+def test_samples_of_a_banana_and_their_gradient() -> None:
+    torch.manual_seed(5)
+    bend = torch.tensor([0.3, -0.5], dtype=DOUBLE, requires_grad=True)
+    p = mlc.NormalizedDensity(banana, PLANE, args=(bend,))
+    x = p.rsample((1000,))
+    straight = (x[..., 1] - bend * x[..., 0] ** 2).detach() * 2
+    for axis in range(2):
+        for column in (x[:, axis, 0].detach(), straight[:, axis]):
+            assert stats.kstest(column.numpy(), "norm").pvalue > 1e-3
+    # E y = bend, E y^2 = 1/4 + 3 bend^2, so that the derivatives are 1 and 6 bend.
+    y = x[..., 1]
+    first = torch.autograd.grad(y.mean(0).sum(), bend, retain_graph=True)[0]
+    second = torch.autograd.grad(y.square().mean(0).sum(), bend)[0]
+    torch.testing.assert_close(first, torch.ones_like(bend), rtol=0, atol=0.1)
+    torch.testing.assert_close(second, 6 * bend.detach(), rtol=0.25, atol=0)
+
+
+def test_second_derivatives_of_samples() -> None:
+    bend = torch.tensor(0.3, dtype=DOUBLE, requires_grad=True)
+
+    def drawn(bend: Tensor) -> Tensor:
+        torch.manual_seed(1)
+        scale = torch.tensor([1.0, 2.0], dtype=DOUBLE)
+        return mlc.NormalizedDensity(
+            lambda x, b: -((x / scale) ** 2 * b.exp()[..., None]).sum(-1) / 2,
+            PLANE,
+            args=(bend,),
+        ).rsample((3,))
+
+    # Each sample is exp(-b / 2) times a number.
+    x = drawn(bend)
+    (first,) = torch.autograd.grad(x.sum(), bend, create_graph=True)
+    (second,) = torch.autograd.grad(first, bend)
+    total = x.detach().sum()
+    torch.testing.assert_close(first.detach(), -total / 2, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(second, total / 4, rtol=1e-5, atol=1e-5)
+
+
+def test_samples_in_boxes_with_ends_that_move() -> None:
+    torch.manual_seed(2)
+    high = torch.tensor([1.0, 3.0], dtype=DOUBLE, requires_grad=True)
+    box = mlc.Box(torch.zeros(2, dtype=DOUBLE), high)
+    x = mlc.NormalizedDensity(lambda x: 0 * x.sum(-1), box).rsample((100,))
+    (g,) = torch.autograd.grad(x.sum(), high)
+    torch.testing.assert_close(g, (x / high).detach().sum(0))
+    for axis in range(2):
+        share = (x[:, axis] / high[axis]).detach().numpy()
+        assert stats.kstest(share, "uniform").pvalue > 1e-3
+    # And in a triangle, and on a simplex, in all of their own coordinates.
+    triangle = mlc.Box([0.0, 0.0], [1.0, lambda x: 1 - x])
+    t = mlc.NormalizedDensity(lambda x: 0 * x.sum(-1), triangle).sample((500,))
+    assert (t.sum(-1) < 1).all()
+    assert stats.kstest(t[:, 0].numpy(), stats.beta(1, 2).cdf).pvalue > 1e-3
+    alpha = torch.tensor([2.0, 3.0, 4.0], dtype=DOUBLE)
+    s = mlc.NormalizedDensity(
+        lambda x, a: ((a - 1) * x.log()).sum(-1),
+        mlc.Simplex(2),
+        args=(alpha.expand(2, 3),),
+        batch_shape=(2,),
+    ).sample((500,))
+    assert s.shape == (500, 2, 3)
+    torch.testing.assert_close(s.sum(-1), torch.ones(500, 2, dtype=DOUBLE))
+    assert stats.kstest(s[:, 0, 1].numpy(), stats.beta(3, 6).cdf).pvalue > 1e-3
+
+
+def test_cdf_of_independent_and_correlated_normal_densities() -> None:
+    twin, p = gaussian(2)
+    shift = torch.tensor([[0.3, -0.5], [40.0, 1.0], [-40.0, 1.0]], dtype=DOUBLE)
+    x = (twin.loc.detach() + shift[:, None]).requires_grad_()
+    value = p.cdf(x)
+    assert value.shape == (3, 2)
+    for i in range(3):
+        for b in range(2):
+            true = stats.multivariate_normal(
+                twin.loc[b].detach(), twin.covariance_matrix[b].detach()
+            ).cdf(x[i, b].detach())
+            assert value[i, b].item() == pytest.approx(true, abs=1e-7)
+    # By a coordinate: the density there times the other's conditional probability.
+    (g,) = torch.autograd.grad(value[0].sum(), x)
+    for b in range(2):
+        mean, cov = twin.loc[b].detach(), twin.covariance_matrix[b].detach()
+        at = x[0, b].detach()
+        slope = cov[0, 1] / cov[0, 0]
+        rest = Normal(
+            mean[1] + slope * (at[0] - mean[0]), (cov[1, 1] - slope * cov[0, 1]).sqrt()
+        )
+        wanted = Normal(mean[0], cov[0, 0].sqrt()).log_prob(at[0]).exp() * rest.cdf(
+            at[1]
+        )
+        torch.testing.assert_close(g[0, b, 0], wanted, rtol=0, atol=1e-6)
+    # By the location it is the opposite.
+    (h,) = torch.autograd.grad(p.cdf(x[0]).sum(), twin.loc)
+    torch.testing.assert_close(h, -g[0], rtol=0, atol=1e-6)
+
+
+def test_cdf_in_a_box_begins_at_0_and_ends_at_1() -> None:
+    k = torch.tensor([[1.0, 4.0], [2.0, 2.0], [1.0, 1.0]], dtype=DOUBLE)
+    p = springs(k)
+    corners = torch.tensor([[-8.0, 3.0], [8.0, 8.0], [0.0, 0.0]], dtype=DOUBLE)
+    value = p.cdf(corners[:, None].expand(3, 3, 2))
+    wanted = torch.tensor([0.0, 1.0, 0.25], dtype=DOUBLE)[:, None].expand(3, 3)
+    torch.testing.assert_close(value, wanted, rtol=0, atol=1e-8)
+
+
+def test_mode_inside_and_at_a_corner() -> None:
+    twin, p = gaussian(3)
+    torch.testing.assert_close(p.mode, twin.loc, rtol=0, atol=1e-12)
+    (g,) = torch.autograd.grad(p.mode.sum(), twin.loc)
+    torch.testing.assert_close(g, torch.ones_like(g))
+    # Of two hills the higher one, and at the end of a box what the slope pushes there.
+    hills = mlc.NormalizedDensity(
+        lambda x: torch.logaddexp(
+            -((x - 2) ** 2).sum(-1) * 2, -((x + 2) ** 2).sum(-1) * 2 + 1
+        ),
+        SQUARE,
+    )
+    torch.testing.assert_close(
+        hills.mode, torch.full((2,), -2.0, dtype=DOUBLE), rtol=0, atol=1e-9
+    )
+    high = torch.tensor([1.0, 3.0], dtype=DOUBLE, requires_grad=True)
+    p = mlc.NormalizedDensity(
+        lambda x: x[..., 0] - (x[..., 1] - x[..., 0]) ** 2,
+        mlc.Box(torch.zeros(2, dtype=DOUBLE), high),
+    )
+    torch.testing.assert_close(p.mode, torch.ones(2, dtype=DOUBLE), rtol=0, atol=1e-9)
+    jacobian = torch.autograd.functional.jacobian(
+        lambda h: (
+            mlc.NormalizedDensity(
+                lambda x: x[..., 0] - (x[..., 1] - x[..., 0]) ** 2,
+                mlc.Box(torch.zeros(2, dtype=DOUBLE), h),
+            ).mode
+        ),
+        high,
+    )
+    wanted = torch.tensor([[1.0, 0.0], [1.0, 0.0]], dtype=DOUBLE)
+    torch.testing.assert_close(jacobian, wanted, rtol=0, atol=1e-9)
+
+
+def test_single_precision_samples() -> None:
+    p = mlc.NormalizedDensity(
+        lambda x: -(x**2).sum(-1) / 2, mlc.Box(-math.inf, math.inf, 2)
+    )
+    x = p.sample((1000,))
+    assert x.dtype == torch.float32
+    assert stats.kstest(x[:, 1].numpy(), "norm").pvalue > 1e-3
+    assert p.mode.abs().max() < 1e-6
+    assert p.cdf(torch.zeros(2)).item() == pytest.approx(0.25, abs=1e-5)
+
+
+def test_what_no_grid_resolves_is_reported() -> None:
+    jump = mlc.NormalizedDensity(
+        lambda x: torch.where(x.sum(-1) > 0, 0.0, -5.0).to(x),
+        SQUARE,
+        mlc.Product(mlc.GaussLegendre(64)),
+    )
+    with pytest.warns(mlc.IntegrationWarning, match="not resolved by the largest grid"):
+        jump.sample((2,))
+    nothing = mlc.NormalizedDensity(
+        lambda x: -(x**2).sum(-1), mlc.Box(-math.inf, math.inf, 7)
+    )
+    assert not nothing.has_rsample
+    with pytest.raises(NotImplementedError, match="in 7 dimensions"):
+        nothing.sample()
+    bent = mlc.NormalizedDensity(
+        lambda x: x.sum(-1), mlc.Box([0.0, 0.0], [1.0, lambda x: 1 - x])
+    )
+    for name in ("cdf", "mode"):
+        with pytest.raises(NotImplementedError, match=f"has no {name}"):
+            value = getattr(bent, name)
+            value(torch.tensor([0.1, 0.1]))

@@ -286,3 +286,11 @@ def test_the_density_of_von_mises_integrates_to_one_over_a_period() -> None:
     density = torch.distributions.VonMises(loc, torch.full_like(loc, 4.0))
     total = q.integrate(lambda x: density.log_prob(x).exp(), q.domain_of(density))
     torch.testing.assert_close(total, torch.ones_like(loc), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("rule", [None, q.GaussLegendre(4)], ids=str)
+def test_a_limit_that_is_nan_gives_nan_and_leaves_the_others(rule: q.Rule) -> None:
+    limits = torch.tensor([math.nan, 1.0])
+    for domain in (q.Interval(0, limits), q.Interval(-limits, 0.0)):
+        value = q.integrate(torch.ones_like, domain, rule, on_failure="ignore")
+        torch.testing.assert_close(value, limits, equal_nan=True)

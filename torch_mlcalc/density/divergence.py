@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, register_kl
 
+from torch_mlcalc.density.means import mean_of
 from torch_mlcalc.density.normalized import NormalizedDensity
 from torch_mlcalc.quadrature.domains import domain_of
 
@@ -34,7 +35,8 @@ def _from_density(p: NormalizedDensity, q: Distribution) -> Tensor:
     p = p if batch == p.batch_shape else p.expand(batch)
     log_z = p.log_normalizer
     # Where it does not exist it is infinite, as its negative part is at most 1 / e.
-    return p._mean_of(
+    return mean_of(
+        p,
         lambda x: p._log_density(x) - log_z - log_prob_anywhere(q, x),
         otherwise=math.inf,
         atol=1.0,

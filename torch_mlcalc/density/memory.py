@@ -48,6 +48,22 @@ class Memory:
         """
         if transforming() or dual_level():
             return make()
+        # What was made without a gradient is no answer where one is wanted.
+        key = f"{name}, gradient {torch.is_grad_enabled()}" if value else name
+        if key in self._results:
+            self._forget_if_changed()
+        if key not in self._results:
+            result = make()
+            if isinstance(result, Tensor) and result.requires_grad:
+                # Its graph can be used once; the next call needs one of its own.
+                return result
+            self._forget_if_changed()
+            self._results[key] = result
+        return self._results[key]
+
+    def _forget_if_changed(self) -> None:
+        # Walking through a network of three layers takes a millisecond: only where
+        # something is kept.
         found = find_captured(self._roots)
         tensors = [*found.tensors.values(), *found.computed.values()]
         versions = [-1 if t.is_inference() else t._version for t in tensors]
@@ -56,15 +72,6 @@ class Memory:
             a is not b for a, b in zip(tensors, self._tensors, strict=True)
         ):
             self._tensors, self._versions, self._results = tensors, versions, {}
-        # What was made without a gradient is no answer where one is wanted.
-        key = f"{name}, gradient {torch.is_grad_enabled()}" if value else name
-        if key not in self._results:
-            result = make()
-            if isinstance(result, Tensor) and result.requires_grad:
-                # Its graph can be used once; the next call needs one of its own.
-                return result
-            self._results[key] = result
-        return self._results[key]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Memory:
         """A copy of the roots that knows nothing yet."""

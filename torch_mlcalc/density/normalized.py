@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
+from torch_mlcalc.density import means
 from torch_mlcalc.density.cdf import Peaks, Quantiles
 from torch_mlcalc.density.memory import Memory
+from torch_mlcalc.density.solid import cdf, mode
 from torch_mlcalc.density.support import (
     batch_extent,
     event_shape,
@@ -20,16 +22,14 @@ from torch_mlcalc.density.support import (
     support_of,
     tensors_of,
 )
-from torch_mlcalc.quadrature.adaptive_hermite import AdaptiveGaussHermite
+from torch_mlcalc.density.transport import Transport, can_transport
 from torch_mlcalc.quadrature.cubature.box import Solid
 from torch_mlcalc.quadrature.domains import Domain
-from torch_mlcalc.quadrature.estimate import Estimate, Status, report
-from torch_mlcalc.quadrature.host import read, readable, transforming
+from torch_mlcalc.quadrature.estimate import Status, report
+from torch_mlcalc.quadrature.host import on_device, read, readable, transforming
 from torch_mlcalc.quadrature.integrand import Function, bind
 from torch_mlcalc.quadrature.integrate import (
     adapt,
-    integrate,
-    integrate_with_error,
     log_integrate,
 )
 from torch_mlcalc.quadrature.plan import Plan
@@ -51,8 +51,8 @@ class NormalizedDensity(Distribution):
         log_unnormalized: Function of points ``(n, *batch)`` and ``args`` that returns
             the log density up to a constant, ``(n, *batch)``. Apart from tensors,
             nothing that it depends on may change.
-        domain: The support. On a :class:`Box` points are ``(n, *batch, d)``; there is
-            no cdf then, and nothing that needs one.
+        domain: The support. On a :class:`Box` points are ``(n, *batch, d)``, and there
+            are no quantiles. Samples are there in up to 6 dimensions.
         rule: How to integrate; by default chosen as :func:`log_integrate` does.
         args: Further arguments of the function, such as features.
         batch_shape: Shape of the batch, if it is not that to which limits and args
@@ -136,7 +136,7 @@ class NormalizedDensity(Distribution):
             "on_failure": on_failure,
         }
         self._block = memory
-        self.has_rsample = not isinstance(domain, Solid)
+        self.has_rsample = not isinstance(domain, Solid) or can_transport(domain)
         self._memory = Memory(
             log_unnormalized,
             bound.args,
@@ -164,7 +164,7 @@ class NormalizedDensity(Distribution):
         """:class:`Status` of each normaliser, ``(*batch)``; 0 with a fixed rule."""
         plan = self._plan
         if not isinstance(plan, Plan):
-            return torch.zeros(self.batch_shape, dtype=torch.int64)
+            return torch.zeros(self.batch_shape, dtype=torch.int64, device=self.device)
         return plan.status
 
     @property
@@ -258,11 +258,12 @@ class NormalizedDensity(Distribution):
         if self._validate_args:
             self._validate_sample(value)
         points = self._points(value)
+        log_z = self.log_normalizer
         inside = self.support.check(points)
         here = inside.reshape(inside.shape + (1,) * len(self.event_shape))
         home = points.detach().new_zeros(()) if bool(self.event_shape) else self._home
         values = self._log_density(torch.where(here, points, home))
-        values = torch.where(inside, values, -math.inf) - self.log_normalizer
+        values = torch.where(inside, values, -math.inf) - log_z
         shape = value.shape[: value.ndim - len(self.event_shape)]
         return values.reshape(torch.broadcast_shapes(shape, self.batch_shape))
 
@@ -270,7 +271,7 @@ class NormalizedDensity(Distribution):
     def _home(self) -> Tensor:
         """A point inside the support of each density."""
         lower, upper, loc, scale = (
-            torch.as_tensor(t, dtype=self.dtype, device=self.device).detach()
+            on_device(t, self.dtype, self.device).detach()
             for t in extent_of(self.domain)
         )
         inner = torch.where(lower.isfinite(), lower + scale, upper - scale)
@@ -280,13 +281,19 @@ class NormalizedDensity(Distribution):
 
     @property
     def _quantiles(self) -> Quantiles:
-        if isinstance(self.domain, Solid):
-            raise NotImplementedError(
-                "a density in several dimensions has no cdf, icdf, mode or samples; "
-                "its log_prob, normaliser and expectations are there."
-            )
         make = partial(Quantiles.of, self)
         return self._memory.recall("quantiles", make, value=False)
+
+    @property
+    def _transport(self) -> Transport:
+        if not can_transport(self.domain):
+            raise NotImplementedError(
+                f"a density in {self.event_shape[0]} dimensions has no samples and no "
+                "mode: a grid of it would be too coarse. Its log_prob, normaliser and "
+                "expectations are there."
+            )
+        make = partial(Transport.of, self)
+        return self._memory.recall("transport", make, value=False)
 
     @property
     def _placed(self) -> tuple[Domain, Breakpoints | None]:
@@ -299,20 +306,26 @@ class NormalizedDensity(Distribution):
     def cdf(self, value: Tensor) -> Tensor:
         """Probability of values up to the given ones, with gradients in both.
 
+        In several dimensions it is that of the part of the support that is below the
+        value on every axis, an integral of its own for every value.
+
         Args:
-            value: Where, ``(*sample, *batch)``.
+            value: Where, ``(*sample, *batch, *event)``.
 
         Returns:
-            Probabilities of that shape.
+            Probabilities ``(*sample, *batch)``.
 
         Raises:
             ValueError: If a value is outside of the support and values are validated.
-            NotImplementedError: In several dimensions.
+            NotImplementedError: On a simplex, or a box with limits that are functions.
         """  # noqa: DOC502
         if self._validate_args:
             self._validate_sample(value)
         points = self._points(value)
-        shape = torch.broadcast_shapes(value.shape, self.batch_shape)
+        sample = value.shape[: value.ndim - len(self.event_shape)]
+        shape = torch.broadcast_shapes(sample, self.batch_shape)
+        if self.event_shape:
+            return cdf(self, points).reshape(shape)
         return self._quantiles.cdf(self, points).reshape(shape)
 
     def icdf(self, value: Tensor) -> Tensor:
@@ -326,8 +339,14 @@ class NormalizedDensity(Distribution):
 
         Raises:
             ValueError: If a probability is not in [0, 1] and values are validated.
-            NotImplementedError: In several dimensions.
-        """  # noqa: DOC502
+            NotImplementedError: In several dimensions, where many points have the same
+                probability, as for the distributions of torch.
+        """
+        if self.event_shape:
+            raise NotImplementedError(
+                "a density in several dimensions has no icdf: many points have the "
+                "same probability. To draw samples use rsample."
+            )
         if self._validate_args and readable(value):
             if not bool(((value >= 0) & (value <= 1)).all()):
                 raise ValueError(
@@ -343,21 +362,31 @@ class NormalizedDensity(Distribution):
 
         .. math:: \frac{dx}{d\theta} = - \frac{\partial F(x) / \partial \theta}{p(x)}
 
+        In several dimensions one coordinate after another is drawn from its
+        distribution given those before (Rosenblatt's map), on the cube that the domain
+        is a map of; its densities are Legendre series on a grid of nodes.
+
         Args:
             sample_shape: How many, in front of the batch.
 
         Returns:
-            Samples ``(*sample_shape, *batch)``.
+            Samples ``(*sample_shape, *batch, *event)``.
 
         Raises:
-            NotImplementedError: In several dimensions.
+            NotImplementedError: In more than 6 dimensions.
         """  # noqa: DOC502
-        shape = self._extended_shape(torch.Size(sample_shape))
-        uniform = torch.rand(shape, dtype=self.dtype, device=self.device)
+        shape = torch.Size(sample_shape) + self.batch_shape
+        cube = self.domain.dimension if isinstance(self.domain, Solid) else None
+        last = () if cube is None else (cube,)
+        uniform = torch.rand((*shape, *last), dtype=self.dtype, device=self.device)
         # Never 0, whose quantile may be minus infinity.
-        tiny = torch.finfo(self.dtype).tiny
-        points = self._points(uniform.clamp(min=tiny))
-        return self._quantiles.icdf(self, points).reshape(shape)
+        uniform = uniform.clamp(min=torch.finfo(self.dtype).tiny)
+        uniform = uniform.reshape((-1, *self.batch_shape, *last))
+        if cube is None:
+            drawn = self._quantiles.icdf(self, uniform)
+        else:
+            drawn = self._transport.draw(self, uniform)
+        return drawn.reshape((*shape, *self.event_shape))
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Draw without gradients.
@@ -366,7 +395,7 @@ class NormalizedDensity(Distribution):
             sample_shape: How many, in front of the batch.
 
         Returns:
-            Samples ``(*sample_shape, *batch)``.
+            Samples ``(*sample_shape, *batch, *event)``.
         """
         with torch.no_grad():
             return self.rsample(sample_shape)
@@ -381,109 +410,27 @@ class NormalizedDensity(Distribution):
         Returns:
             The mean ``(*batch, *shape)``, with the gradients of ``f`` as well.
         """
-        return self._mean_of(f)
+        return means.mean_of(self, f)
 
     @property
     def _fixed(self) -> bool:
         return self.rule is not None and self.rule.fixed
 
     @property
-    def _other_rule(self) -> Rule | None:
-        """The rule for expectations: log rules are for the normaliser alone."""
-        return None if isinstance(self.rule, AdaptiveGaussHermite) else self.rule
-
-    def _mean_of(
-        self,
-        f: Callable[[Tensor], Tensor],
-        *,
-        otherwise: float | None = None,
-        atol: float | None = None,
-    ) -> Tensor:
-        """A mean, and ``otherwise`` where it does not exist."""
-        shape: torch.Size | None = None
-        log_z = self.log_normalizer
-
-        def weighted(points: Tensor) -> Tensor:
-            nonlocal shape
-            p = torch.exp(self._log_density(points) - log_z)
-            values = f(points)
-            shape = values.shape[p.ndim :]
-            values = values.reshape((*p.shape, -1))
-            mass = p[..., None]
-            # Where there is no mass the function may be infinite.
-            weighted = torch.where(mass > 0, mass * torch.where(mass > 0, values, 0), 0)
-            # The mass as well: it tells whether the rule has seen the density.
-            return torch.cat([weighted, mass.to(weighted.dtype)], -1)
-
-        domain, breakpoints = self._placed
-        settings: dict[str, Any] = {
-            "batch_shape": self.batch_shape,
-            "breakpoints": breakpoints,
-            "memory": self._block,
-        }
-        if self._fixed:
-            value = integrate(weighted, domain, self.rule, **settings)
-        else:
-            settings |= self._search | {"on_failure": "ignore"}
-            if atol is not None and settings["atol"] is None:
-                default = torch.finfo(self.dtype).eps ** 0.5
-                settings["rtol"] = settings["rtol"] or default
-                settings["atol"] = atol * settings["rtol"]
-            found = integrate_with_error(weighted, domain, self._other_rule, **settings)
-            value = self._judged(found, otherwise)
-        assert shape is not None  # noqa: S101
-        return value[..., :-1].reshape(self.batch_shape + shape)
-
-    def _judged(self, found: Estimate, otherwise: float | None) -> Tensor:
-        """Means with the mass behind, of which some do not exist or are not right."""
-        status, mass = found.status, found.value[..., -1:].detach()
-        lost = status >= Status.SUSPECTED_DIVERGENT
-        # Where the normaliser failed there is a report on that.
-        off = (mass - 1).abs() > torch.finfo(self.dtype).eps ** 0.4
-        status = torch.where(off[..., 0] & (status == 0), 1, status)
-        if otherwise is not None:
-            status = torch.where(lost, 0, status)
-        if readable(status):
-            report(read(status).astype(int), "", self._search["on_failure"], 6)
-        if otherwise is None:
-            return found.value
-        return torch.where(lost[..., None], otherwise, found.value)
-
-    @property
     def mean(self) -> Tensor:
         """Mean; nan where it does not exist."""
-        return self._memory.recall("mean", self._mean)
-
-    def _mean(self) -> Tensor:
-        at, width = self._unit
-        mean = self._mean_of(lambda x: (x - at) / width, otherwise=math.nan, atol=1.0)
-        return at + width * mean
-
-    @property
-    def _unit(self) -> tuple[Tensor | float, Tensor | float]:
-        """Where the mass is and how wide, to measure errors by; constants."""
-        if self.event_shape or transforming():
-            return 0.0, 1.0
-        peaks = self._memory.recall("peaks", partial(Peaks.of, self), value=False)
-        return peaks.at, peaks.width
+        return self._memory.recall("mean", partial(means.mean, self))
 
     @property
     def variance(self) -> Tensor:
         """Variance; infinite where it does not exist."""
-        return self._memory.recall("variance", self._variance)
-
-    def _variance(self) -> Tensor:
-        mean = self.mean
-        centre = torch.where(mean.isfinite(), mean, 0)
-        _, width = self._unit
-        square = self._mean_of(
-            lambda x: ((x - centre) / width) ** 2, otherwise=math.inf
-        )
-        return square * width**2
+        return self._memory.recall("variance", partial(means.variance, self))
 
     @property
     def mode(self) -> Tensor:
         """The point of highest density, also at an end of the support."""
+        if self.event_shape:
+            return mode(self, self._transport)
         return self._quantiles.mode(self)
 
     def entropy(self) -> Tensor:
@@ -493,7 +440,7 @@ class NormalizedDensity(Distribution):
             The entropy, ``(*batch)``.
         """
         log_z = self.log_normalizer
-        return self._mean_of(lambda x: log_z - self._log_density(x), atol=1.0)
+        return means.mean_of(self, lambda x: log_z - self._log_density(x), atol=1.0)
 
     def expand(
         self, batch_shape: Sequence[int], _instance: Distribution | None = None

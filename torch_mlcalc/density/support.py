@@ -42,16 +42,8 @@ def batch_extent(domain: Domain) -> Extent:
 def support_of(domain: Domain) -> constraints.Constraint:
     """The constraint that holds for the points of a domain."""
     if isinstance(domain, Solid):
-        if isinstance(domain, Box) and not any(
-            callable(limit)
-            for limits in (domain.lower, domain.upper)
-            if isinstance(limits, (list, tuple))
-            for limit in limits
-        ):
-            lower, upper = (
-                _column(limits, domain.dimension)
-                for limits in (domain.lower, domain.upper)
-            )
+        if isinstance(domain, Box) and not _bends(domain):
+            lower, upper = (_column(limits) for limits in (domain.lower, domain.upper))
             return constraints.independent(constraints.interval(lower, upper), 1)
         # Limits that bend are not checked: a point outside gets what the log density
         # says there.
@@ -70,10 +62,35 @@ def _at_most(upper: Limit) -> constraints.Constraint:
     return constraints.interval(-math.inf, upper)
 
 
-def _column(limits: object, dimension: int) -> Limit:
+def corners_of(
+    domain: Domain, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor] | None:
+    """Lower and upper limits of a box, ``(d)`` or ``(*batch, d)``; None of others."""
+    if not isinstance(domain, Box) or _bends(domain):
+        return None
+    low, high = (
+        torch.as_tensor(_column(limits), dtype=dtype, device=device)
+        for limits in (domain.lower, domain.upper)
+    )
+    return tuple(  # type: ignore[return-value]
+        t.expand((*t.shape[:-1], domain.dimension)) for t in (low, high)
+    )
+
+
+def _bends(domain: Box) -> bool:
+    return any(
+        callable(limit)
+        for limits in (domain.lower, domain.upper)
+        if isinstance(limits, (list, tuple))
+        for limit in limits
+    )
+
+
+def _column(limits: object) -> Limit:
     if isinstance(limits, (list, tuple)):
-        return torch.stack(
-            torch.broadcast_tensors(*[torch.as_tensor(t) for t in limits]), -1
-        )
+        devices = [t.device for t in limits if isinstance(t, Tensor)]
+        device = devices[0] if devices else None
+        columns = [torch.as_tensor(t, device=device) for t in limits]
+        return torch.stack(torch.broadcast_tensors(*columns), -1)
     assert isinstance(limits, (int, float, Tensor))  # noqa: S101
     return limits

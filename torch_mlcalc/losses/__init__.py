@@ -3,6 +3,7 @@
 What all of them share:
 
 * **Shapes** of ``input``, ``target`` and ``weight`` are equal; nothing is broadcast.
+  Where a forecast is more than a number, ``input`` has an axis more: see ``scores``.
 * **dtypes** are promoted as ``input - target`` is; at least one must be floating-point.
   ``float16`` and ``bfloat16`` are computed in ``float32`` and rounded once, at the end;
   under autocast, as in torch, the loss stays ``float32``.
@@ -19,6 +20,16 @@ What all of them share:
   which is also the residual of two equal infinities, gives a NaN loss.
 """
 
+from torch_mlcalc.losses import classification as _classification
+from torch_mlcalc.losses import crps as _crps
+from torch_mlcalc.losses import integral as _integral
+from torch_mlcalc.losses import likelihood as _likelihood
+from torch_mlcalc.losses import robust as _robust
+from torch_mlcalc.losses import scores as _scores
+from torch_mlcalc.losses.classification import *
+from torch_mlcalc.losses.crps import *
+from torch_mlcalc.losses.integral import *
+from torch_mlcalc.losses.likelihood import *
 from torch_mlcalc.losses.regression import (
     HuberLoss,
     L1Loss,
@@ -33,6 +44,8 @@ from torch_mlcalc.losses.regression import (
     quantile_loss,
     smooth_l1_loss,
 )
+from torch_mlcalc.losses.robust import *
+from torch_mlcalc.losses.scores import *
 from torch_mlcalc.losses.validation import set_default_validate
 
 __all__ = [
@@ -50,3 +63,9 @@ __all__ = [
     "set_default_validate",
     "smooth_l1_loss",
 ]
+__all__ += _classification.__all__
+__all__ += _crps.__all__
+__all__ += _integral.__all__
+__all__ += _likelihood.__all__
+__all__ += _robust.__all__
+__all__ += _scores.__all__

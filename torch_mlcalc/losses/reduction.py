@@ -7,6 +7,9 @@ from torch import Tensor, nn
 
 Reduction = Literal["none", "mean", "sum"]
 
+#: Elements up to which calling an operation takes longer than what it does to them.
+_FEW = 4096
+
 # dtype.to_real() in a form that torch.compile can trace.
 _REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
 
@@ -145,9 +148,11 @@ def reduce(loss: Tensor, weight: Tensor | None, reduction: Reduction) -> Tensor:
         return loss
     if reduction == "sum":
         return loss.sum()
-    # Not Tensor.mean: its backward fills a tensor as large as the loss with one number,
-    # a third of the time of forward and backward at 1e6 elements. On the CPU the bits
-    # are the same.
+    # Tensor.mean has a backward that fills a tensor as large as the loss with a number,
+    # a third of the time of forward and backward at 1e6 elements; at 1e3 it is a tenth
+    # faster than a sum and a quotient. On the CPU the bits are the same.
+    if weight is None and loss.numel() <= _FEW:
+        return loss.mean()
     count = loss.numel() if weight is None else weight.sum(dtype=loss.dtype)
     return loss.sum() / count
 

@@ -158,7 +158,8 @@ def huber_loss(
         # operations take more than 10 times as long as that one, this kernel about as
         # long (1e6 elements, forward and backward, 2 cores).
         loss = F.smooth_l1_loss(input, target, reduction="none", beta=delta)
-        return (delta * reduce(loss, weight, reduction)).to(dtype)
+        loss = reduce(loss, weight, reduction)
+        return (loss if delta == 1 else delta * loss).to(dtype)
     # What is infinite makes the gradient NaN even in the branch that is not taken.
     limit = min(delta, torch.finfo(input.dtype).max)
     r = input - target

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from torch_mlcalc.quadrature.contract import LogSum
+from torch_mlcalc.quadrature.contract import LogSum, sum_blocks, together
 from torch_mlcalc.quadrature.estimate import Status
 from torch_mlcalc.quadrature.host import read, write
 from torch_mlcalc.quadrature.integrand import Integrand, as_result
@@ -40,17 +40,20 @@ class AdaptiveGaussHermite(Rule):
         \log \sum_i \frac{w_i}{\phi(z_i)} \sigma\, e^{\ell(m + \sigma z_i)}, \qquad
         \ell'(m) = 0, \quad \sigma^{-2} = -\ell''(m)
 
-    For :func:`log_integrate` over a ``RealLine``, with a posterior or joint density for
-    every element of the batch. The modes are found by Newton steps from the ``loc`` of
-    the domain; where none is found, and where more nodes do not help, the
-    double-exponential rule takes over, element by element. A second mode that is far
-    from the first and narrow is not seen.
+    For :func:`log_integrate` over a ``RealLine``, or a ``Box`` without any limit, with
+    a posterior or joint density for every element of the batch. In several dimensions
+    :math:`\sigma` is the triangular factor of the inverse of :math:`-\nabla^2 \ell`,
+    and the nodes are a grid. The modes are found by Newton steps from the ``loc`` of
+    the domain; where none is found, and where more nodes do not help, the rule that is
+    chosen without one takes over in the scaled variables, element by element. A second
+    mode that is far from the first and narrow is not seen.
 
     Args:
-        n: Number of nodes; ``n = 1`` is the Laplace approximation. The gradient is that
-            of this formula, through mode and curvature (implicit function theorem),
-            exact to second order. By default as many as the tolerance needs, found by
-            comparing 8, 16, 32, ... nodes; the gradient is then that of the integral.
+        n: Number of nodes on each axis; ``n = 1`` is the Laplace approximation. The
+            gradient is that of this formula, through mode and curvature (implicit
+            function theorem), exact to second order. By default as many as the
+            tolerance needs, in up to 8 dimensions, found by comparing 8, 16, 32, ...
+            nodes; the gradient is then that of the integral.
 
     Raises:
         TypeError: If ``n`` is not an integer.
@@ -236,5 +239,12 @@ def through_mode(
     shape = (-1, *(1,) * (at.ndim - 1))
     nodes = torch.tensor(table(hermite)[0]).to(at).reshape(shape)
     weights = torch.tensor(hermite.log_lebesgue_weights()).to(at).reshape(shape)
-    total = LogSum()(weights, weights, integrand(at + width * nodes))
+    add = LogSum()
+
+    def part(start: int, stop: int) -> Tensor:
+        some = weights[start:stop]
+        return add(some, some, integrand(at + width * nodes[start:stop]))
+
+    total = sum_blocks(part, rule.n, rule.n, add, ranks=integrand.ranks)
+    total = together(total, add, integrand.ranks)
     return as_result(total + width[0].log(), integrand)

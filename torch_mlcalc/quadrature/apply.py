@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from functools import reduce
 
 import torch
 from torch import Tensor
 
 from torch_mlcalc.quadrature.checks import Settings
-from torch_mlcalc.quadrature.contract import LinearSum, LogSum
+from torch_mlcalc.quadrature.contract import LinearSum, LogSum, together
 from torch_mlcalc.quadrature.domains import Extent
 from torch_mlcalc.quadrature.fixed import apply_fixed
-from torch_mlcalc.quadrature.integrand import Integrand
+from torch_mlcalc.quadrature.integrand import Integrand, as_result
 from torch_mlcalc.quadrature.plan import LinePlan
 from torch_mlcalc.quadrature.problem import Problem, full, per_element
 from torch_mlcalc.quadrature.rules import FixedRule, Rule, TabulatedRule
@@ -38,19 +38,15 @@ def apply_rule(
             "or a rule with positive weights such as GaussLegendre."
         )
     add = LogSum() if log else LinearSum()
-    if breakpoints is None:
-        return apply_fixed(rule, extent, integrand, add, memory)
-    total = None
-    for piece in _between(extent, breakpoints, integrand):
-        value = apply_fixed(rule, piece, integrand, add, memory)
-        total = value if total is None else add.join(total, value)
-    assert total is not None  # noqa: S101
-    return total
+    places: list[Extent] = [extent]
+    if breakpoints is not None:
+        places = _between(extent, breakpoints, integrand)
+    values = [apply_fixed(rule, place, integrand, add, memory) for place in places]
+    total = reduce(add.join, values)
+    return as_result(together(total, add, integrand.ranks), integrand)
 
 
-def _between(
-    extent: Extent, breakpoints: Tensor, integrand: Integrand
-) -> Iterable[Extent]:
+def _between(extent: Extent, breakpoints: Tensor, integrand: Integrand) -> list[Extent]:
     lower, upper = (full(limit, integrand) for limit in extent[:2])
     low, high = torch.minimum(lower, upper), torch.maximum(lower, upper)
     inner = per_element(breakpoints, integrand)

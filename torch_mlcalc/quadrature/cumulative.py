@@ -25,7 +25,7 @@ from torch_mlcalc.quadrature.integrate import integrate
 from torch_mlcalc.quadrature.panels import Reach, find_panels
 from torch_mlcalc.quadrature.placement import ABOVE, BELOW, FINITE
 from torch_mlcalc.quadrature.primitive import Mesh, Primitive
-from torch_mlcalc.quadrature.problem import as_breakpoints, full, per_element
+from torch_mlcalc.quadrature.problem import as_breakpoints, follow, full, per_element
 from torch_mlcalc.quadrature.rules import Array, FixedRule, Rule
 
 #: Points that one antiderivative may use by default, as for one integral.
@@ -101,7 +101,9 @@ def cumulative_integrate(
     check_limits(lower, upper, rule, max_evals, on_failure)
     like = upper.new_zeros(()) if isinstance(upper, Tensor) else 0.0
     inner = None if breakpoints is None else _breakpoints(breakpoints)
-    problem = bind(integrand, Extent(lower, like), args, batch_shape, inner)
+    tensor = inner if isinstance(breakpoints, Tensor) else None
+    problem = bind(integrand, Extent(lower, like), args, batch_shape, tensor)
+    inner = follow(inner, problem)
     x, sample = per_sample(upper, problem)
     start = full(lower, problem)
     if isinstance(rule, FixedRule):

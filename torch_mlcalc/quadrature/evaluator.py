@@ -76,7 +76,27 @@ class Evaluator:
         )
 
     def __call__(self, element: Index, points: Array) -> Values:
-        """Values ``(k, m, events)`` at points ``(k, m)`` of elements ``(m,)``."""
+        """Values ``(k, m, events)`` at points ``(k, m)`` of elements ``(m,)``.
+
+        Several processes share the columns, or the nodes of all columns where there are
+        more of these or the whole batch is evaluated anyway.
+
+        Returns:
+            The values, on every process all of them.
+        """
+        ranks = self.integrand.ranks
+        if ranks is None:
+            return self._evaluate(element, points)
+        k, m = points.shape[:2]
+        axis = int(m > k and (self.elements == 1 or self.gathers))
+        start, stop, _ = ranks.share(points.shape[axis])
+        if axis:
+            own = self._evaluate(element[start:stop], points[:, start:stop])
+        else:
+            own = self._evaluate(element, points[start:stop])
+        return ranks.collect(own, points.shape[axis], axis)
+
+    def _evaluate(self, element: Index, points: Array) -> Values:
         k, m = points.shape[:2]
         if self.elements > 1 and not self.gathers:
             return self._whole_batch(element, points)
@@ -164,7 +184,12 @@ class Evaluator:
             points = points.reshape(shape)
             if self.lead:
                 points = np.moveaxis(points, 0, len(self.lead))
-        tensor = write(points.copy(), self.mark, integrand.device)
+        if self.tail and self.mark is None and points.strides[1] == 0:
+            # The same nodes for all, to be placed by a chart: not written out.
+            tensor = write(points[:, :1].copy(), None, integrand.device)
+            tensor = tensor.expand(points.shape)
+        else:
+            tensor = write(points.copy(), self.mark, integrand.device)
         array = read(self._values(tensor, rows), self.mark)
         if self.lead:
             array = np.moveaxis(array, len(self.lead), 0)

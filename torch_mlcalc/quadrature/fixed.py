@@ -19,7 +19,7 @@ from torch_mlcalc.quadrature.contract import (
 )
 from torch_mlcalc.quadrature.domains import Extent, of_numbers
 from torch_mlcalc.quadrature.host import readable
-from torch_mlcalc.quadrature.integrand import Integrand, as_result
+from torch_mlcalc.quadrature.integrand import Integrand
 from torch_mlcalc.quadrature.placement import (
     ABOVE,
     BELOW,
@@ -114,7 +114,8 @@ def _block_table(
     wide, device = accumulator(integrand.dtype), integrand.device
     # Copied, as the arrays of a table that is kept are not for torch to write to.
     copy = torch.tensor if rule.measure != "lebesgue" else torch.as_tensor
-    return tuple(copy(a, dtype=wide, device=device) for a in arrays)
+    # A copy that blocks would wait for all that a GPU has to do.
+    return tuple(copy(a, dtype=wide).to(device, non_blocking=True) for a in arrays)
 
 
 def _table(
@@ -186,11 +187,13 @@ def apply_fixed(
     add: Sum,
     memory: int | None,
 ) -> Tensor:
-    """The integral, or its log, by a fixed rule."""
+    """The integral, or its log, by a fixed rule; of several processes, a part of it."""
     n, dtype, batch = rule.n, integrand.dtype, integrand.batch_shape
     whole = torch.compiler.is_compiling()
     size = block_size(n, dtype.itemsize * math.prod(batch), memory, whole=whole)
-    if of_numbers(extent) and n <= min(size, _LONGEST_TABLE) and not whole:
+    alone = integrand.ranks is None
+    short = n <= min(size, _LONGEST_TABLE) and alone and not whole
+    if of_numbers(extent) and short:
         # Nothing to place and nothing to scale: most of the time of a small integral.
         placed = _placed_table(rule, extent, dtype, integrand.device)
         if placed is not None:
@@ -198,14 +201,17 @@ def apply_fixed(
             points = points.clone()  # an integrand may write to its points
             if batch or points.dtype != dtype:
                 points = _spread(_aligned(points, integrand), integrand)
-            return as_result(add(weights, log_weights, integrand(points)), integrand)
+            return add(weights, log_weights, integrand(points))
     placement = place(extent)
     kind, _, _, length = placement
     if isinstance(kind, Tensor) and readable(kind):
         for each in set(kind.flatten().tolist()):
             placed_table(rule, each)  # says so if the rule does not fit
     part = partial(_part, rule, placement, integrand, add)
-    total = part(0, n) if size >= n else sum_blocks(part, n, size, add, memory)
+    if size >= n and alone:
+        total = part(0, n)
+    else:
+        total = sum_blocks(part, n, size, add, memory, integrand.ranks)
     if isinstance(length, Tensor):
         length = length.expand(batch)
-    return as_result(add.scale(total, length), integrand)
+    return add.scale(total, length)

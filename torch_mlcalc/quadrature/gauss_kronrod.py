@@ -9,6 +9,7 @@ from typing import NamedTuple, final
 import numpy as np
 
 from torch_mlcalc.quadrature.estimate import Status
+from torch_mlcalc.quadrature.host import contract
 from torch_mlcalc.quadrature.kronrod import kronrod_table
 from torch_mlcalc.quadrature.ledger import (
     Amount,
@@ -234,10 +235,10 @@ def amount_of(
     shape = values.shape[1:]
     values = values.reshape(n, -1)
     columns = np.empty((3, values.shape[1]), values.dtype)
-    columns[:2] = both @ values
+    columns[:2] = contract(both, values)
     value, error = columns[0], np.abs(columns[1])
-    columns[2] = both[0] @ np.abs(values)
-    spread = both[0] @ np.abs(values - value / 2)
+    columns[2] = contract(both[:1], np.abs(values))
+    (spread,) = contract(both[:1], np.abs(values - value / 2))
     ratio = 200 * error / spread
     sharp = spread * np.minimum(1, ratio * np.sqrt(ratio))
     columns[1] = np.where(spread > 0, sharp, error)

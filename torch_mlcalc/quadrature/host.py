@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -37,6 +38,25 @@ def readable(tensor: Tensor) -> bool:
         and not torch.compiler.is_compiling()
         and not transforming()
     )
+
+
+def on_device(
+    value: Tensor | float, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """A number or tensor on a device, without waiting for what that has to do.
+
+    Args:
+        value: A limit, or another number.
+        dtype: Wanted dtype.
+        device: Wanted device.
+
+    Returns:
+        The tensor.
+    """
+    if isinstance(value, Tensor):
+        return value.to(device, dtype)
+    # torch.as_tensor copies a number from the host, after all that was queued before.
+    return torch.full((), value, dtype=dtype, device=device)
 
 
 class _Box:
@@ -119,6 +139,34 @@ def write(array: npt.NDArray[Any], mark: Tensor | None, device: torch.device) ->
     box = _Box()
     box.array = array
     return _call(_Write, mark, box)
+
+
+#: Multiplications up to which numpy's library does a product of a matrix and a vector
+#: on one thread (OpenBLAS, interface/gemv.c: 2304 times GEMM_MULTITHREAD_THRESHOLD).
+SMALL = 9216
+
+
+def contract(rows: npt.NDArray[Any], values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Sums ``(r, *)`` of values ``(k, *)`` with rows of real weights ``(r, k)``.
+
+    The threads of numpy's products do not heed ``torch.set_num_threads``, and wait for
+    each other in a loop: beside two busy processes on two cores, where torch took 2
+    milliseconds they took 200. So all but small products are torch's.
+
+    Args:
+        rows: Weights.
+        values: Real or complex.
+
+    Returns:
+        The sums.
+    """
+    flat = values.reshape(len(values), -1)
+    if rows.size * flat.shape[1] <= SMALL:
+        return (rows @ flat).reshape(-1, *values.shape[1:])
+    numbers = np.ascontiguousarray(flat).view(float)
+    weights = torch.tensor(rows, device="cpu")
+    sums = (weights @ torch.from_numpy(numbers)).numpy()
+    return sums.view(flat.dtype).reshape(-1, *values.shape[1:])
 
 
 def mapped_mark(*tensors: Tensor) -> Tensor | None:

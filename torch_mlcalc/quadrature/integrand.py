@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from torch_mlcalc.quadrature.domains import Extent
+from torch_mlcalc.quadrature.sharding import Ranks
 
 Function = Callable[..., Tensor]
 
@@ -43,6 +44,10 @@ class Callee(Protocol):
     def device(self) -> torch.device:
         """That of the points."""
 
+    @property
+    def ranks(self) -> Ranks | None:
+        """Processes that share the points, or None."""
+
     def __call__(self, points: Tensor, rows: Tensor | None = None) -> Tensor:
         """Values at points."""
 
@@ -53,7 +58,7 @@ class Integrand(NamedTuple):
     ``batch_shape`` is that of the integrals; inside ``vmap`` the mapped dimensions are
     not in it. ``dtype`` and ``device`` are those of the points. On the line
     (``coordinates`` is 0) points are numbers, else they have so many coordinates in
-    their last dimension.
+    their last dimension. ``ranks`` are the processes that share the points, if several.
     """
 
     function: Function
@@ -62,6 +67,7 @@ class Integrand(NamedTuple):
     dtype: torch.dtype
     device: torch.device
     coordinates: int = 0
+    ranks: Ranks | None = None
 
     def __call__(self, points: Tensor, rows: Tensor | None = None) -> Tensor:
         """Values at points ``(n, *batch)``, or ``(n, m)`` for ``m`` rows of args.

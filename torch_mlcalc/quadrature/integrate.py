@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -27,7 +27,11 @@ from torch_mlcalc.quadrature.integrand import Function
 from torch_mlcalc.quadrature.plan import Plan
 from torch_mlcalc.quadrature.problem import Breakpoints, pose
 from torch_mlcalc.quadrature.rules import Rule
+from torch_mlcalc.quadrature.sharding import Ranks, ranks_of
 from torch_mlcalc.quadrature.slopes import search
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 class Engine(NamedTuple):
@@ -67,6 +71,36 @@ def _engine(domain: Domain, rule: Rule | None) -> Engine:
     return _AXIS if rule is not None and rule.cubic else _LINE
 
 
+def _shared(
+    problem: Any,  # noqa: ANN401
+    ranks: Ranks | None,
+    domain: Domain,
+    rule: Rule | None,
+    settings: Settings,
+    *,
+    log: bool,
+) -> Any:  # noqa: ANN401
+    """The problem as one that several processes work on."""
+    if ranks is None:
+        return problem
+    if settings.grad_rtol is not None:
+        raise ValueError(
+            "grad_rtol looks at the gradient, of which each rank of process_group has "
+            "a part; make a plan by adapt(..., grad_rtol=...) on every rank alone, and "
+            "pass the plan as the rule with process_group."
+        )
+    integrand = problem.integrand
+    alike = settings._replace(memory=None, generator=None)._asdict().items()
+    words = [
+        [type(domain).__name__, *vars(domain).values()],
+        f"rule {rule}, log={log}, batch_shape={integrand.batch_shape}",
+        *(f"{name}={value}" for name, value in alike if value is not None),
+    ]
+    tensors = [t for t in integrand.args if isinstance(t, Tensor)] + problem.tensors
+    ranks.describe(words, tensors, integrand.dtype)
+    return problem._replace(integrand=integrand._replace(ranks=ranks))
+
+
 def integrate(
     integrand: Function,
     domain: Domain,
@@ -83,6 +117,7 @@ def integrate(
     generator: torch.Generator | None = None,
     on_failure: str = "warn",
     progress: bool = False,
+    process_group: ProcessGroup | None = None,
 ) -> Tensor:
     r"""Integrate a function over a domain, for a whole batch of integrals at once.
 
@@ -122,6 +157,11 @@ def integrate(
         on_failure: ``"warn"``, ``"raise"`` or ``"ignore"`` integrals that did not
             converge.
         progress: Whether to show a bar that counts points (needs tqdm).
+        process_group: Processes that share the points, all of which make this call;
+            :data:`torch.distributed.group.WORLD` for all there are, None for this one
+            alone. Each has the same result, but of the gradient only what comes from
+            its own points: the mean over the processes is the gradient of their mean
+            loss. ``DistributedDataParallel`` takes that mean; a bare model has to.
 
     Shape:
         Limits broadcast to ``(*batch)``. Returns ``(*batch, *event)``.
@@ -151,15 +191,17 @@ def integrate(
         Academic Press 1984.
     """
     settings = Settings(rtol, atol, max_evals, memory, on_failure, generator, grad_rtol)
-    call = check(integrand, domain, rule, settings, progress)
-    engine = _engine(domain, rule)
-    problem = engine.pose(call, domain, args, batch_shape, breakpoints)
-    if rule is not None and rule.fixed:
-        refuse_tolerance(rule, settings)
-        return engine.apply_rule(problem, rule, settings, log=False)
-    if grad_rtol is not None:
-        return search(engine, problem, rule, settings, log=False).value
-    return engine.value_of(engine.find(problem, rule, settings, log=False))
+    with ranks_of(process_group) as ranks:
+        call = check(integrand, domain, rule, settings, progress)
+        engine = _engine(domain, rule)
+        problem = engine.pose(call, domain, args, batch_shape, breakpoints)
+        problem = _shared(problem, ranks, domain, rule, settings, log=False)
+        if rule is not None and rule.fixed:
+            refuse_tolerance(rule, settings)
+            return engine.apply_rule(problem, rule, settings, log=False)
+        if grad_rtol is not None:
+            return search(engine, problem, rule, settings, log=False).value
+        return engine.value_of(engine.find(problem, rule, settings, log=False))
 
 
 def integrate_with_error(
@@ -178,6 +220,7 @@ def integrate_with_error(
     generator: torch.Generator | None = None,
     on_failure: str = "warn",
     progress: bool = False,
+    process_group: ProcessGroup | None = None,
 ) -> Estimate:
     """Integrate, and say how far the result can be trusted; see :func:`integrate`.
 
@@ -196,6 +239,7 @@ def integrate_with_error(
         generator: What seeds a random rule.
         on_failure: ``"warn"``, ``"raise"`` or ``"ignore"``.
         progress: Whether to show a bar.
+        process_group: Processes that share the points.
 
     Returns:
         Value, error, status, number of evaluations and plan.
@@ -213,13 +257,15 @@ def integrate_with_error(
         (tensor(1.7183), 'CONVERGED')
     """
     settings = Settings(rtol, atol, max_evals, memory, on_failure, generator, grad_rtol)
-    call = check(integrand, domain, rule, settings, progress)
-    refuse_fixed(rule)
-    engine = _engine(domain, rule)
-    problem = engine.pose(call, domain, args, batch_shape, breakpoints)
-    if grad_rtol is not None:
-        return search(engine, problem, rule, settings, log=False)
-    return engine.estimate_of(engine.find(problem, rule, settings, log=False))
+    with ranks_of(process_group) as ranks:
+        call = check(integrand, domain, rule, settings, progress)
+        refuse_fixed(rule)
+        engine = _engine(domain, rule)
+        problem = engine.pose(call, domain, args, batch_shape, breakpoints)
+        problem = _shared(problem, ranks, domain, rule, settings, log=False)
+        if grad_rtol is not None:
+            return search(engine, problem, rule, settings, log=False)
+        return engine.estimate_of(engine.find(problem, rule, settings, log=False))
 
 
 def log_integrate(
@@ -238,6 +284,7 @@ def log_integrate(
     generator: torch.Generator | None = None,
     on_failure: str = "warn",
     progress: bool = False,
+    process_group: ProcessGroup | None = None,
 ) -> Tensor:
     r"""Log of the integral of a positive function that is given by its log.
 
@@ -249,7 +296,10 @@ def log_integrate(
     Args:
         log_integrand: Function that returns the log; minus infinity for 0.
         domain: Where to integrate, with ``lower <= upper``.
-        rule: As for :func:`integrate`, and so are the others.
+        rule: As for :func:`integrate`, and so are the others. Without one, densities
+            over all of space in up to 8 dimensions are taken for normal ones if they
+            are, by grids as those of :class:`AdaptiveGaussHermite`, unless a look
+            elsewhere finds more.
         args: Further arguments of the integrand.
         batch_shape: Shape of the batch.
         breakpoints: Where to split.
@@ -261,6 +311,7 @@ def log_integrate(
         generator: What seeds a random rule.
         on_failure: ``"warn"``, ``"raise"`` or ``"ignore"``.
         progress: Whether to show a bar.
+        process_group: Processes that share the points.
 
     Returns:
         The log of the integral; its gradient is the mean of the gradient of the log
@@ -277,16 +328,18 @@ def log_integrate(
         tensor(1000.9189)
     """
     settings = Settings(rtol, atol, max_evals, memory, on_failure, generator, grad_rtol)
-    call = check(log_integrand, domain, rule, settings, progress)
-    engine = _engine(domain, rule)
-    problem = engine.pose(call, domain, args, batch_shape, breakpoints)
-    engine.refuse_reversed(problem)
-    if rule is not None and rule.fixed:
-        refuse_tolerance(rule, settings)
-        return engine.apply_rule(problem, rule, settings, log=True)
-    if grad_rtol is not None:
-        return search(engine, problem, rule, settings, log=True).value
-    return engine.value_of(engine.find(problem, rule, settings, log=True))
+    with ranks_of(process_group) as ranks:
+        call = check(log_integrand, domain, rule, settings, progress)
+        engine = _engine(domain, rule)
+        problem = engine.pose(call, domain, args, batch_shape, breakpoints)
+        problem = _shared(problem, ranks, domain, rule, settings, log=True)
+        engine.refuse_reversed(problem)
+        if rule is not None and rule.fixed:
+            refuse_tolerance(rule, settings)
+            return engine.apply_rule(problem, rule, settings, log=True)
+        if grad_rtol is not None:
+            return search(engine, problem, rule, settings, log=True).value
+        return engine.value_of(engine.find(problem, rule, settings, log=True))
 
 
 def log_integrate_with_error(
@@ -305,6 +358,7 @@ def log_integrate_with_error(
     generator: torch.Generator | None = None,
     on_failure: str = "warn",
     progress: bool = False,
+    process_group: ProcessGroup | None = None,
 ) -> Estimate:
     """Log of an integral, and the error of the log; see :func:`log_integrate`.
 
@@ -323,6 +377,7 @@ def log_integrate_with_error(
         generator: What seeds a random rule.
         on_failure: ``"warn"``, ``"raise"`` or ``"ignore"``.
         progress: Whether to show a bar.
+        process_group: Processes that share the points.
 
     Returns:
         Value, error, status, number of evaluations and plan.
@@ -342,14 +397,16 @@ def log_integrate_with_error(
         (tensor(0.9189), True)
     """
     settings = Settings(rtol, atol, max_evals, memory, on_failure, generator, grad_rtol)
-    call = check(log_integrand, domain, rule, settings, progress)
-    refuse_fixed(rule)
-    engine = _engine(domain, rule)
-    problem = engine.pose(call, domain, args, batch_shape, breakpoints)
-    engine.refuse_reversed(problem)
-    if grad_rtol is not None:
-        return search(engine, problem, rule, settings, log=True)
-    return engine.estimate_of(engine.find(problem, rule, settings, log=True))
+    with ranks_of(process_group) as ranks:
+        call = check(log_integrand, domain, rule, settings, progress)
+        refuse_fixed(rule)
+        engine = _engine(domain, rule)
+        problem = engine.pose(call, domain, args, batch_shape, breakpoints)
+        problem = _shared(problem, ranks, domain, rule, settings, log=True)
+        engine.refuse_reversed(problem)
+        if grad_rtol is not None:
+            return search(engine, problem, rule, settings, log=True)
+        return engine.estimate_of(engine.find(problem, rule, settings, log=True))
 
 
 def adapt(
@@ -370,6 +427,7 @@ def adapt(
     generator: torch.Generator | None = None,
     on_failure: str = "warn",
     progress: bool = False,
+    process_group: ProcessGroup | None = None,
 ) -> Plan:
     """Find the nodes that an integral needs, to use them again; see :func:`integrate`.
 
@@ -393,6 +451,7 @@ def adapt(
         generator: What seeds a random rule.
         on_failure: ``"warn"``, ``"raise"`` or ``"ignore"``.
         progress: Whether to show a bar.
+        process_group: Processes that share the points.
 
     Returns:
         A fixed rule for this batch, with error and status of the search.
@@ -410,21 +469,24 @@ def adapt(
         tensor(2.2627)
     """
     settings = Settings(rtol, atol, max_evals, memory, on_failure, generator, grad_rtol)
-    call = check(integrand, domain, rule, settings, progress)
-    refuse_fixed(rule)
-    engine = _engine(domain, rule)
-    problem = engine.pose(call, domain, args, batch_shape, breakpoints)
-    if log:
-        engine.refuse_reversed(problem)
-    if grad_rtol is not None:
-        plan = cast(Plan, search(engine, problem, rule, settings, log=log).plan)
-    else:
-        plan = engine.plan_of(engine.find(problem, rule, settings, log=log))
-    if not audit:
-        return plan
-    other = _engine(domain, AUDITOR)
-    again = other.pose(call, domain, args, batch_shape, None)
-    looked = other.find(again, AUDITOR, audit_settings(settings), log=log)
-    with torch.no_grad():
-        value = engine.apply_rule(problem, plan, settings, log=log)
-    return audited(plan, value, other.estimate_of(looked), settings)
+    with ranks_of(process_group) as ranks:
+        call = check(integrand, domain, rule, settings, progress)
+        refuse_fixed(rule)
+        engine = _engine(domain, rule)
+        problem = engine.pose(call, domain, args, batch_shape, breakpoints)
+        problem = _shared(problem, ranks, domain, rule, settings, log=log)
+        if log:
+            engine.refuse_reversed(problem)
+        if grad_rtol is not None:
+            plan = cast(Plan, search(engine, problem, rule, settings, log=log).plan)
+        else:
+            plan = engine.plan_of(engine.find(problem, rule, settings, log=log))
+        if not audit:
+            return plan
+        other = _engine(domain, AUDITOR)
+        again = other.pose(call, domain, args, batch_shape, None)
+        again = _shared(again, ranks, domain, AUDITOR, settings, log=log)
+        looked = other.find(again, AUDITOR, audit_settings(settings), log=log)
+        with torch.no_grad():
+            value = engine.apply_rule(problem, plan, settings, log=log)
+        return audited(plan, value, other.estimate_of(looked), settings)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from torch_mlcalc.quadrature.estimate import Status, Tolerance
 from torch_mlcalc.quadrature.evaluator import Evaluator
+from torch_mlcalc.quadrature.host import contract
 from torch_mlcalc.quadrature.placement import ABOVE, BELOW, FINITE, WHOLE
 from torch_mlcalc.quadrature.rules import Array
 
@@ -240,10 +241,10 @@ def _measure(evaluate: Evaluator, reach: Reach, panels: _Panels) -> _Panels:
     finite = np.isfinite(values).all(-1)
     values = np.where(finite[..., None], values, 0)
     finite |= at_end(own, points)
-    size = np.abs(np.tensordot(transform, values, 1))
+    size = np.abs(contract(transform, values))
     # The last two coefficients: one of them may vanish by symmetry.
     error = size[-2:].max(0)
-    absolute = np.tensordot(2 * transform[0], np.abs(values), 1)
+    absolute = contract(2 * transform[:1], np.abs(values))[0]
     broken = ~finite.all(0)
     # A broken panel claims nothing, unless rounding has made it: at a singular end.
     error[broken & ~_narrow(panels)] = np.inf

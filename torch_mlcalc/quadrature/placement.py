@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from torch_mlcalc.quadrature.domains import Extent, Limit
-from torch_mlcalc.quadrature.host import readable
+from torch_mlcalc.quadrature.host import on_device, readable
 from torch_mlcalc.quadrature.rules import (
     HALF_LINE,
     INTERVAL,
@@ -82,9 +82,7 @@ def _place_mixed(extent: Extent) -> Placement:
     like = next(t for t in extent[:2] if isinstance(t, Tensor))
     if not like.is_floating_point():
         like = like.to(torch.get_default_dtype())
-    lower, upper, loc, scale = (
-        torch.as_tensor(t, dtype=like.dtype, device=like.device) for t in extent
-    )
+    lower, upper, loc, scale = (on_device(t, like.dtype, like.device) for t in extent)
     # Selecting by comparison, not minimum and maximum: at equal limits those would
     # hand half of the gradient to each.
     ordered = lower <= upper
@@ -93,8 +91,8 @@ def _place_mixed(extent: Extent) -> Placement:
     kind = below.long() * BELOW + above.long() * ABOVE
     # Infinite limits are replaced before any arithmetic, else their nan would reach
     # the gradient through the branch that is not taken.
-    low = torch.where(low.isfinite(), low, 0)
-    high = torch.where(high.isfinite(), high, 0)
+    low = torch.where(~low.isinf(), low, 0)
+    high = torch.where(~high.isinf(), high, 0)
     half = (high - low) * 0.5
     anchor = torch.where(
         above, torch.where(below, loc, low), torch.where(below, high, low + half)

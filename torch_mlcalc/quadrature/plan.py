@@ -19,10 +19,11 @@ from torch_mlcalc.quadrature.contract import (
     accumulator,
     block_size,
     sum_blocks,
+    together,
 )
 from torch_mlcalc.quadrature.domains import Extent, Limit
 from torch_mlcalc.quadrature.evaluator import slots
-from torch_mlcalc.quadrature.host import dual_level, transforming
+from torch_mlcalc.quadrature.host import dual_level, on_device, transforming
 from torch_mlcalc.quadrature.integrand import Integrand, as_result
 from torch_mlcalc.quadrature.pieces import Part
 from torch_mlcalc.quadrature.placement import ABOVE, BELOW, FINITE, WHOLE
@@ -138,7 +139,7 @@ class LinePlan(Plan):
         counts = torch.zeros(elements, dtype=torch.int64)
         for c in self.cells:
             counts += (
-                torch.bincount(c.piece % elements, minlength=elements)
+                torch.bincount(c.piece.cpu() % elements, minlength=elements)
                 * c.positions.shape[0]
             )
         return int(counts.max()) if elements else 0
@@ -191,15 +192,20 @@ class LinePlan(Plan):
         for cells in self.cells:
             part = partial(_part, cells, pieces, integrand, add, self.gathers)
             count = cells.positions.shape[1]
-            width = cells.positions[:, 0].numel() * integrand.dtype.itemsize
+            if integrand.ranks is not None and len(cells.positions) > count:
+                # A few cells of many nodes are shared node by node.
+                count = len(cells.positions)
+                part = partial(_nodes_part, cells, pieces, integrand, add, self.gathers)
+            width = cells.positions.numel() // count * integrand.dtype.itemsize
             whole = torch.compiler.is_compiling()
             size = block_size(count, width, memory, whole=whole)
-            value = sum_blocks(part, count, size, add, memory)
+            value = sum_blocks(part, count, size, add, memory, integrand.ranks)
             total = value if total is None else add.join(total, value)
         if total is None:
             total = _nothing(integrand, log=log)
-        elif not log:
-            total = _blank(total, pieces)
+        else:
+            total = together(total, add, integrand.ranks)
+            total = total if log else _blank(total, pieces)
         return as_result(_signed(total, pieces.sign, log=log), integrand)
 
     def _refuse_other_batch(
@@ -241,7 +247,7 @@ def _place(
     batch, wide = integrand.batch_shape, accumulator(integrand.dtype)
 
     def full(limit: Limit) -> Tensor:
-        tensor = torch.as_tensor(limit, dtype=wide, device=integrand.device)
+        tensor = on_device(limit, wide, integrand.device)
         return tensor.expand(batch).reshape(1, -1)
 
     lower, upper, loc, scale = (full(limit) for limit in extent)
@@ -252,8 +258,10 @@ def _place(
     edges = [low, high]
     if breakpoints is not None:
         own = breakpoints.shape[1:]
-        inner = breakpoints.to(wide).reshape(-1, *(1,) * (len(batch) - len(own)), *own)
-        inner = inner.expand(-1, *batch).reshape(len(breakpoints), -1)
+        inner = breakpoints.to(wide).reshape(
+            len(breakpoints), *(1,) * (len(batch) - len(own)), *own
+        )
+        inner = inner.expand(-1, *batch).flatten(1) if batch else inner.reshape(-1, 1)
         inner = torch.minimum(torch.maximum(inner, low), high).sort(0).values
         edges = [low, inner, high]
     ladder = torch.cat(edges)
@@ -345,6 +353,22 @@ def _part(
         values = integrand(points, rows)
     total = add.spread(add(weights, add.weigh(weights), values), rows, elements)
     return total.reshape(*integrand.batch_shape, *total.shape[1:])
+
+
+def _nodes_part(
+    cells: Cells,
+    pieces: Placed,
+    integrand: Integrand,
+    add: Sum,
+    gathers: bool,
+    start: int,
+    stop: int,
+) -> Tensor:
+    """Contribution of nodes ``start`` to ``stop`` of every cell."""
+    some = cells._replace(
+        positions=cells.positions[start:stop], weights=cells.weights[start:stop]
+    )
+    return _part(some, pieces, integrand, add, gathers, 0, cells.positions.shape[1])
 
 
 def _signed(total: Tensor, sign: Tensor, *, log: bool) -> Tensor:

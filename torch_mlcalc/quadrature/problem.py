@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from torch_mlcalc.quadrature.contract import accumulator
 from torch_mlcalc.quadrature.domains import Extent, Limit, Line
+from torch_mlcalc.quadrature.host import on_device
 from torch_mlcalc.quadrature.integrand import Function, Integrand, bind
 
 Breakpoints = Tensor | Sequence[float]
@@ -21,6 +23,12 @@ class Problem(NamedTuple):
     extent: Extent
     breakpoints: Tensor | None
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Limits and breakpoints that are tensors."""
+        given = (*self.extent, self.breakpoints)
+        return [t for t in given if isinstance(t, Tensor)]
+
 
 def pose(
     function: Function,
@@ -32,7 +40,26 @@ def pose(
     """Check what the caller passed, and bring it together."""
     extent = domain.extent
     inner = None if breakpoints is None else as_breakpoints(breakpoints)
-    return Problem(bind(function, extent, args, batch_shape, inner), extent, inner)
+    # Numbers settle neither dtype nor device.
+    tensor = inner if isinstance(breakpoints, Tensor) else None
+    integrand = bind(function, extent, args, batch_shape, tensor)
+    return Problem(integrand, extent, follow(inner, integrand))
+
+
+def follow(breakpoints: Tensor | None, integrand: Integrand) -> Tensor | None:
+    """Breakpoints in the dtype in which nodes are placed, on the device of the inputs.
+
+    Args:
+        breakpoints: Breakpoints, or None.
+        integrand: What has the dtype and device.
+
+    Returns:
+        The same.
+    """
+    if breakpoints is None:
+        return None
+    wide = accumulator(integrand.dtype)
+    return breakpoints.to(integrand.device, wide, non_blocking=True)
 
 
 def as_breakpoints(breakpoints: object) -> Tensor:
@@ -43,7 +70,7 @@ def as_breakpoints(breakpoints: object) -> Tensor:
                 f"breakpoints is a {type(breakpoints).__name__}; a list of numbers or "
                 "a tensor (k,) or (k, *batch) is wanted."
             )
-        breakpoints = torch.tensor(breakpoints, dtype=torch.get_default_dtype())
+        breakpoints = torch.tensor(breakpoints, dtype=torch.float64)
     if breakpoints.ndim == 0 or len(breakpoints) == 0:
         raise ValueError(
             f"breakpoints has shape {tuple(breakpoints.shape)}; at least one, along "
@@ -62,5 +89,5 @@ def per_element(breakpoints: Tensor, integrand: Integrand) -> Tensor:
 
 def full(limit: Limit, integrand: Integrand) -> Tensor:
     """A limit as a tensor of the shape of the batch."""
-    tensor = torch.as_tensor(limit, device=integrand.device)
-    return tensor.to(integrand.dtype).expand(integrand.batch_shape)
+    tensor = on_device(limit, integrand.dtype, integrand.device)
+    return tensor.expand(integrand.batch_shape)

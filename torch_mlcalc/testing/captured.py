@@ -141,13 +141,16 @@ def _function_members(function: types.FunctionType) -> Iterator[tuple[str, objec
     yield from (function.__kwdefaults__ or {}).items()
 
 
-def _global_names(code: types.CodeType) -> Iterator[str]:
-    """Yield the globals that a function loads, those of its inner functions too."""
-    for instruction in dis.get_instructions(code):
-        if instruction.opname == "LOAD_GLOBAL":
-            yield instruction.argval
+@functools.lru_cache(maxsize=1024)
+def _global_names(code: types.CodeType) -> tuple[str, ...]:
+    """The globals that a function loads, those of its inner functions too."""
+    own = (
+        instruction.argval
+        for instruction in dis.get_instructions(code)
+        if instruction.opname == "LOAD_GLOBAL"
+    )
     inner = (c for c in code.co_consts if isinstance(c, types.CodeType))
-    yield from itertools.chain.from_iterable(map(_global_names, inner))
+    return (*own, *itertools.chain.from_iterable(map(_global_names, inner)))
 
 
 def _object_members(value: object) -> Iterator[tuple[str, object]]:

@@ -701,6 +701,39 @@ def test_a_support_that_the_first_nodes_miss_is_found(rule: q.Rule | None) -> No
     assert float(value) == pytest.approx(exact, rel=1e-3)
 
 
+# As many breakpoints as integrals, and not as many.
+@pytest.mark.parametrize("places", [[0.3, 0.5], [0.3, 0.5, 0.7]], ids=len)
+@pytest.mark.parametrize(
+    "rule", [None, q.GenzMalik(), q.Product(q.GaussLegendre(4))], ids=repr
+)
+def test_shared_breakpoints_do_not_pair_up_with_the_batch(
+    rule: q.Rule | None, places: list[float]
+) -> None:
+    upper = torch.tensor([[1.0, 1.0], [2.0, 1.0], [0.5, 1.0]])
+
+    def steps(x: Tensor) -> Tensor:
+        return (x[..., 0] > 0.3).to(x.dtype) + (x[..., 0] > 0.5)
+
+    value = q.integrate(steps, q.Box(0.0, upper), rule, breakpoints=[places, None])
+    exact = (upper[:, 0] - 0.3).clamp(min=0) + (upper[:, 0] - 0.5).clamp(min=0)
+    torch.testing.assert_close(value, exact, rtol=1e-12, atol=1e-12)
+
+
+def test_shared_breakpoints_with_infinite_limits_in_the_batch() -> None:
+    inf = math.inf
+    upper = torch.tensor([[1.0, inf], [inf, 1.0]])
+    rule = q.Product(q.GaussLegendre(40))
+    value = q.integrate(
+        lambda x: torch.exp(-x.sum(-1)) * (x[..., 0] > 0.5),
+        q.Box(0.0, upper),
+        rule,
+        breakpoints=[[0.5], None],
+    )
+    half, one = math.exp(-0.5), math.exp(-1.0)
+    exact = torch.tensor([half - one, half * (1 - one)])
+    torch.testing.assert_close(value, exact, rtol=1e-9, atol=0)
+
+
 def test_the_same_call_gives_the_same_bits() -> None:
     first, second = (
         q.integrate(lambda x: peaks(x, 30.0), q.Box(0.0, 1.0, 3)) for _ in range(2)

@@ -30,6 +30,9 @@ Read in this order; imports never run back.
   ``pulled.py`` has the integrand as they see it. ``tensor.py``, ``kinks.py``,
   ``genz_malik.py`` are what they do, ``automatic.py`` says in which order, and
   ``adaptive.py`` leads there from a problem and back to a plan.
+* ``modes.py``, ``whitened.py``, ``hermite.py``: grids in variables in which a density
+  is about standard normal, for :class:`AdaptiveGaussHermite`; ``unimodal.py``: also by
+  default, where a look elsewhere finds nothing.
 * ``plan.py``, ``region_plan.py``: a random rule leaves the :class:`NodesPlan` of
   its nodes, a search a :class:`RegionPlan` of regions and the rule on each.
 * ``engine.py``: from the public functions to all this; ``integrate.py`` calls it where

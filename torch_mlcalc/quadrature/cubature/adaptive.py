@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,9 +28,25 @@ from torch_mlcalc.quadrature.rules import Array, Rule
 
 
 def find_regions(
-    problem: SolidProblem, rule: Rule | None, settings: Settings, *, log: bool
+    problem: SolidProblem,
+    rule: Rule | None,
+    settings: Settings,
+    *,
+    log: bool,
+    instead: Callable[[], Found | None] | None = None,
 ) -> tuple[Found, str]:
-    """Search by regions of the cube; and a sentence on what went wrong, if anything."""
+    """Search by regions of the cube; and a sentence on what went wrong, if anything.
+
+    Args:
+        problem: What is integrated.
+        rule: None or Genz-Malik.
+        settings: Of the call.
+        log: Whether the integrand is a log.
+        instead: What to try before any subdivision of all of space.
+
+    Returns:
+        The two.
+    """
     integrand, domain, _ = problem
     grad = torch.is_grad_enabled()
     with frozen():
@@ -38,25 +55,28 @@ def find_regions(
         search = None
         chart = domain.chart(integrand, tails)
         if chart.unbounded and rule is None:
-            search = _search(problem, chart, settings, grad=grad, log=log)
+            search = new_search(problem, chart, settings, grad=grad, log=log)
             if not automatic.run_tensor(search):
                 search = None
+                found = instead() if instead else None
+                if found is not None:
+                    return found, ""
         if search is None:
             tails = ALGEBRAIC
             if chart.unbounded:
                 chart = domain.chart(integrand, tails)
-            search = _search(problem, chart, settings, grad=grad, log=log)
+            search = new_search(problem, chart, settings, grad=grad, log=log)
             automatic.run(search, rule)
     ledger, evaluate = search.ledger, search.evaluate
     status = status_of(ledger)
-    value, error = _results(ledger)
+    value, error = results_of(ledger)
 
     def freeze(errors: Tensor, statuses: Tensor, n_evals: Tensor) -> RegionPlan:
         return RegionPlan(
             tails,
             integrand.batch_shape,
             problem.counts,
-            _groups(search),
+            groups_of(search),
             evaluate.gathers,
             errors,
             statuses,
@@ -65,13 +85,19 @@ def find_regions(
 
     results = value, error, status, ledger.n_evals
     found = Found(problem, settings, log, evaluate, *results, freeze)
-    return found, _detail(search, chart)
+    return found, detail_of(search, chart)
 
 
-def _search(
-    problem: SolidProblem, chart: Chart, settings: Settings, *, grad: bool, log: bool
+def new_search(
+    problem: SolidProblem,
+    chart: Chart,
+    settings: Settings,
+    *,
+    grad: bool,
+    log: bool,
+    ledger: Ledger | None = None,
 ) -> CubeSearch:
-    """A new search, with nothing evaluated yet."""
+    """A new search, with nothing evaluated yet, or one that goes on with a ledger."""
     integrand = problem.integrand
     lead, mark = mapped_over(integrand, chart)
     elements = math.prod(lead) * math.prod(integrand.batch_shape)
@@ -82,7 +108,7 @@ def _search(
         settings.rtol, settings.atol, integrand.dtype, settings.grad_rtol
     )
     epsilon, budget = torch.finfo(integrand.dtype).eps, settings.max_evals or MAX_EVALS
-    ledger = Ledger(elements, tolerance, epsilon, budget, log=log)
+    ledger = ledger or Ledger(elements, tolerance, epsilon, budget, log=log)
     volume = _volume(chart, mark, elements, log=log)
     knots = _knots(problem, chart, mark, elements)
     return CubeSearch(evaluate, ledger, volume, knots)
@@ -119,7 +145,7 @@ def _knots(
     return tuple(knots)
 
 
-def _results(ledger: Ledger) -> tuple[Values, Array]:
+def results_of(ledger: Ledger) -> tuple[Values, Array]:
     """Values and errors, in the log form those of the log."""
     total = ledger.total
     assert total is not None  # noqa: S101
@@ -130,7 +156,8 @@ def _results(ledger: Ledger) -> tuple[Values, Array]:
         return np.log(total.value) + total.log_unit, error
 
 
-def _detail(search: CubeSearch, chart: Chart) -> str:
+def detail_of(search: CubeSearch, chart: Chart) -> str:
+    """Where the integrand was not finite, if that was somewhere."""
     if search.ledger.bad_point is None:
         return ""
     element, node = search.ledger.bad_point
@@ -145,7 +172,7 @@ def _detail(search: CubeSearch, chart: Chart) -> str:
     return f" The integrand of integral {element} was not finite at x = ({place})."
 
 
-def _groups(search: CubeSearch) -> tuple[Group, ...]:
+def groups_of(search: CubeSearch) -> tuple[Group, ...]:
     """Regions with the same rule together, as tensors."""
     by_table: dict[int, list[Kept]] = {}
     for kept in search.kept:

@@ -40,11 +40,14 @@ def run(search: CubeSearch, rule: Rule | None) -> None:
         _keep_empty(search, cubes.take(empty[cubes.owner]))
         cubes = cubes.take(~empty[cubes.owner])
     regions = cubes
-    if not regions.owner.size:
-        return
-    if isinstance(rule, GenzMalik):
+    if isinstance(rule, GenzMalik) and regions.owner.size:
         subdivide(search, regions, rule.degree)
-        return
+    elif regions.owner.size:
+        run_on(search, regions)
+
+
+def run_on(search: CubeSearch, regions: Regions) -> None:
+    """Book the integrals of some cubes, by what suits them."""
     degree = 9
     if search.dimension in ATTEMPTS:
         regions = attempt(search, regions, degree, ATTEMPTS[search.dimension])

@@ -18,6 +18,7 @@ from torch_mlcalc.quadrature.domains import (
     check_limit,
     check_positive,
 )
+from torch_mlcalc.quadrature.host import on_device
 from torch_mlcalc.quadrature.integrand import Integrand
 from torch_mlcalc.quadrature.rules import check_count
 
@@ -229,13 +230,11 @@ def _columns(
         return limits, none
     entries = [_entry(limits, axis) for axis in range(dimension)]
     bounds = [e if callable(e) and not isinstance(e, Tensor) else None for e in entries]
-    fixed = [0.0 if b else e for e, b in zip(entries, bounds, strict=True)]
+    fixed = [e if isinstance(e, (int, float, Tensor)) else 0.0 for e in entries]
     if not any(isinstance(e, Tensor) for e in fixed):
-        return [float(e) for e in fixed], bounds  # type: ignore[arg-type]
+        return [float(e) for e in fixed], bounds
     columns = [
-        torch.as_tensor(e, dtype=integrand.dtype, device=integrand.device).expand(
-            integrand.batch_shape
-        )
+        on_device(e, integrand.dtype, integrand.device).expand(integrand.batch_shape)
         for e in fixed
     ]
     return torch.stack(columns, -1), bounds

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from torch_mlcalc.quadrature.contract import accumulator
 from torch_mlcalc.quadrature.domains import Limit
-from torch_mlcalc.quadrature.host import dual_level, readable, transforming
+from torch_mlcalc.quadrature.host import dual_level, on_device, readable, transforming
 from torch_mlcalc.quadrature.integrand import Integrand
 from torch_mlcalc.quadrature.placement import ABOVE, BELOW, FINITE, WHOLE
 
@@ -168,7 +168,11 @@ class BoxChart(Chart):
         wide = accumulator(integrand.dtype)
 
         def full(limit: Limit | Sequence[float]) -> Tensor:
-            tensor = torch.as_tensor(limit, dtype=wide, device=integrand.device)
+            if isinstance(limit, Sequence):
+                tensor = torch.tensor(limit, dtype=wide)
+                tensor = tensor.to(integrand.device, non_blocking=True)
+            else:
+                tensor = on_device(limit, wide, integrand.device)
             return tensor.expand(*tensor.shape[:-1], dimension)
 
         low, high = full(lower), full(upper)
@@ -184,7 +188,7 @@ class BoxChart(Chart):
         # An axis with a bound is placed by it; its length is a factor of the density.
         bent = [any(pair) for pair in bounds]
         if any(bent):
-            mask = torch.tensor(bent, device=integrand.device)
+            mask = torch.tensor(bent).to(integrand.device, non_blocking=True)
             length = torch.where(mask, 1.0, length)
         return BoxChart(
             dimension,
@@ -270,9 +274,15 @@ class BoxChart(Chart):
         """Where coordinates ``(k, *batch)`` of an axis are in the cube, in [0, 1]."""
         anchor, span = self.anchor[..., axis], self.span[..., axis]
         some = span != 0
+        # Those that all integrals share must not pair up with the batch.
+        missing = max(anchor.ndim, span.ndim) - (x.ndim - 1)
+        if missing > 0:
+            x = x.reshape(len(x), *(1,) * missing, *x.shape[1:])
         z = torch.where(some, (x - anchor) / torch.where(some, span, 1), 0)
         if self.kind is not None:
-            z = fold(z, self.kind[..., axis].expand(z.shape), self.tails)
+            kind = self.kind[..., axis].expand(z.shape)
+            # Beyond the end of a half line there is nothing to fold.
+            z = fold(torch.where(kind == WHOLE, z, z.clamp(min=0)), kind, self.tails)
         return z.clamp(0, 1)
 
     def place(self, z: Tensor, *, log: bool) -> Placed:
@@ -280,7 +290,7 @@ class BoxChart(Chart):
         z = self.widened(z)
         if self.bounds:
             return self._bend(z, log=log)
-        points = self.anchor + self.span * z
+        points = torch.addcmul(self.anchor, self.span, z)
         shape = (points.shape[0], *self.batch_shape, self.dimension)
         return Placed(points if points.shape == shape else points.expand(shape), None)
 

@@ -26,7 +26,8 @@ Freeze = Callable[[Tensor, Tensor, Tensor], Plan]
 class Found:
     """What a search found, on the host; see :class:`Outcome` for the arrays.
 
-    ``freeze`` makes the plan from error, status and n_evals as tensors.
+    ``freeze`` makes the plan from error, status and n_evals as tensors. ``formula`` is
+    the value as a function of what the places of the nodes depend on, if it is that.
     """
 
     problem: SolidProblem
@@ -38,3 +39,4 @@ class Found:
     status: npt.NDArray[Any]
     n_evals: npt.NDArray[Any]
     freeze: Freeze
+    formula: Callable[[], Tensor] | None = None

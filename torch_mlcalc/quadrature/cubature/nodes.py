@@ -16,6 +16,7 @@ from torch_mlcalc.quadrature.contract import (
     accumulator,
     block_size,
     sum_blocks,
+    together,
 )
 from torch_mlcalc.quadrature.cubature.chart import Chart, Placed
 from torch_mlcalc.quadrature.integrand import Integrand, as_result
@@ -138,7 +139,8 @@ def apply_nodes(
     add = LogSum() if log else LinearSum()
     part = partial(_part, nodes, chart, integrand, add)
     size = nodes_per_block(nodes.n, integrand, memory)
-    total = sum_blocks(part, nodes.n, size, add)
+    total = sum_blocks(part, nodes.n, size, add, ranks=integrand.ranks)
+    total = together(total, add, integrand.ranks)
     return as_result(chart.scale(total, log=log), integrand)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from torch_mlcalc.quadrature.cubature.box import Solid
 from torch_mlcalc.quadrature.integrand import Function, Integrand, bind_shaped
+from torch_mlcalc.quadrature.problem import follow
 
 
 class SolidProblem(NamedTuple):
@@ -48,11 +49,15 @@ def pose(
     if breakpoints is not None:
         domain.refuse_breakpoints()
         splits = _splits(breakpoints, domain.dimension)
-        limits += [s for s in splits if s is not None]
-        shapes += [s.shape[1:] for s in splits if s is not None]
+        # Numbers settle neither dtype nor device.
+        given = cast(Sequence[object], breakpoints)
+        tensors = [s for s in given if isinstance(s, Tensor)]
+        limits += tensors
+        shapes += [s.shape[1:] for s in tensors]
     integrand = bind_shaped(
         function, limits, shapes, args, batch_shape, domain.coordinates
     )
+    splits = tuple(follow(split, integrand) for split in splits)
     return SolidProblem(integrand, domain, splits)
 
 
@@ -80,7 +85,7 @@ def _split(given: object, axis: int) -> Tensor | None:
                 f"breakpoints[{axis}] is a {type(given).__name__}; None, a list of "
                 "numbers, or a tensor (k,) or (k, *batch) is wanted."
             )
-        given = torch.tensor(given, dtype=torch.get_default_dtype())
+        given = torch.tensor(given, dtype=torch.float64)
     if given.ndim == 0 or len(given) == 0:
         raise ValueError(
             f"breakpoints[{axis}] has shape {tuple(given.shape)}; at least one, along "

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch_mlcalc.quadrature.cubature.chart import Chart
 from torch_mlcalc.quadrature.host import frozen, mapped_mark, read, transforming
 from torch_mlcalc.quadrature.integrand import Integrand
+from torch_mlcalc.quadrature.sharding import Ranks
 
 
 class PulledBack(NamedTuple):
@@ -38,6 +39,11 @@ class PulledBack(NamedTuple):
     def device(self) -> torch.device:
         """That of the points."""
         return self.integrand.device
+
+    @property
+    def ranks(self) -> Ranks | None:
+        """Processes that share the points, or None."""
+        return self.integrand.ranks
 
     def __call__(self, points: Tensor, rows: Tensor | None = None) -> Tensor:
         """Values at nodes in the cube, ``(n, *batch, d)`` or ``(n, m, d)``."""

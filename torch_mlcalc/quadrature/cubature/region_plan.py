@@ -17,9 +17,11 @@ from torch_mlcalc.quadrature.contract import (
     accumulator,
     block_size,
     sum_blocks,
+    together,
 )
 from torch_mlcalc.quadrature.cubature.chart import Chart, Tails
 from torch_mlcalc.quadrature.cubature.nodes import weighted
+from torch_mlcalc.quadrature.host import readable
 from torch_mlcalc.quadrature.integrand import Integrand, as_result
 from torch_mlcalc.quadrature.plan import Plan
 
@@ -57,11 +59,12 @@ class RegionPlan(Plan):
     Attributes:
         breakpoints: Number of breakpoints on each axis that it was made with.
         groups: Regions and rules.
-        tails: How the cube is stretched over infinite axes.
+        tails: How the cube is stretched over infinite axes; None for nodes that are
+            placed on these without.
         gathers: Whether each region is evaluated for its own integral only.
     """
 
-    tails: Tails
+    tails: Tails | None
     batch_shape: tuple[int, ...]
     breakpoints: tuple[int, ...]
     groups: tuple[Group, ...]
@@ -104,13 +107,14 @@ class RegionPlan(Plan):
     def _parts(self) -> dict[str, Any]:
         names = ("batch_shape", "breakpoints", "gathers", "error", "status", "n_evals")
         groups = [tuple(g) for g in self.groups]
-        own = {"groups": groups, "tails": self.tails.value}
+        tails = None if self.tails is None else self.tails.value
+        own = {"groups": groups, "tails": tails}
         return {**{name: getattr(self, name) for name in names}, **own}
 
     @classmethod
     def _from_parts(cls, parts: dict[str, Any]) -> RegionPlan:
         own = {
-            "tails": Tails(parts["tails"]),
+            "tails": None if parts["tails"] is None else Tails(parts["tails"]),
             "groups": tuple(Group(*g) for g in parts["groups"]),
             "batch_shape": tuple(parts["batch_shape"]),
             "breakpoints": tuple(parts["breakpoints"]),
@@ -156,7 +160,11 @@ class RegionPlan(Plan):
         for group in taken_off:
             value = self._apply_group(group, integrand, chart, splits, add, memory)
             less = value if less is None else add.join(less, value)
-        return total if total is None or less is None else _log_difference(total, less)
+        if total is not None:
+            total = together(total, add, integrand.ranks)
+        if total is None or less is None:
+            return total
+        return _log_difference(total, together(less, add, integrand.ranks))
 
     def _apply_group(
         self,
@@ -177,10 +185,11 @@ class RegionPlan(Plan):
         part = partial(_part, self, group, integrand, chart, splits, add)
         if nodes < regions:
             size = block_size(regions, bytes_each * nodes, memory, whole=whole)
-            return sum_blocks(partial(part, 0, nodes), regions, size, add)
+            by_regions = partial(part, 0, nodes)
+            return sum_blocks(by_regions, regions, size, add, ranks=integrand.ranks)
         size = block_size(nodes, bytes_each * regions, memory, whole=whole)
         by_nodes = partial(_by_nodes, part, regions)
-        return sum_blocks(by_nodes, nodes, size, add)
+        return sum_blocks(by_nodes, nodes, size, add, ranks=integrand.ranks)
 
 
 def _by_sign(group: Group) -> tuple[Group, Group]:
@@ -253,7 +262,10 @@ def _part(
     points, total_weights = placed
     assert total_weights is not None  # noqa: S101
     total_weights = total_weights.to(wide)
-    values = integrand(points.to(integrand.dtype), rows)
+    points = points.to(integrand.dtype)
+    values = integrand(points, rows)
+    if log and values.requires_grad:
+        values = _alive(integrand, points, rows, values)
     if rows is None:
         return add(total_weights, total_weights, values)
     sums = add(total_weights, total_weights, values)
@@ -262,12 +274,34 @@ def _part(
     return total.reshape(*batch, *total.shape[1:])
 
 
+def _alive(
+    integrand: Integrand, points: Tensor, rows: Tensor | None, values: Tensor
+) -> Tensor:
+    """The same, with derivatives of 0 where a density is 0, as it is far out.
+
+    There the log may be minus infinity because something in it overflows, of which the
+    derivative is 0 times infinity. Such nodes are evaluated at the best one instead.
+
+    Returns:
+        The values.
+    """
+    if not readable(values) or values.ndim != points.ndim - 1:
+        return values
+    dead = values.detach() == -math.inf
+    if not bool(dead.any()):
+        return values
+    best = values.detach().argmax(0, keepdim=True)[..., None]
+    home = points.gather(0, best.expand(1, *points.shape[1:]))
+    again = integrand(torch.where(dead[..., None], home, points), rows)
+    return torch.where(dead, -math.inf, again)
+
+
 def _table(group: Group, start: int, stop: int, d: int) -> tuple[Tensor, Tensor]:
     if group.nodes.ndim == 2:
         return group.nodes[start:stop], group.weights[start:stop]
     n = len(group.nodes)
     index = torch.arange(start, stop, device=group.nodes.device)
-    powers = torch.tensor([n**j for j in range(d)], device=group.nodes.device)
+    powers = n ** torch.arange(d, device=group.nodes.device)
     digits = (index[:, None] // powers) % n
     return group.nodes[digits], group.weights[digits].prod(-1)
 

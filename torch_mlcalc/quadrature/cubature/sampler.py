@@ -20,6 +20,7 @@ from torch_mlcalc.quadrature.evaluator import Values
 from torch_mlcalc.quadrature.host import frozen, read, write
 from torch_mlcalc.quadrature.integrand import Integrand
 from torch_mlcalc.quadrature.rules import Array
+from torch_mlcalc.quadrature.sharding import Ranks
 
 #: Seed of a call without a generator.
 DEFAULT_SEED = 0
@@ -68,6 +69,11 @@ class Sampler:
         return self.chart.dimension
 
     @property
+    def ranks(self) -> Ranks | None:
+        """Processes that share the nodes, or None."""
+        return self.integrand.ranks
+
+    @property
     def elements(self) -> int:
         """Number of integrals, the mapped dimensions of vmap included."""
         return math.prod(self.lead) * math.prod(self.integrand.batch_shape)
@@ -87,7 +93,9 @@ class Sampler:
             draw = torch.randint(
                 2**62, (), generator=self.generator, device=self.generator.device
             )
-            return int(draw)
+        if self.ranks is not None:
+            self.ranks.agree(f"{int(draw)} drawn from generator")
+        return int(draw)
 
     def show(self, value: Values, error: Array) -> None:
         """Write a running estimate on the bar, if the caller wants one."""
@@ -110,18 +118,42 @@ class Sampler:
         count = nodes.n // replicates
         size = nodes_per_block(nodes.n, self.integrand, self.memory)
         if count <= size:
-            each = max(size // count, 1)
-            parts = [
-                self._replicates(nodes, count, i, min(i + each, replicates))
-                for i in range(0, replicates, each)
-            ]
+            host = self._short(nodes, count, size, replicates)
         else:
-            parts = [
-                self._replicate(nodes, i * count, (i + 1) * count, size)
-                for i in range(replicates)
-            ]
-        host = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            host = self._long(nodes, count, size, replicates)
         return host + math.log(replicates) if self.log else host * replicates
+
+    def _short(self, nodes: Nodes, count: int, size: int, replicates: int) -> Values:
+        """Several replicates in a block; processes share the replicates."""
+        first, last = 0, replicates
+        if self.ranks is not None:
+            first, last, _ = self.ranks.share(replicates)
+        each = max(size // count, 1)
+        parts = [
+            self._replicates(nodes, count, i, min(i + each, last))
+            for i in range(first, last, each)
+        ]
+        host = np.concatenate(parts)
+        return host if self.ranks is None else self.ranks.collect(host, replicates, 0)
+
+    def _long(self, nodes: Nodes, count: int, size: int, replicates: int) -> Values:
+        """Several blocks in a replicate; processes share the nodes of each."""
+        parts = [
+            self._replicate(nodes, i * count, (i + 1) * count, size)
+            for i in range(replicates)
+        ]
+        host = np.concatenate(parts)
+        if self.ranks is None:
+            return host
+        every = np.stack([p.numpy() for p in self.ranks.gather(torch.from_numpy(host))])
+        return np.logaddexp.reduce(every) if self.log else every.sum(0)
+
+    def shared_values(self, u: Array) -> Values:
+        """As :meth:`values`, of nodes that several processes share."""
+        if self.ranks is None:
+            return self.values(u)
+        start, stop, _ = self.ranks.share(len(u))
+        return self.ranks.collect(self.values(u[start:stop]), len(u), 0)
 
     def values(self, u: Array) -> Values:
         """The integrand times the Jacobian, or the sum of their logs.
@@ -196,7 +228,7 @@ class Sampler:
             return add(weights, weights, self._call(points)).detach()
 
         with self._recording():
-            total = sum_blocks(part, stop - start, size, add)
+            total = sum_blocks(part, stop - start, size, add, ranks=self.ranks)
             scaled = self.chart.scale(total, log=self.log)
         return self._host(scaled.unsqueeze(-1))
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from torch_mlcalc.quadrature.contract import BLOCK_BYTES, TEMPORARIES
 from torch_mlcalc.quadrature.cubature.regions import Regions, Table
 from torch_mlcalc.quadrature.evaluator import Evaluator, Values
+from torch_mlcalc.quadrature.host import contract
 from torch_mlcalc.quadrature.ledger import Amount, Ledger, factor_between, unlogged
 from torch_mlcalc.quadrature.pieces import Index
 from torch_mlcalc.quadrature.rules import Array
@@ -97,6 +98,7 @@ class CubeSearch:
             the table.
         """
         low, width = self.corners(regions)
+        whole = not low.any() and bool((width == 1).all())
         k, m = table.count(self.dimension), regions.owner.size
         budget = BLOCK_BYTES if self.evaluate.memory is None else self.evaluate.memory
         budget = max(budget // (TEMPORARIES * self.dimension), 1)
@@ -109,6 +111,7 @@ class CubeSearch:
                 width[i : i + most],
                 table,
                 weights,
+                whole=whole,
             )
             for i in range(0, m, most)
         ]
@@ -128,15 +131,23 @@ class CubeSearch:
         low: Array,
         width: Array,
         table: Table,
-        rows: Array,  # noqa: ANN401
+        rows: Array,
+        *,
+        whole: bool,
     ) -> Measured:
         count, total = table.count(self.dimension), None
-        step = max(BLOCK_BYTES // max(low.size, 1), 1)
+        memory = self.evaluate.memory
+        budget = BLOCK_BYTES if memory is None else memory // TEMPORARIES
+        step = max(budget // max(low.size, 1), 1)
         for start in range(0, count, step):
             stop = min(start + step, count)
             nodes, weights = table.block(start, stop, self.dimension)
             own = rows[:, start:stop] if rows.size else weights[None]
-            values = self.evaluate(owner, low + width * nodes[:, None])
+            shape = (len(nodes), *low.shape)
+            points = np.broadcast_to(nodes[:, None], shape)
+            if not whole:
+                points = low + width * points
+            values = self.evaluate(owner, points)
             part = self._sum(owner, low, width, nodes, values, own, weights)
             total = part if total is None else _add(total, part)
         assert total is not None  # noqa: S101
@@ -175,9 +186,7 @@ class CubeSearch:
             values = np.where(finite, values, -np.inf if log else 0.0)
         relative, unit = unlogged(values, log=log)
         size = relative if log else np.abs(relative)
-        sums = np.concatenate(
-            [np.tensordot(rows, relative, 1), np.tensordot(weights, size, 1)[None]]
-        )
+        sums = np.concatenate([contract(rows, relative), contract(weights[None], size)])
         return Measured(sums, unit, broken)
 
     def amount(

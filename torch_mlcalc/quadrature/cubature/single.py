@@ -14,10 +14,12 @@ import numpy as np
 from torch_mlcalc.quadrature.cubature.ladder import (
     EXTRAPOLATED,
     LADDERS,
+    LEAST,
     MOST,
     PATIENCE,
     ROUGH,
     SMOOTH,
+    Pace,
     Stage,
     pace_of,
     stage_of,
@@ -25,6 +27,7 @@ from torch_mlcalc.quadrature.cubature.ladder import (
 from torch_mlcalc.quadrature.cubature.regions import Regions, gauss_table
 from torch_mlcalc.quadrature.cubature.search import CubeSearch
 from torch_mlcalc.quadrature.evaluator import Values
+from torch_mlcalc.quadrature.host import contract
 from torch_mlcalc.quadrature.ledger import ROUNDING, Amount
 from torch_mlcalc.quadrature.single.sampling import is_ordinary
 
@@ -69,6 +72,7 @@ def is_single(search: CubeSearch, regions: Regions) -> bool:
         and ledger.tolerance.grad_rtol is None
         and ledger.total is None
         and evaluate.mark is None
+        and evaluate.integrand.ranks is None
         and all(k == 1 for k in search.pieces)
         and not any(regions.low.tolist()[0])
         and set(regions.high.tolist()[0]) == {1.0}
@@ -100,7 +104,9 @@ def climb_single(search: CubeSearch, regions: Regions) -> Climbed:
             return Climbed(step, _as_amount(before), rough, values)
         sums = _sums(search, stage, values)
         before = sums[0] if before is None else before
-        error, slow, late = _judge(search, sums[-1], before, pace_of(step, ladder))
+        error, slow, late = _judge(
+            search, sums[-1], before, pace_of(step, search.dimension)
+        )
         total = sums[-1]
         if error <= ledger.allowed_plain(total.value, total.absolute):
             columns = np.array([total.value, error, total.absolute]).reshape(3, 1, 1)
@@ -116,8 +122,9 @@ def climb_single(search: CubeSearch, regions: Regions) -> Climbed:
 def _sums(search: CubeSearch, stage: Stage, values: Values) -> list[Sum]:
     """What each rule of a stage says of the integral."""
     (volume,) = search.volume.tolist()
-    rows = (stage.rows @ values).tolist()
-    absolute = float(stage.table.weights @ np.abs(values)) * abs(volume)
+    rows = contract(stage.rows, values).tolist()
+    size = contract(stage.table.weights[None], np.abs(values))
+    absolute = float(size[0]) * abs(volume)
     floor = ROUNDING * search.ledger.epsilon * absolute
     found = []
     for first in range(0, len(rows), stage.each):
@@ -128,7 +135,7 @@ def _sums(search: CubeSearch, stage: Stage, values: Values) -> list[Sum]:
 
 
 def _judge(
-    search: CubeSearch, total: Sum, before: Sum, pace: float
+    search: CubeSearch, total: Sum, before: Sum, pace: Pace
 ) -> tuple[float, bool, bool]:
     """Error, whether it shrinks slowly, and whether that is too late; see climb."""
     ledger = search.ledger
@@ -137,9 +144,10 @@ def _judge(
     fall = total.tail / before.tail if before.tail > rounding else 0.0
     error = max(ROUGH * change, total.tail)
     if fall < SMOOTH:
-        extrapolated = change * min(max(EXTRAPOLATED * fall, 0.03), 1.0)
-        error = max(extrapolated, total.tail**2 / total.absolute)
-    best = EXTRAPOLATED * change * min(fall, 1.0) ** (2 + 2 * pace)
+        extrapolated = change * min(max(EXTRAPOLATED * fall**2, LEAST), 1.0)
+        floor = min(total.tail**2 / total.absolute, total.tail * fall**pace.passed)
+        error = max(extrapolated, floor)
+    best = EXTRAPOLATED * change * min(fall, 1.0) ** (2 + 2 * pace.left)
     seen = change > rounding
     late = best > ledger.allowed_plain(total.value, total.absolute) and seen
     return max(error, rounding), fall >= SMOOTH and seen, late

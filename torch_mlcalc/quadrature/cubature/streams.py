@@ -41,7 +41,8 @@ def uniform_tensor(
     seed: int, stream: int, first: int, last: int, width: int, device: torch.device
 ) -> Tensor:
     """The same as a tensor."""
-    return torch.as_tensor(uniform(seed, stream, first, last, width), device=device)
+    numbers = torch.as_tensor(uniform(seed, stream, first, last, width))
+    return numbers.to(device, non_blocking=True)
 
 
 # The compiler cannot trace the random numbers; see also fixed.py.

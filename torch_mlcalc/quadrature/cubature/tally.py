@@ -10,6 +10,7 @@ from torch import Tensor
 from torch_mlcalc.quadrature.cubature.importance import ImportanceMap, Samples
 from torch_mlcalc.quadrature.evaluator import Values
 from torch_mlcalc.quadrature.rules import Array
+from torch_mlcalc.quadrature.sharding import Ranks
 
 
 class Iteration(NamedTuple):
@@ -93,6 +94,55 @@ class Tally:
             0, index.flatten(), (weight * size[..., None]).flatten()
         )
 
+    def gather(self, ranks: Ranks, *, idle: bool) -> None:
+        """Add the sums of all ranks, each over samples of its own.
+
+        Args:
+            ranks: The processes.
+            idle: Whether this one had none, so that what it added does not count.
+        """
+        if idle:
+            for sums in (self._bins, self._sums, self._squares):
+                assert sums is not None  # noqa: S101
+                sums.zero_()
+            self.finite.fill_(True)
+            self.top = torch.full_like(self.top, -torch.inf if self._log else 0.0)
+        rows = ranks.gather(torch.cat([self.top, self._flat()]))
+        tops = torch.stack([row[: len(self.top)] for row in rows])
+        self.top = tops.amax(0)
+        base = torch.where(self.top > -torch.inf, self.top, 0)
+        total = torch.zeros(())
+        for row, top in zip(rows, tops, strict=True):
+            self._load(row[len(top) :])
+            self._shrink(torch.exp(torch.where(top > -torch.inf, top - base, 0)))
+            total = total + self._flat()
+        self._load(total)
+
+    def _flat(self) -> Tensor:
+        """All sums and what is not finite, as one row of real numbers."""
+        assert self._sums is not None  # noqa: S101
+        broken = (~self.finite).to(self._bins.dtype)
+        sums = _as_real(self._sums)
+        return torch.cat(
+            [broken, *(s.flatten() for s in (self._bins, self._squares, sums))]
+        )
+
+    def _load(self, row: Tensor) -> None:
+        """Take back such a row."""
+        sums = self._sums
+        assert sums is not None  # noqa: S101
+        e, bins, squares = len(self.top), self._bins.numel(), self._squares.numel()
+        broken, b, q, s = torch.split(
+            row.clone(), [e, bins, squares, len(row) - e - bins - squares]
+        )
+        self.finite = broken == 0
+        self._bins, self._squares = b.reshape(2, -1), q.reshape(self._squares.shape)
+        self._sums = (
+            torch.view_as_complex(s.reshape(*sums.shape, 2))
+            if sums.is_complex()
+            else s.reshape(sums.shape)
+        )
+
     def iteration(self) -> Iteration:
         """What the samples say; nan where one of them was not finite."""
         counts = self._map.counts[..., None]
@@ -121,6 +171,10 @@ class Tally:
         weight, total = self.bins()
         deviation = self._variance().sum(2).sqrt()
         return self._map.refined(weight, total, alpha).restratified(deviation, beta)
+
+
+def _as_real(sums: Tensor) -> Tensor:
+    return torch.view_as_real(sums) if sums.is_complex() else sums
 
 
 class Flatness:

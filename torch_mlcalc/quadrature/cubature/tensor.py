@@ -10,10 +10,12 @@ import numpy.typing as npt
 from torch_mlcalc.quadrature.cubature.ladder import (
     EXTRAPOLATED,
     LADDERS,
+    LEAST,
     MOST,
     PATIENCE,
     ROUGH,
     SMOOTH,
+    Pace,
     Stage,
     pace_of,
     stage_of,
@@ -67,7 +69,9 @@ def climb(search: CubeSearch, regions: Regions) -> Regions:
         before = totals[0] if step == 1 else before
         total = totals[-1]
         assert before is not None  # noqa: S101
-        error, slow, late = _judge(search, total, before, pace_of(step, ladder))
+        error, slow, late = _judge(
+            search, total, before, pace_of(step, search.dimension)
+        )
         leaves = np.zeros(search.elements, dtype=bool)
         leaves[regions.owner[broken]] = True
         done = np.logical_and.reduce(error <= search.ledger.allowed(total), 1)
@@ -112,12 +116,14 @@ def _fits(search: CubeSearch, regions: Regions, table: Table) -> bool:
 
 
 def _judge(
-    search: CubeSearch, total: Amount, before: Amount, pace: float
+    search: CubeSearch, total: Amount, before: Amount, pace: Pace
 ) -> tuple[Array, Mask, Mask]:
     """Error of each integral, whether it shrinks slowly, and whether that is too late.
 
     The change is the error of the smaller rule. A Gauss rule is exact up to twice the
-    degree of its last coefficient, so its error shrinks like the square of that.
+    degree of its last coefficient, so its error shrinks like the square of that. Where
+    the change is small by chance there are the coefficients themselves: that of twice
+    the degree follows from the last by that square, or by a fall at the same pace.
 
     Returns:
         Errors, and two masks of integrals.
@@ -134,14 +140,16 @@ def _judge(
     fall = np.where(np.isnan(fall), SMOOTH / 2, fall)
     floor = np.where(np.isnan(floor), 0.0, floor)
     smooth = fall < SMOOTH
-    extrapolated = change * np.clip(EXTRAPOLATED * fall, 0.03, 1)
+    extrapolated = change * np.clip(EXTRAPOLATED * fall**2, LEAST, 1)
+    floor = np.minimum(floor, np.nan_to_num(tail) * fall**pace.passed)
     error = np.where(
         smooth,
         np.maximum(extrapolated, floor),
         np.maximum(ROUGH * change, np.where(np.isnan(tail), 0, tail)),
     )
     error = np.maximum(error, rounding)
-    best = EXTRAPOLATED * change * np.minimum(fall, 1) ** (2 + 2 * pace)
+    with np.errstate(invalid="ignore"):  # of a change that is infinite
+        best = EXTRAPOLATED * change * np.minimum(fall, 1) ** (2 + 2 * pace.left)
     seen = change > rounding
     slow = np.logical_or.reduce(~smooth & seen, 1)
     late = np.logical_or.reduce((best > ledger.allowed(total)) & seen, 1)

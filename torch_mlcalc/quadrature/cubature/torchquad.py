@@ -271,7 +271,7 @@ class _Seen:
         self.top = 0.0
 
     def __call__(self, points: Array) -> Array:
-        values = self._sampler.values(points)[:, self._element]
+        values = self._sampler.shared_values(points)[:, self._element]
         if values.shape[1:] != (1,) or np.iscomplexobj(values):
             raise ValueError(
                 "torchquad's VEGAS takes integrands with one real value; got "

@@ -306,18 +306,23 @@ def _iterate(
 ) -> Tally:
     """One iteration, block by block."""
     tally = Tally(map_, log=sampler.log)
-    for first, last in _blocks(sampler, map_.n):
+    start, stop, idle = 0, map_.n, False
+    if sampler.ranks is not None:
+        start, stop, idle = sampler.ranks.share(map_.n)
+    for first, last in _blocks(sampler, start, stop):
         d = sampler.dimension
         numbers = uniform_tensor(seed, stream, first, last, d, torch.device("cpu"))
         samples = map_.place(numbers, first)
         tally.add(samples, torch.as_tensor(evaluate(samples.nodes.numpy())))
+    if sampler.ranks is not None:
+        tally.gather(sampler.ranks, idle=idle)
     return tally
 
 
-def _blocks(sampler: Sampler, n: int) -> Iterator[tuple[int, int]]:
-    size = nodes_per_block(n, sampler.integrand, sampler.memory)
-    for first in range(0, n, size):
-        yield first, min(first + size, n)
+def _blocks(sampler: Sampler, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    size = nodes_per_block(stop - start, sampler.integrand, sampler.memory)
+    for first in range(start, stop, size):
+        yield first, min(first + size, stop)
 
 
 def _average(done: list[Iteration], sampler: Sampler) -> Average:

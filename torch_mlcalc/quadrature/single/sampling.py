@@ -48,8 +48,9 @@ class Single:
         if pieces.sign.size != 1 or ledger.log or ledger.tolerance.grad_rtol:
             return None
         known = evaluate.integrand.dtype in (torch.float64, torch.float32)
+        alone = evaluate.mark is None and evaluate.integrand.ranks is None
         (sign,) = pieces.sign.tolist()
-        if not known or evaluate.mark is not None or not sign:
+        if not (known and alone and sign):
             return None
         ((lower,), (upper,)), ((positive,), (negative,)) = (
             pieces.bounds.tolist(),

@@ -1,0 +1,236 @@
+"""Losses against their twins in torch.nn, and the linear cross-entropy.
+
+Forward and backward, in time and memory. Value and gradient of both are compared with
+those of torch in float64, at ordinary arguments, where torch is right as well; where it
+is not is in ``tests/losses/test_classification_faults.py``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from figures import Row, Timed, figure
+from timing import Timer, extra_memory, medians
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import torch_mlcalc as mlc
+
+TITLE = "Losses against torch.nn"
+
+#: Number of classes where there are many.
+CLASSES = 10
+#: What the twins may be slower, and need more of memory: the page tables of a tensor of
+#: 1e7 elements come and go with 1 % of it.
+SLOWER, MORE = 1.10, 1.02
+
+Draw = Callable[[int], tuple[Tensor, Tensor]]
+
+
+def _residual(size: int) -> tuple[Tensor, Tensor]:
+    return torch.randn(size), torch.randn(size)
+
+
+def _logits(size: int) -> tuple[Tensor, Tensor]:
+    return 3 * torch.randn(size), (torch.rand(size) < 0.5).float()
+
+
+def _signs(size: int) -> tuple[Tensor, Tensor]:
+    input, target = _logits(size)
+    return input, 2 * target - 1
+
+
+def _probability(size: int) -> tuple[Tensor, Tensor]:
+    input, target = _logits(size)
+    return input.sigmoid(), target
+
+
+def _log_probability(size: int) -> tuple[Tensor, Tensor]:
+    input, target = torch.randn(2, size // CLASSES, CLASSES)
+    return input.log_softmax(1), target.softmax(1)
+
+
+def _log_both(size: int) -> tuple[Tensor, Tensor]:
+    input, target = _log_probability(size)
+    return input, target.log()
+
+
+def _classes(size: int) -> tuple[Tensor, Tensor]:
+    rows = size // CLASSES
+    return torch.randn(rows, CLASSES), torch.randint(0, CLASSES, (rows,))
+
+
+def _shares(size: int) -> tuple[Tensor, Tensor]:
+    input, target = torch.randn(2, size // CLASSES, CLASSES)
+    return input, target.softmax(1)
+
+
+#: Name of the module, settings, how to draw its arguments.
+TWINS: dict[str, tuple[str, dict[str, object], Draw]] = {
+    "MSELoss": ("MSELoss", {}, _residual),
+    "L1Loss": ("L1Loss", {}, _residual),
+    "HuberLoss": ("HuberLoss", {}, _residual),
+    "SmoothL1Loss": ("SmoothL1Loss", {}, _residual),
+    "BCELoss": ("BCELoss", {}, _probability),
+    "BCEWithLogitsLoss": ("BCEWithLogitsLoss", {}, _logits),
+    "SoftMarginLoss": ("SoftMarginLoss", {}, _signs),
+    "KLDivLoss": ("KLDivLoss", {"reduction": "batchmean"}, _log_probability),
+    "KLDivLoss, log_target": (
+        "KLDivLoss",
+        {"reduction": "batchmean", "log_target": True},
+        _log_both,
+    ),
+    "CrossEntropyLoss": ("CrossEntropyLoss", {}, _classes),
+    "CrossEntropyLoss of probabilities": ("CrossEntropyLoss", {}, _shares),
+    "NLLLoss": ("NLLLoss", {}, _classes),
+    "MultiMarginLoss": ("MultiMarginLoss", {}, _classes),
+}
+
+
+def cpu_timer(call: Callable[[], object]) -> Timer:
+    """The processor time of a call, which does not count what others compute."""
+
+    def clock(calls: int) -> float:
+        start = time.thread_time()
+        for _ in range(calls):
+            call()
+        return (time.thread_time() - start) / calls
+
+    return clock
+
+
+def step(library: str, twin: str, size: int) -> Callable[[], Tensor]:
+    """Forward and backward of a loss of so many elements; gives value and gradient."""
+    name, settings, draw = TWINS[twin]
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    input, target = draw(size)
+    input.requires_grad_()
+    module = getattr({"torch": nn, "ours": mlc}[library], name)(**settings)
+
+    def call() -> Tensor:
+        input.grad = None
+        value = module(input, target)
+        value.backward()
+        return value
+
+    call.input = input  # type: ignore[attr-defined]
+    call.target = target  # type: ignore[attr-defined]
+    return call
+
+
+def _error(call: Callable[[], Tensor], twin: str) -> float:
+    """Of value and gradient, in units of float32's eps times the largest number."""
+    name, settings, _ = TWINS[twin]
+    input = call.input.detach().double().requires_grad_()  # type: ignore[attr-defined]
+    target = call.target  # type: ignore[attr-defined]
+    target = target.double() if target.is_floating_point() else target
+    exact = getattr(nn, name)(**settings)(input, target)
+    exact.backward()
+    value = call()
+    pairs = ((value, exact), (call.input.grad, input.grad))  # type: ignore[attr-defined]
+    return max(
+        float((found.detach() - wanted.detach()).abs().max() / wanted.abs().max())
+        for found, wanted in pairs
+    )
+
+
+def _twin_rows(twin: str, sizes: tuple[int, ...], rounds: int) -> Iterator[Row]:
+    for size in sizes:
+        calls = {library: step(library, twin, size) for library in ("ours", "torch")}
+        errors = {library: _error(call, twin) for library, call in calls.items()}
+        clocks = {library: cpu_timer(call) for library, call in calls.items()}
+        timed = Timed(medians(clocks, rounds), errors, tolerance=1e-5)
+        yield timed.ratio(f"{twin}, {size:.0e} elements", "ours", "torch", most=SLOWER)
+    size = sizes[-1]
+    memory = {
+        library: extra_memory(
+            "losses",
+            "step",
+            library=library,
+            twin=twin,
+            size=size,
+            warm_up={"size": 100},
+        )
+        for library in ("ours", "torch")
+    }
+    ratio = memory["ours"] / memory["torch"]
+    yield figure(
+        f"{twin}, {size:.0e} elements: memory, ours / torch",
+        f"at most {MORE}",
+        f"{ratio:.2f}",
+        ratio <= MORE,
+        ", ".join(f"{library} {mib:.0f} MiB" for library, mib in memory.items()),
+    )
+
+
+LAYER = {"rows": 2048, "features": 256, "classes": 32_000}
+
+
+def linear_step(
+    method: str, rows: int, features: int, classes: int
+) -> Callable[[], Tensor]:
+    """Forward and backward of the cross-entropy of a linear layer."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    input = torch.randn(rows, features, requires_grad=True)
+    weight = (torch.randn(classes, features) / 16).requires_grad_()
+    target = torch.randint(0, classes, (rows,))
+    chunked = nn.LinearCrossEntropyOptions()
+    methods: dict[str, Callable[[], Tensor]] = {
+        "ours": lambda: mlc.linear_cross_entropy(input, weight, target),
+        "unfused": lambda: F.cross_entropy(F.linear(input, weight), target),
+        "torch chunked": lambda: F.linear_cross_entropy(
+            input, weight, target, options=chunked
+        ),
+    }
+
+    def call() -> Tensor:
+        input.grad = weight.grad = None
+        methods[method]().backward()
+        return torch.cat([input.grad.flatten(), weight.grad.flatten()])
+
+    return call
+
+
+def _linear_rows(quick: bool) -> Iterator[Row]:
+    names = ("ours", "unfused", "torch chunked")
+    calls = {name: linear_step(name, **LAYER) for name in names}
+    exact = calls["unfused"]()
+    errors = {
+        name: float((call() - exact).abs().max() / exact.abs().max())
+        for name, call in calls.items()
+    }
+    clocks = {name: cpu_timer(call) for name, call in calls.items()}
+    timed = Timed(medians(clocks, 2 if quick else 5), errors, tolerance=1e-5)
+    shape = " x ".join(map(str, LAYER.values()))
+    name = f"Linear cross-entropy {shape}"
+    yield timed.ratio(name, "unfused", "ours", least=0.6)
+    memory = {
+        method: extra_memory(
+            "losses", "linear_step", method=method, **LAYER, warm_up={"classes": 10}
+        )
+        for method in names
+    }
+    yield figure(
+        f"{name}: memory with the gradients",
+        "under 130 MB",
+        f"{memory['ours'] * 1.048576:.0f} MB",
+        memory["ours"] * 1.048576 < 130,
+        ", ".join(f"{method} {mib:.0f} MiB" for method, mib in memory.items()),
+    )
+
+
+def rows(quick: bool = False) -> Iterator[Row]:
+    """Every figure asked for: its name, what was asked, what was reached, and how."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    sizes = (1000, 1_000_000) if quick else (1000, 10_000_000)
+    try:
+        for twin in TWINS:
+            yield from _twin_rows(twin, sizes, 5 if quick else 9)
+        yield from _linear_rows(quick)
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,468 @@
+"""Closed forms of the CRPS, against mpmath, the integral, and scoringrules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import crps_truth as truth
+import mpmath as mp
+import numpy as np
+import pytest
+import scoringrules
+import torch
+from torch import Tensor
+
+import torch_mlcalc as mlc
+
+INF = math.inf
+DOUBLE = torch.float64
+
+# torch writes its forward-mode rules in TorchScript, which it has deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+
+
+class Case(NamedTuple):
+    """A closed form, its formula in mpmath, and points: parameters, then a target."""
+
+    function: Callable[..., Tensor]
+    formula: truth.Formula
+    points: Sequence[tuple[float, ...]]
+    # Distribution function of the first point, and where it is not smooth.
+    cdf: truth.Formula
+    peer: Callable[..., object]
+    edges: tuple[float, ...] = ()
+    counts: bool = False
+
+
+def censored(
+    m: truth.Number, s: truth.Number, a: truth.Number, b: truth.Number, y: truth.Number
+) -> truth.Number:
+    def squared(z: truth.Number) -> truth.Number:
+        if z == -mp.inf:
+            return mp.mpf(0)
+        spread = mp.ncdf(mp.sqrt(2) * z) / mp.sqrt(mp.pi)
+        return z * mp.ncdf(z) ** 2 + 2 * mp.npdf(z) * mp.ncdf(z) - spread
+
+    c = max(a, min(y, b))
+    at, low, high = (c - m) / s, (a - m) / s, (b - m) / s
+    return abs(y - c) + s * (squared(at) - squared(low) + squared(-at) - squared(-high))
+
+
+def censored_cdf(x: truth.Number) -> truth.Number:
+    return mp.mpf(0) if x < 0 else mp.ncdf(x - 0.5) if x < 2 else mp.mpf(1)
+
+
+def places(*targets: float) -> list[tuple[float, ...]]:
+    return [
+        (loc, scale, loc + scale * t)
+        for loc, scale in ((0.5, 1.0), (-3.0, 2e-3), (7.0, 1e4))
+        for t in targets
+    ]
+
+
+CASES = {
+    "normal": Case(
+        mlc.crps_normal,
+        truth.normal,
+        places(0.3, 0.0, -7.5, 35.0),
+        lambda x: mp.ncdf(x - 0.5),
+        lambda m, s, y: scoringrules.crps_normal(y, m, s),
+    ),
+    "logistic": Case(
+        mlc.crps_logistic,
+        truth.logistic,
+        places(0.3, 1e-5, -7.5, 60.0, 800.0),
+        lambda x: 1 / (1 + mp.exp(0.5 - x)),
+        lambda m, s, y: scoringrules.crps_logistic(y, m, s),
+    ),
+    "laplace": Case(
+        mlc.crps_laplace,
+        truth.laplace,
+        places(0.3, -7.5, 60.0, 800.0),
+        lambda x: mp.exp(x - 0.5) / 2 if x < 0.5 else 1 - mp.exp(0.5 - x) / 2,
+        lambda m, s, y: scoringrules.crps_laplace(y, m, s),
+        (0.5,),
+    ),
+    "student_t": Case(
+        mlc.crps_student_t,
+        truth.student_t,
+        [(2.5, 0.5, 1.0, 1.5)]
+        + [
+            (df, 0.5, 2.0, 0.5 + 2.0 * t)
+            for df in (0.6, 1.0, 1.05, 1.3, 1e3)
+            for t in (0.3, -9.0)
+        ],
+        lambda x: truth.student_cdf(mp.mpf(2.5), x - 0.5),
+        lambda df, m, s, y: scoringrules.crps_t(y, df, m, s),
+    ),
+    "censored_normal": Case(
+        mlc.crps_censored_normal,
+        censored,
+        [
+            (0.5, 1.0, 0.0, 2.0, 0.75),
+            (0.5, 1.0, 0.0, 2.0, -3.0),
+            (0.5, 1.0, 0.0, 2.0, 3.0),
+            (-4.0, 1.0, 0.0, 2.0, 0.5),
+            (5.0, 2.0, 0.0, INF, 4.0),
+            (5.0, 2.0, -INF, 6.0, 4.0),
+            (5.0, 2.0, -INF, INF, 4.0),
+        ],
+        censored_cdf,
+        lambda m, s, a, b, y: scoringrules.crps_cnormal(y, m, s, a, b),
+        (0.0, 2.0),
+    ),
+    "log_normal": Case(
+        mlc.crps_log_normal,
+        truth.log_normal,
+        [
+            (0.5, 1.0, 2.5),
+            (0.0, 1e-3, 1.001),
+            (1.0, 0.5, 200.0),
+            (0.0, 3.0, 1e-6),
+            (-1.0, 1.0, -0.5),
+        ],
+        lambda x: mp.ncdf(mp.log(x) - 0.5) if x > 0 else mp.mpf(0),
+        lambda m, s, y: scoringrules.crps_lognormal(y, m, s),
+        (0.0,),
+    ),
+    "gamma": Case(
+        mlc.crps_gamma,
+        truth.gamma,
+        [(2.5, 1.5, 2.0)]
+        + [
+            (a, rate, x * a / rate)
+            for a in (1e-3, 0.3, 4.0, 1e3)
+            for rate, x in ((0.5, 1e-3), (3.0, 0.9), (2.0, 5.0))
+        ]
+        + [(1.0, 0.5, -1.0), (1e4, 2.0, 4.95e3)],
+        lambda x: truth.lower_gamma(mp.mpf(2.5), 1.5 * x),
+        lambda a, rate, y: scoringrules.crps_gamma(y, a, rate),
+        (0.0,),
+    ),
+    "exponential": Case(
+        mlc.crps_exponential,
+        truth.exponential,
+        [(1.5, 2.0), (2.0, 0.01), (1e-3, 5e4), (2.0, -1.0)],
+        lambda x: -mp.expm1(-1.5 * x) if x > 0 else mp.mpf(0),
+        lambda rate, y: scoringrules.crps_exponential(y, rate),
+        (0.0,),
+    ),
+    "beta": Case(
+        mlc.crps_beta,
+        truth.beta,
+        [(2.5, 1.5, 0.75)]
+        + [
+            (a, b, y)
+            for a, b in ((0.01, 0.1), (0.5, 40.0), (3.0, 0.2), (300.0, 200.0))
+            for y in (1e-3, 0.61, -0.5, 1.5)
+        ],
+        lambda x: truth.lower_beta(mp.mpf(2.5), mp.mpf(1.5), x),
+        lambda a, b, y: scoringrules.crps_beta(y, a, b),
+        (0.0, 1.0),
+    ),
+    "uniform": Case(
+        mlc.crps_uniform,
+        truth.uniform,
+        [(0.5, 2.0, 1.75), (0.0, 1e-3, 5e-4), (-3.0, 1e4, -7.0), (1.0, 2.0, 4.0)],
+        lambda x: max(mp.mpf(0), min((x - 0.5) / 1.5, mp.mpf(1))),
+        lambda low, high, y: scoringrules.crps_uniform(y, low, high),
+        (0.5, 2.0),
+    ),
+    "poisson": Case(
+        mlc.crps_poisson,
+        truth.poisson,
+        [(2.5, 3.0)]
+        + [
+            (rate, y)
+            for rate in (1e-3, 19.9, 20.1, 400.0)
+            for y in (0.0, 21.5, -1.5)
+        ],
+        lambda x: (
+            1 - truth.lower_gamma(mp.floor(x) + 1, mp.mpf(2.5)) if x >= 0 else mp.mpf(0)
+        ),
+        lambda rate, y: scoringrules.crps_poisson(y, rate),
+        counts=True,
+    ),
+    "negative_binomial": Case(
+        mlc.crps_negative_binomial,
+        truth.negative_binomial,
+        [(2.5, 0.5, 3.0)]
+        + [
+            (r, p, y)
+            for r in (0.01, 3.0)
+            for p in (1e-3, 0.9)
+            for y in (0.0, 20.5, -1.5)
+        ],
+        lambda x: (
+            truth.lower_beta(mp.mpf(2.5), mp.floor(x) + 1, mp.mpf(0.5))
+            if x >= 0
+            else mp.mpf(0)
+        ),
+        lambda r, p, y: scoringrules.crps_negbinom(y, r, 1 - p),
+        counts=True,
+    ),
+}
+cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+
+
+def columns(case: Case, dtype: torch.dtype = DOUBLE) -> list[Tensor]:
+    return [torch.tensor(c, dtype=dtype) for c in zip(*case.points, strict=True)]
+
+
+def exact(case: Case, rows: Sequence[Sequence[float]]) -> Tensor:
+    with mp.workdps(30):
+        values = [float(case.formula(*map(mp.mpf, row))) for row in rows]
+    return torch.tensor(values, dtype=DOUBLE)
+
+
+def slope(case: Case, row: tuple[float, ...], i: int) -> float:
+    """Derivative of the formula by its i-th argument, by a central difference."""
+    with mp.workdps(40):
+        point = list(map(mp.mpf, row))
+        step = (abs(point[i]) or mp.mpf(1)) * mp.mpf(10) ** -11
+        ends = [
+            case.formula(*point[:i], point[i] + s, *point[i + 1 :])
+            for s in (step, -step)
+        ]
+        return float((ends[0] - ends[1]) / (2 * step))
+
+
+@cases
+def test_formula_is_the_integral_that_defines_the_score(case: Case) -> None:
+    *_, y = map(mp.mpf, case.points[0])
+    with mp.workdps(15):
+        edges = map(mp.mpf, case.edges)
+        found = (
+            truth.steps(case.cdf, y)
+            if case.counts
+            else truth.integral(case.cdf, y, *edges)
+        )
+        assert float(found) == pytest.approx(
+            float(case.formula(*map(mp.mpf, case.points[0]))), rel=1e-9
+        )
+
+
+@cases
+def test_values_are_exact(case: Case) -> None:
+    found = case.function(*columns(case), "none")
+    torch.testing.assert_close(found, exact(case, case.points), rtol=1e-12, atol=1e-20)
+
+
+@cases
+def test_derivatives_are_exact(case: Case) -> None:
+    arguments = [c.requires_grad_() for c in columns(case)]
+    smooth = arguments[:-1] if case.counts else arguments
+    score = case.function(*arguments, "none")
+    for i, slopes in enumerate(torch.autograd.grad(score.sum(), smooth)):
+        for row, found in zip(case.points, slopes.tolist(), strict=True):
+            if math.isfinite(row[i]) and row[i]:
+                # What moves the score by less than its rounding error is not seen.
+                error = 1e-15 * float(case.formula(*map(mp.mpf, row))) / abs(row[i])
+                assert found == pytest.approx(slope(case, row, i), 1e-11, error), row
+
+
+@cases
+def test_single_precision_is_that_of_its_arguments(case: Case) -> None:
+    narrow = columns(case, torch.float32)
+    rows = list(zip(*(c.tolist() for c in narrow), strict=True))
+    found = case.function(*narrow, "none")
+    assert found.dtype == torch.float32
+    wide = case.function(*(c.double() for c in narrow), "none")
+    # Differences to the target are rounded in units of the target.
+    size = torch.tensor([max(abs(v) for v in row if abs(v) < INF) for row in rows])
+    error = (found - wide).abs()
+    assert (error <= 3e-6 * wide + 1e-6 * size).all()
+
+
+@cases
+def test_scores_agree_with_scoringrules(case: Case) -> None:
+    points = columns(case)
+    with np.errstate(all="ignore"):
+        theirs = torch.as_tensor(np.asarray(case.peer(*(p.numpy() for p in points))))
+    ours = case.function(*points, "none")
+    # Theirs is NaN for a beta with a, b < 1 or y = 0, or a Poisson with a rate of 400.
+    agree = ((ours - theirs).abs() <= 1e-9 * ours) | ~theirs.isfinite()
+    if case.function is mlc.crps_student_t:
+        # Theirs loses its digits near df = 1, where it is 0 / 0.
+        agree |= (points[0] - 1).abs() < 0.1
+    assert agree.all(), (points, ours, theirs)
+    assert theirs.isfinite().any()
+
+
+@cases
+def test_gradients_in_every_mode(case: Case) -> None:
+    rows = case.points[:1]
+    arguments = [torch.tensor(c, dtype=DOUBLE) for c in zip(*rows, strict=True)]
+    smooth = arguments[:-1] if case.counts else arguments
+    for i, argument in enumerate(smooth):
+        argument += torch.tensor([0.01 * (i + 1)])
+        argument.requires_grad_()
+    mlc.testing.check_gradients(
+        lambda *a: case.function(*a, "sum"),
+        tuple(arguments),
+        # Seconds each; this one has most of what the others are made of.
+        compile=case.function is mlc.crps_beta,
+    )
+
+
+@cases
+def test_reductions_and_weights(case: Case) -> None:
+    points = columns(case)
+    elements = case.function(*points, "none")
+    weight = torch.rand(len(elements), dtype=DOUBLE)
+    for w in (None, weight):
+        weighted = elements if w is None else elements * w
+        total = len(elements) if w is None else w.sum()
+        expected = {
+            "none": weighted,
+            "sum": weighted.sum(),
+            "mean": weighted.sum() / total,
+        }
+        for reduction, value in expected.items():
+            torch.testing.assert_close(case.function(*points, reduction, w), value)
+    with pytest.raises(ValueError, match="reduction must be"):
+        case.function(*points, "average")
+
+
+@cases
+def test_unequal_shapes_are_refused(case: Case) -> None:
+    *parameters, target = columns(case)
+    with pytest.raises(ValueError, match="losses do not broadcast"):
+        case.function(*parameters, target[:1])
+
+
+@cases
+def test_infinite_and_missing_targets(case: Case) -> None:
+    *parameters, _ = (c[:1] for c in columns(case))
+    parameters = [p.clone().requires_grad_() for p in parameters]
+    for y in (INF, -INF):
+        target = torch.tensor([y], dtype=DOUBLE, requires_grad=True)
+        score = case.function(*parameters, target)
+        assert score.item() == INF
+        (gradient,) = torch.autograd.grad(score, target)
+        assert gradient.item() == math.copysign(1, y)
+    missing = torch.tensor([math.nan], dtype=DOUBLE)
+    assert case.function(*parameters, missing).isnan()
+    with pytest.raises(ValueError, match="target must not be NaN, got nan"):
+        case.function(*parameters, missing, validate=True)
+
+
+def test_mixture_is_that_of_its_components() -> None:
+    probs = torch.tensor([[0.2, 0.5, 0.3], [1.0, 0.0, 0.0]], dtype=DOUBLE)
+    loc = torch.tensor([[-1.0, 0.5, 4.0]] * 2, dtype=DOUBLE)
+    scale = torch.tensor([[0.5, 1.0, 0.1]] * 2, dtype=DOUBLE)
+    target = torch.tensor([0.3, -2.0], dtype=DOUBLE)
+    found = mlc.crps_normal_mixture(probs, loc, scale, target, "none")
+    with mp.workdps(30):
+        expected = [
+            float(
+                truth.normal_mixture(
+                    [tuple(map(mp.mpf, p)) for p in zip(*row, strict=True)], mp.mpf(y)
+                )
+            )
+            for *row, y in zip(
+                probs.tolist(),
+                loc.tolist(),
+                scale.tolist(),
+                target.tolist(),
+                strict=True,
+            )
+        ]
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=DOUBLE))
+    peer = scoringrules.crps_mixnorm(target, loc.numpy(), scale.numpy(), probs.numpy())
+    torch.testing.assert_close(found, torch.as_tensor(np.asarray(peer)))
+    alone = mlc.crps_normal(loc[1, :1], scale[1, :1], target[1:])
+    torch.testing.assert_close(found[1], alone)
+    arguments = tuple(t[:1].clone().requires_grad_() for t in (probs, loc, scale))
+    mlc.testing.check_gradients(
+        mlc.crps_normal_mixture,
+        (*arguments, target[:1].clone().requires_grad_()),
+        compile=False,
+    )
+
+
+def test_mixture_refuses_what_does_not_fit() -> None:
+    part = torch.ones(2, 3)
+    with pytest.raises(ValueError, match="probs.sum.* must be 1, got 3.0"):
+        mlc.crps_normal_mixture(part, part, part, torch.ones(2), validate=True)
+    with pytest.raises(ValueError, match="losses do not broadcast"):
+        mlc.crps_normal_mixture(part, part, part, part)
+    one = torch.tensor(1.0)
+    with pytest.raises(ValueError, match="dimension of components"):
+        mlc.crps_normal_mixture(one, one, one, one)
+
+
+OUT_OF_RANGE = {
+    "scale": (mlc.crps_normal, (0.0, 0.0, 1.0), "scale must be positive, got 0.0"),
+    "df": (mlc.crps_student_t, (0.5, 0.0, 1.0, 1.0), "df must be above 1/2, got 0.5"),
+    "concentration": (mlc.crps_gamma, (-1.0, 1.0, 1.0), "concentration must be pos"),
+    "rate": (mlc.crps_poisson, (0.0, 1.0), "rate must be positive"),
+    "probs": (
+        mlc.crps_negative_binomial,
+        (1.0, 1.0, 1.0),
+        "probs must be strictly between 0 and 1",
+    ),
+    "high": (mlc.crps_uniform, (1.0, 1.0, 1.0), "high must be above low"),
+    "upper": (
+        mlc.crps_censored_normal,
+        (0.0, 1.0, 1.0, 0.0, 1.0),
+        "upper must be above lower",
+    ),
+    "loc": (mlc.crps_laplace, (math.nan, 1.0, 1.0), "loc must not be NaN"),
+}
+
+
+@pytest.mark.parametrize("name", OUT_OF_RANGE)
+def test_values_out_of_range_are_refused_if_asked_for(name: str) -> None:
+    function, arguments, message = OUT_OF_RANGE[name]
+    tensors = [torch.tensor([a]) for a in arguments]
+    with pytest.raises(ValueError, match=message):
+        function(*tensors, validate=True)
+    function(*tensors)
+
+
+def test_gamma_forecasts_in_one_call_with_both_gradients() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, rate, y = (
+        10 ** (4 * torch.rand(3, 1000, generator=generator, dtype=DOUBLE) - 2)
+    ).unbind()
+    arguments = [t.requires_grad_() for t in (a, rate, y * a / rate / 10)]
+    score = mlc.crps_gamma(*arguments, "none")
+    gradients = torch.autograd.grad(score.sum(), arguments[:2])
+    for k in range(0, 1000, 83):
+        row = tuple(t[k].item() for t in arguments)
+        expected = exact(CASES["gamma"], [row]).item()
+        assert score[k].item() == pytest.approx(expected, 1e-11)
+        for i, gradient in enumerate(gradients):
+            expected = slope(CASES["gamma"], row, i)
+            assert gradient[k].item() == pytest.approx(expected, 1e-9)
+
+
+def test_student_t_becomes_normal() -> None:
+    z = torch.linspace(-6, 6, 13)
+    zero, one = torch.zeros_like(z), torch.ones_like(z)
+    for df in (1e8, 1e20, INF):
+        torch.testing.assert_close(
+            mlc.crps_student_t(df * one, zero, one, z, "none"),
+            mlc.crps_normal(zero, one, z, "none"),
+        )
+
+
+def test_derivatives_of_the_kink_free_laplace_at_its_median() -> None:
+    y = torch.zeros(1, requires_grad=True)
+    score = mlc.crps_laplace(torch.zeros(1), torch.full((1,), 2.0), y)
+    (first,) = torch.autograd.grad(score, y, create_graph=True)
+    (second,) = torch.autograd.grad(first, y)
+    assert (first.item(), second.item()) == (0.0, 0.5)
+
+
+def test_slopes_stay_right_at_the_start_of_the_support() -> None:
+    # The density is infinite there; in the formula as printed that is 0 * infinity.
+    y = torch.tensor([1e-300, 1e-30, 0.0], dtype=DOUBLE, requires_grad=True)
+    half = torch.full_like(y, 0.3).detach()
+    for score in (mlc.crps_gamma(half, half, y), mlc.crps_beta(half, half, y)):
+        (gradient,) = torch.autograd.grad(score * 3, y)
+        assert gradient[2].item() == -1
+        assert (gradient[:2] + 1).abs().max() < 1e-8

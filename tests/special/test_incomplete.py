@@ -1,0 +1,243 @@
+"""Incomplete gamma, beta and Student's t functions, against mpmath and scipy."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import mpmath as mp
+import pytest
+import torch
+from scipy import special as scipy_special
+from torch import Tensor
+
+import torch_mlcalc as mlc
+from torch_mlcalc.special.factorial import log_half_step, scaled_log_factorial
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "losses"))
+import crps_truth as truth
+
+INF, NAN = math.inf, math.nan
+DOUBLE = torch.float64
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+
+
+class Case(NamedTuple):
+    """A function, its series in exact arithmetic, and points."""
+
+    function: Callable[..., Tensor]
+    exact: truth.Formula
+    points: Sequence[tuple[float, ...]]
+
+
+def upper_beta(a: truth.Number, b: truth.Number, x: truth.Number) -> truth.Number:
+    return truth.lower_beta(b, a, 1 - x)
+
+
+GAMMA = [
+    (a, x)
+    for a in (1e-3, 0.3, 1.0, 1.6, 9.0, 40.0, 1e3, 1e4)
+    for x in (1e-4 * a, 0.5 * a, a - 2 * a**0.5, a, a + 4 * a**0.5, 2 * a + 1)
+    if x > 0
+]
+BETA = [
+    (a, b, x)
+    for a, b in ((1e-3, 2.0), (0.4, 0.4), (3.0, 0.01), (7.0, 90.0), (2e3, 300.0))
+    for x in (
+        1e-3 * a / (a + b),
+        0.9 * a / (a + b),
+        (a + 0.3 * b) / (a + 1.2 * b),
+        1 - 2**-20,
+    )
+] + [(2.0, 1e6, 8e-6), (0.5, 1e8, 3e-8)]
+CASES = {
+    "gammainc": Case(mlc.special.gammainc, truth.lower_gamma, GAMMA),
+    "gammaincc": Case(
+        mlc.special.gammaincc, lambda a, x: 1 - truth.lower_gamma(a, x), GAMMA
+    ),
+    "betainc": Case(mlc.special.betainc, truth.lower_beta, BETA),
+    "betaincc": Case(mlc.special.betaincc, upper_beta, BETA),
+    "stdtr": Case(
+        mlc.special.stdtr,
+        truth.student_cdf,
+        [
+            (df, t)
+            for df in (0.05, 1.0, 2.7, 30.0, 1e4)
+            for t in (1e-9, 0.4, -1.3, 1.5, -6.0, -1e3)
+        ],
+    ),
+}
+cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+
+#: Below it neither a value nor its derivatives are normal numbers.
+SMALLEST = 1e-290
+
+
+def arguments(case: Case, dtype: torch.dtype = DOUBLE) -> list[Tensor]:
+    return [
+        torch.tensor(c, dtype=dtype).requires_grad_()
+        for c in zip(*case.points, strict=True)
+    ]
+
+
+@cases
+def test_values_and_derivatives_are_exact(case: Case) -> None:
+    inputs = arguments(case)
+    value = case.function(*inputs)
+    first = torch.autograd.grad(value.sum(), inputs, create_graph=True)
+    second = [
+        torch.autograd.grad(f.sum(), x, retain_graph=True)[0]
+        for f, x in zip(first, inputs, strict=True)
+    ]
+    for k, row in enumerate(case.points):
+        with mp.workdps(50):
+            point = list(map(mp.mpf, row))
+            exact = case.exact(*point)
+            if exact < SMALLEST:
+                assert value[k].item() == pytest.approx(float(exact), abs=SMALLEST)
+                continue
+            assert value[k].item() == pytest.approx(float(exact), 1e-12, 0), row
+            # Both of two tails of mass 1 differ by rounding from it.
+            error = 1e-15 if exact > 0.1 else 0.0
+            for i, x in enumerate(point):
+                step = min(x, 1 - x) if len(row) == 3 and i == 2 else abs(x)
+                step *= mp.mpf(10) ** -12
+                up, down = (
+                    case.exact(*point[:i], x + s, *point[i + 1 :])
+                    for s in (step, -step)
+                )
+                slope, bend = (up - down) / (2 * step), (up + down - 2 * exact) / step**2
+                close = float(error / abs(x))
+                found = first[i][k].item()
+                assert found == pytest.approx(float(slope), 3e-12, close), (row, i)
+                found = second[i][k].item()
+                close = float(error / x**2)
+                assert found == pytest.approx(float(bend), 1e-10, close), (row, i)
+
+
+@cases
+def test_single_precision_is_that_of_its_arguments(case: Case) -> None:
+    narrow = [x.detach() for x in arguments(case, torch.float32)]
+    wide = [x.double().requires_grad_() for x in narrow]
+    value = case.function(*wide)
+    slopes = torch.autograd.grad(value.sum(), wide)
+    found = case.function(*narrow)
+    assert found.dtype == torch.float32
+    # Rounding of the arguments shifts the value by about this much.
+    shift = sum((s * x).abs() for s, x in zip(slopes, wide, strict=True))
+    error = (found - value).abs()
+    some = value > 1e-30
+    assert (error <= 2e-6 * (value + shift))[some].all()
+    assert (found[~some] <= 1e-29).all()
+
+
+EDGES = {
+    "gammainc": (
+        (0.0, 0, 0, 1, 2, 0.5, INF, INF, 1, -1, 1, NAN, 1, 3),
+        (0.0, 1, INF, 0, 0, 0, 1, INF, INF, 1, -1, 1, NAN, 1e300),
+    ),
+    "betainc": (
+        (0.0, 0, 0, 1, 2, 0.5, 1, 1, 2, 0.5, INF, 1, INF, -1, 1, 1, NAN),
+        (0.0, 1, 1, 0, 3, 3, 0.5, 2, 1, 3, 1, INF, INF, 1, 1, 1, 1),
+        (0.5, 1, 0.5, 0.5, 0, 0, 1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, -0.1, 1.1, 0.5),
+    ),
+    "stdtr": ((1.0, 5, INF, INF, -1, 0, NAN, 1, 1), (INF, -INF, -1, 9, 1, 1, 1, NAN, 0)),
+}
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_edges_are_those_of_scipy(name: str) -> None:
+    inputs = [torch.tensor(e, dtype=DOUBLE) for e in EDGES[name]]
+    found = getattr(mlc.special, name)(*inputs)
+    expected = torch.as_tensor(
+        getattr(scipy_special, name)(*(i.numpy() for i in inputs))
+    )
+    torch.testing.assert_close(found, expected, equal_nan=True)
+    if name != "stdtr":
+        rest = getattr(mlc.special, name + "c")(*inputs)
+        torch.testing.assert_close(rest, 1 - expected, equal_nan=True)
+
+
+def test_slopes_at_the_edges_are_the_density() -> None:
+    a = torch.tensor([0.5, 1.0, 2.0], dtype=DOUBLE)
+    zero = torch.zeros(3, dtype=DOUBLE, requires_grad=True)
+    (slope,) = torch.autograd.grad(mlc.special.gammainc(a, zero).sum(), zero)
+    assert slope.tolist() == [INF, 1.0, 0.0]
+    (slope,) = torch.autograd.grad(mlc.special.betainc(a, 3.0, zero).sum(), zero)
+    assert slope.tolist() == [INF, 3.0, 0.0]
+    one = torch.ones(3, dtype=DOUBLE, requires_grad=True)
+    (slope,) = torch.autograd.grad(mlc.special.betainc(3.0, a, one).sum(), one)
+    assert slope.tolist() == [INF, 3.0, 0.0]
+    far = torch.full((3,), INF, dtype=DOUBLE, requires_grad=True)
+    shape = a.clone().requires_grad_()
+    value = mlc.special.gammainc(shape, far)
+    slopes = torch.autograd.grad(value.sum(), (shape, far))
+    assert all(s.tolist() == [0.0, 0.0, 0.0] for s in slopes)
+
+
+POINTS = {
+    "gammainc": ((0.3, 30.0), (0.5, 25.0)),
+    "betainc": ((0.7, 20.0), (4.0, 3.0), (0.2, 0.9)),
+    "stdtr": ((1.5, 40.0), (-0.3, 2.2)),
+}
+
+
+@pytest.mark.parametrize("name", POINTS)
+def test_gradients_in_every_mode(name: str) -> None:
+    inputs = tuple(torch.tensor(p, dtype=DOUBLE) for p in POINTS[name])
+    for tensor in inputs:
+        tensor.requires_grad_()
+    mlc.testing.check_gradients(
+        getattr(mlc.special, name),
+        inputs,
+        compile=name == "gammainc",  # seconds; the others are made of the same
+    )
+
+
+def test_arguments_broadcast_and_promote() -> None:
+    value = mlc.special.betainc(torch.ones(3, 1), 2, torch.full((4,), 0.5).double())
+    assert value.shape == (3, 4)
+    assert value.dtype == DOUBLE
+    assert mlc.special.gammainc(torch.tensor([1, 2]), 1.0).dtype == torch.float32
+    half = torch.tensor([1.0], dtype=torch.bfloat16)
+    assert mlc.special.gammainc(half, half).dtype == torch.float32
+    assert mlc.special.gammainc(torch.ones(0), 1.0).shape == (0,)
+
+
+def test_what_is_no_real_number_is_refused() -> None:
+    with pytest.raises(TypeError, match="x has dtype torch.complex64; it must be real"):
+        mlc.special.gammainc(1.0, torch.ones(1, dtype=torch.complex64))
+    for wrong, kind in (("1", "str"), (None, "NoneType"), (True, "bool")):
+        with pytest.raises(TypeError, match=f"a is a {kind}; a tensor or a number"):
+            mlc.special.betainc(wrong, 1.0, torch.ones(1))
+
+
+def test_torch_loses_digits_of_a_large_shape() -> None:
+    a, x = torch.tensor([1e6, 994e3], dtype=DOUBLE)
+    with mp.workdps(30):
+        exact = float(truth.lower_gamma(mp.mpf(a.item()), mp.mpf(x.item())))
+    assert abs(torch.special.gammainc(a, x).item() / exact - 1) > 1e-7
+    assert mlc.special.gammainc(a, x).item() == pytest.approx(exact, rel=2e-12)
+
+
+@pytest.mark.parametrize("a", [1e-3, 0.4, 3.0, 9.99, 10.0, 200.0])
+def test_scaled_gamma_functions_are_exact(a: float) -> None:
+    x = torch.tensor(a, dtype=DOUBLE, requires_grad=True)
+    with mp.workdps(40):
+        formulas = {
+            scaled_log_factorial: lambda z: mp.loggamma(1 + z) - z * mp.log(z) + z,
+            log_half_step: lambda z: (
+                mp.loggamma(z + mp.mpf(1) / 2) - mp.loggamma(z) - mp.log(z) / 2
+            ),
+        }
+        for function, formula in formulas.items():
+            value = function(x)
+            (first,) = torch.autograd.grad(value, x, create_graph=True)
+            (second,) = torch.autograd.grad(first, x)
+            for order, found in enumerate((value, first, second)):
+                exact = float(mp.diff(formula, mp.mpf(a), order))
+                assert found.item() == pytest.approx(exact, 1e-13, 1e-15)

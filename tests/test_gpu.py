@@ -1,0 +1,96 @@
+"""On a GPU: the same numbers as on the CPU, there, and fixed rules do not wait for it.
+
+Skipped, and said so, where there is none; ``test_device`` has what can be seen without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from device_calls import FIXED, PLANS, SEARCHED, Call, upper, wave
+from torch import Tensor, nn
+
+import torch_mlcalc as mlc
+
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="no GPU: these tests have not run"
+)
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+CALLS = {**FIXED, **PLANS, **SEARCHED}
+
+
+@pytest.fixture
+def no_waiting() -> Iterator[None]:
+    """Makes it an error that the host waits for the GPU."""
+    mode = torch.cuda.get_sync_debug_mode()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    yield
+    torch.cuda.set_sync_debug_mode(mode)
+
+
+def value_and_gradient(call: Call, device: torch.device) -> tuple[Tensor, Tensor]:
+    value = call(device)
+    (slope,) = torch.autograd.grad(value.sum(), upper(device), allow_unused=True)
+    if slope is None:
+        slope = torch.zeros_like(upper(device))
+    return value, slope
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_gpu_gives_the_numbers_of_the_cpu(name: str) -> None:
+    found = value_and_gradient(CALLS[name], GPU)
+    wanted = value_and_gradient(CALLS[name], CPU)
+    for own, other in zip(found, wanted, strict=True):
+        assert own.device.type == "cuda"
+        # Searches may stop at other nodes, both within their tolerance.
+        rtol = 1e-11 if name in FIXED else 1e-7
+        torch.testing.assert_close(own.cpu(), other, rtol=rtol, atol=1e-12)
+
+
+def made_once(name: str) -> None:
+    FIXED[name](GPU).sum().backward()
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_a_fixed_rule_does_not_wait(name: str, request: pytest.FixtureRequest) -> None:
+    made_once(name)  # its tables
+    request.getfixturevalue("no_waiting")
+    FIXED[name](GPU).sum().backward()
+
+
+def test_a_network_is_integrated_where_it_is() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(1, 16), nn.Tanh(), nn.Linear(16, 1)).double()
+
+    def area(device: torch.device) -> Tensor:
+        net.to(device)
+        unit = mlc.Interval(0, torch.ones((), dtype=torch.float64, device=device))
+        rule = mlc.GaussLegendre(32)
+        return mlc.integrate(lambda x: net(x[..., None])[..., 0], unit, rule)
+
+    on_cpu = area(CPU)
+    torch.testing.assert_close(area(GPU).cpu(), on_cpu, rtol=1e-12, atol=0)
+
+
+def test_a_layer_takes_its_plan_along() -> None:
+    layer = mlc.Integral(wave, mlc.Interval(0, 1), plan_every=10)
+    layer(torch.ones(2))
+    assert layer.to(GPU)(torch.ones(2, device=GPU)).device.type == "cuda"
+
+
+@pytest.mark.parametrize("options", [{}, {"foreach": True}, {"flat": True}], ids=str)
+def test_sgd_steps_on_a_gpu(options: dict[str, bool]) -> None:
+    def trained(device: torch.device) -> Tensor:
+        param = torch.linspace(-1, 1, 7, device=device).requires_grad_()
+        optimizer = mlc.SGD([param], 0.1, momentum=0.9, nesterov=True, **options)
+        for _ in range(5):
+            optimizer.zero_grad(set_to_none=not options.get("flat"))
+            param.cosh().sum().backward()
+            optimizer.step()
+        return param.detach().cpu()
+
+    torch.testing.assert_close(trained(GPU), trained(CPU), rtol=1e-5, atol=1e-6)

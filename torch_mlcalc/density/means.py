@@ -1,0 +1,171 @@
+"""Means of functions under a density, and its moments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from torch_mlcalc.density.cdf import Peaks
+from torch_mlcalc.density.support import extent_of
+from torch_mlcalc.quadrature.adaptive_hermite import AdaptiveGaussHermite
+from torch_mlcalc.quadrature.estimate import Estimate, Status, report
+from torch_mlcalc.quadrature.host import read, readable, transforming
+from torch_mlcalc.quadrature.integrate import integrate, integrate_with_error
+
+if TYPE_CHECKING:
+    from torch_mlcalc.density.normalized import NormalizedDensity
+
+#: Part of the exponents of a dtype, in tens, that is far out: the square of such a
+#: point and the density there can still be written down.
+FAR = 0.2
+
+#: By how much the exponent of a tail may be above that at which a moment exists, for
+#: rounding: that of a Student density is exact to 1e-15.
+MARGIN = 1e-6
+
+
+def mean_of(
+    density: NormalizedDensity,
+    f: Callable[[Tensor], Tensor],
+    *,
+    otherwise: float | None = None,
+    atol: float | None = None,
+    lost: Tensor | None = None,
+) -> Tensor:
+    """A mean, and ``otherwise`` where it does not exist.
+
+    Args:
+        density: The densities.
+        f: The function.
+        otherwise: What to return where the integral is found to diverge.
+        atol: Wanted absolute error in units of the relative one.
+        lost: Where the mean is known not to exist.
+
+    Returns:
+        The mean ``(*batch, *shape)``.
+    """
+    shape: torch.Size | None = None
+    log_z = density.log_normalizer
+
+    def weighted(points: Tensor) -> Tensor:
+        nonlocal shape
+        p = torch.exp(density._log_density(points) - log_z)
+        values = f(points)
+        shape = values.shape[p.ndim :]
+        values = values.reshape((*p.shape, -1))
+        mass = p[..., None]
+        # Where there is no mass the function may be infinite.
+        weighted = torch.where(mass > 0, mass * torch.where(mass > 0, values, 0), 0)
+        # The mass as well: it tells whether the rule has seen the density.
+        return torch.cat([weighted, mass.to(weighted.dtype)], -1)
+
+    domain, breakpoints = density._placed
+    settings: dict[str, Any] = {
+        "batch_shape": density.batch_shape,
+        "breakpoints": breakpoints,
+        "memory": density._block,
+    }
+    if density._fixed:
+        value = integrate(weighted, domain, density.rule, **settings)
+    else:
+        settings |= density._search | {"on_failure": "ignore"}
+        if atol is not None and settings["atol"] is None:
+            default = torch.finfo(density.dtype).eps ** 0.5
+            settings["rtol"] = settings["rtol"] or default
+            settings["atol"] = atol * settings["rtol"]
+        # Log rules are for the normaliser alone.
+        hermite = isinstance(density.rule, AdaptiveGaussHermite)
+        rule = None if hermite else density.rule
+        found = integrate_with_error(weighted, domain, rule, **settings)
+        value = _judged(density, found, otherwise, lost)
+    assert shape is not None  # noqa: S101
+    return value[..., :-1].reshape(density.batch_shape + shape)
+
+
+def _judged(
+    density: NormalizedDensity,
+    found: Estimate,
+    otherwise: float | None,
+    lost: Tensor | None,
+) -> Tensor:
+    """Means with the mass behind, of which some do not exist or are not right."""
+    status, mass = found.status, found.value[..., -1:].detach()
+    bad = status >= Status.SUSPECTED_DIVERGENT
+    bad = bad if lost is None else bad | lost
+    # Where the normaliser failed there is a report on that.
+    off = (mass - 1).abs() > torch.finfo(density.dtype).eps ** 0.4
+    status = torch.where(off[..., 0] & (status == 0), 1, status)
+    if otherwise is not None:
+        status = torch.where(bad, 0, status)
+    if readable(status):
+        report(read(status).astype(int), "", density._search["on_failure"], 6)
+    if otherwise is None:
+        return found.value
+    return torch.where(bad[..., None], otherwise, found.value)
+
+
+def mean(density: NormalizedDensity) -> Tensor:
+    """Means; nan where there are none."""
+    at, width = _unit(density)
+    mean = mean_of(
+        density,
+        lambda x: (x - at) / width,
+        otherwise=math.nan,
+        atol=1.0,
+        lost=_lost(density, 1),
+    )
+    return at + width * mean
+
+
+def variance(density: NormalizedDensity) -> Tensor:
+    """Variances; infinite where there are none."""
+    mean = density.mean
+    centre = torch.where(mean.isfinite(), mean, 0)
+    _, width = _unit(density)
+    square = mean_of(
+        density,
+        lambda x: ((x - centre) / width) ** 2,
+        otherwise=math.inf,
+        lost=_lost(density, 2),
+    )
+    return square * width**2
+
+
+def _unit(density: NormalizedDensity) -> tuple[Tensor | float, Tensor | float]:
+    """Where the mass is and how wide, to measure errors by; constants."""
+    if density.event_shape or transforming():
+        return 0.0, 1.0
+    peaks = density._memory.recall("peaks", partial(Peaks.of, density), value=False)
+    return peaks.at, peaks.width
+
+
+def _lost(density: NormalizedDensity, order: int) -> Tensor | None:
+    """Where a tail falls by a power that leaves no moment of this order.
+
+    An integral that diverges slowly looks like one that converges slowly; two points
+    far out on each side tell the power.
+
+    Returns:
+        A mask ``(*batch)``; None in several dimensions.
+    """
+    if density.event_shape or transforming():
+        return None
+    at, width = (torch.as_tensor(t) for t in _unit(density))
+    reach = FAR * math.log10(torch.finfo(density.dtype).max)
+    lost = torch.zeros_like(at, dtype=torch.bool).expand(density.batch_shape)
+    for sign, limit in zip((-1, 1), extent_of(density.domain)[:2], strict=True):
+        open_ = torch.as_tensor(limit, device=at.device).isinf()
+        if not bool(open_.any()):
+            continue
+        steps = torch.stack([at + sign * width * 10**r for r in (reach / 2, reach)])
+        points = torch.where(open_, steps.to(density.dtype), density._home)
+        with torch.no_grad():
+            near, far = density._log_density(points.expand(2, *density.batch_shape))
+        power = (near - far) / (reach / 2 * math.log(10))
+        lost = lost | (open_ & (power <= order + 1 + MARGIN))
+    return lost

@@ -1,0 +1,333 @@
+"""Losses of two classes, whose targets are probabilities or signs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from torch_mlcalc.losses.classification.classes import (
+    BinaryLoss,
+    check_probabilities,
+)
+from torch_mlcalc.losses.classification.pointwise import (
+    forget_nan_,
+    log1p_exp_minus_abs,
+    pointwise,
+    quotient,
+    sigmoid,
+    softplus,
+)
+from torch_mlcalc.losses.classification.settings import check_buffer
+from torch_mlcalc.losses.reduction import Reduction, prepare, reduce
+from torch_mlcalc.losses.validation import check_values, is_validated
+
+
+def binary_cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    reduction: Reduction = "mean",
+    weight: Tensor | None = None,
+    *,
+    validate: bool | None = None,
+) -> Tensor:
+    r"""Cross-entropy of predicted probabilities.
+
+    .. math::
+        \ell(p) = -t \log p - (1 - t) \log(1 - p),
+        \qquad \ell'(p) = \frac{1 - t}{1 - p} - \frac{t}{p},
+        \qquad \ell''(p) = \frac{1 - t}{(1 - p)^2} + \frac{t}{p^2}
+
+    with :math:`0 \log 0 = 0 / 0 = 0`. The loss of a certain prediction that is wrong is
+    infinite, and so is its derivative, where torch says 100 and :math:`10^{12}`.
+    Probabilities near 1 are spaced by the rounding of their dtype: logits in
+    :func:`binary_cross_entropy_with_logits` are not.
+
+    Args:
+        input: Predicted probabilities :math:`p`, from 0 to 1; outside the loss is NaN.
+        target: Probabilities :math:`t` to predict, from 0 to 1, mostly 0 or 1.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        weight: Weight of each element; ``"mean"`` divides by the sum of the weights.
+        validate: Whether to refuse values out of range; None for the default setting.
+
+    Shape:
+        ``input``, ``target`` and ``weight``: ``(*)``, the same.
+
+    Returns:
+        The loss, of shape ``()``, or ``(*)`` with ``"none"``.
+
+    Raises:
+        TypeError: If an argument is no tensor, complex, or none is floating-point.
+        ValueError: If the shapes differ, ``reduction`` is none of the three, or
+            ``validate`` finds a probability outside of [0, 1].
+
+    Example:
+        >>> import torch_mlcalc as mlc
+        >>> mlc.binary_cross_entropy(torch.tensor([0.5, 0.0]), torch.tensor([1.0, 0.0]))
+        tensor(0.3466)
+
+    References:
+        Bishop, "Pattern Recognition and Machine Learning" (2006), equation (4.90).
+    """
+    input, target, dtype = prepare(input, target, weight, reduction)
+    if is_validated(validate):
+        check_probabilities("input", input)
+        check_probabilities("target", target)
+    return reduce(_entropy(input, target), weight, reduction).to(dtype)
+
+
+def binary_cross_entropy_with_logits(
+    input: Tensor,
+    target: Tensor,
+    reduction: Reduction = "mean",
+    pos_weight: Tensor | None = None,
+    weight: Tensor | None = None,
+    *,
+    validate: bool | None = None,
+) -> Tensor:
+    r"""Cross-entropy of predicted logits.
+
+    .. math::
+        \ell(x) = w t \log(1 + e^{-x}) + (1 - t) \log(1 + e^x), \qquad
+        \ell'(x) = (1 - t) \sigma(x) - w t \sigma(-x), \qquad
+        \ell''(x) = (1 - t + w t) \sigma(x) \sigma(-x)
+
+    where :math:`w` is ``pos_weight`` and :math:`\sigma(x) = 1 / (1 + e^{-x})`. Value
+    and derivatives keep their digits however small they are, and infinite logits,
+    certain predictions, give 0 or infinity.
+
+    Args:
+        input: Predicted logits.
+        target: Probabilities :math:`t` to predict, from 0 to 1, mostly 0 or 1.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        pos_weight: Weight of the positive class, for each class where the last
+            dimensions are classes; it may be smaller than ``input``, whose last
+            dimensions it then has. ``"mean"`` does not divide by it.
+        weight: Weight of each element; ``"mean"`` divides by the sum of the weights.
+        validate: Whether to refuse values out of range; None for the default setting.
+
+    Shape:
+        ``input``, ``target`` and ``weight``: ``(*)``, the same. ``pos_weight``:
+        expandable to it.
+
+    Returns:
+        The loss, of shape ``()``, or ``(*)`` with ``"none"``.
+
+    Raises:
+        TypeError: If an argument is no tensor, complex, or none is floating-point.
+        ValueError: If the shapes differ, ``reduction`` is none of the three, or
+            ``validate`` finds a target outside of [0, 1] or a negative ``pos_weight``.
+
+    Example:
+        >>> import torch_mlcalc as mlc
+        >>> input, target = torch.tensor([0.0, -30.0]), torch.tensor([1.0, 0.0])
+        >>> mlc.binary_cross_entropy_with_logits(input, target, "none")
+        tensor([6.9315e-01, 9.3576e-14])
+
+    References:
+        Bishop, "Pattern Recognition and Machine Learning" (2006), section 4.3.2.
+    """
+    check_buffer("pos_weight", pos_weight)
+    input, target, dtype = prepare(input, target, weight, reduction)
+    checked = is_validated(validate)
+    if checked:
+        check_probabilities("target", target)
+    if pos_weight is None:
+        loss = _logistic(input, target)
+    else:
+        _check_expandable(pos_weight, input)
+        if checked:
+            valid = pos_weight >= 0
+            check_values("pos_weight", pos_weight, valid, "must not be negative")
+        dtype = torch.promote_types(dtype, pos_weight.dtype)
+        positive = target * pos_weight.to(input.dtype)
+        loss = _weighted_logistic(input, positive, 1 - target)
+    return reduce(loss, weight, reduction).to(dtype)
+
+
+def soft_margin_loss(
+    input: Tensor,
+    target: Tensor,
+    reduction: Reduction = "mean",
+    weight: Tensor | None = None,
+    *,
+    validate: bool | None = None,
+) -> Tensor:
+    r"""Logistic loss of targets that are 1 or -1.
+
+    .. math::
+        \ell(x) = \log(1 + e^{-t x}), \qquad \ell'(x) = -t \sigma(-t x),
+        \qquad \ell''(x) = t^2 \sigma(t x) \sigma(-t x)
+
+    The value is finite for all finite margins :math:`t x`; torch's overflows below -88
+    in ``float32``, and its derivative then is NaN.
+
+    Args:
+        input: Predicted logits.
+        target: The classes :math:`t`, 1 or -1.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        weight: Weight of each element; ``"mean"`` divides by the sum of the weights.
+        validate: Whether to refuse other targets; None for the default setting.
+
+    Shape:
+        ``input``, ``target`` and ``weight``: ``(*)``, the same.
+
+    Returns:
+        The loss, of shape ``()``, or ``(*)`` with ``"none"``.
+
+    Raises:
+        TypeError: If an argument is no tensor, complex, or none is floating-point.
+        ValueError: If the shapes differ, ``reduction`` is none of the three, or
+            ``validate`` finds a target that is neither 1 nor -1.
+
+    Example:
+        >>> import torch_mlcalc as mlc
+        >>> mlc.soft_margin_loss(torch.tensor([-100.0]), torch.tensor([1.0]))
+        tensor(100.)
+
+    References:
+        Hastie, Tibshirani and Friedman, "The Elements of Statistical Learning" (2009),
+        equation (10.18).
+    """
+    input, target, dtype = prepare(input, target, weight, reduction)
+    if is_validated(validate):
+        check_values("target", target, target.abs() == 1, "must be 1 or -1")
+    return reduce(softplus(-target * input), weight, reduction).to(dtype)
+
+
+class BCELoss(BinaryLoss):
+    """Cross-entropy of probabilities: the module of :func:`binary_cross_entropy`."""
+
+    def forward(
+        self, input: Tensor, target: Tensor, weight: Tensor | None = None
+    ) -> Tensor:
+        """Return the loss of a batch, whose elements may have a weight each."""
+        return binary_cross_entropy(
+            input, target, self.reduction, weight, validate=self.validate
+        )
+
+
+class BCEWithLogitsLoss(BinaryLoss):
+    """Cross-entropy of logits: the module of :func:`binary_cross_entropy_with_logits`.
+
+    Args:
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        pos_weight: Weight of the positive class; a buffer.
+        validate: Whether to refuse values out of range; None for the default setting.
+    """
+
+    pos_weight: Tensor | None
+
+    def __init__(
+        self,
+        reduction: Reduction = "mean",
+        pos_weight: Tensor | None = None,
+        *,
+        validate: bool | None = None,
+    ) -> None:
+        """Check and keep the settings."""
+        super().__init__(reduction, validate=validate)
+        check_buffer("pos_weight", pos_weight)
+        self.register_buffer("pos_weight", pos_weight)
+
+    def forward(
+        self, input: Tensor, target: Tensor, weight: Tensor | None = None
+    ) -> Tensor:
+        """Return the loss of a batch, whose elements may have a weight each."""
+        return binary_cross_entropy_with_logits(
+            input,
+            target,
+            self.reduction,
+            self.pos_weight,
+            weight,
+            validate=self.validate,
+        )
+
+
+class SoftMarginLoss(BinaryLoss):
+    """Logistic loss of 1 and -1: the module of :func:`soft_margin_loss`."""
+
+    def forward(
+        self, input: Tensor, target: Tensor, weight: Tensor | None = None
+    ) -> Tensor:
+        """Return the loss of a batch, whose elements may have a weight each."""
+        return soft_margin_loss(
+            input, target, self.reduction, weight, validate=self.validate
+        )
+
+
+def _check_expandable(pos_weight: Tensor, input: Tensor) -> None:
+    shape, wanted = tuple(pos_weight.shape), tuple(input.shape)
+    last = wanted[len(wanted) - len(shape) :] if shape else ()
+    fits = len(shape) <= len(wanted) and all(
+        size in (1, whole) for size, whole in zip(shape, last, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"pos_weight must be expandable to the shape of input, {wanted}, got "
+            f"{shape}; for classes in another dimension than the last, add dimensions "
+            "with unsqueeze"
+        )
+
+
+def _entropy_value(p: Tensor, t: Tensor) -> Tensor:
+    loss = forget_nan_(p.log().mul_(t))
+    loss.add_(forget_nan_(p.neg().log1p_().mul_(1 - t)))
+    # NaN where an argument is or p is out of range, else 0.
+    return loss.neg_().add_(p.neg().add_(1).mul_(p).sqrt_().add_(t).mul_(0))
+
+
+def _entropy_slope_value(p: Tensor, t: Tensor) -> Tensor:
+    q = 1 - p
+    slope = forget_nan_((1 - t).div_(q)).sub_(forget_nan_(t / p))
+    return slope.add_(q.mul_(p).sqrt_().add_(t).mul_(0))
+
+
+_entropy_slope = pointwise(
+    _entropy_slope_value,
+    lambda p, t: quotient(quotient(1 - t, 1 - p), 1 - p) + quotient(quotient(t, p), p),
+    lambda p, t: -(1 - p).reciprocal() - p.reciprocal(),
+)
+_entropy = pointwise(
+    _entropy_value,
+    lambda p, t: _entropy_slope(p, t),
+    lambda p, t: (-p).log1p() - p.log(),
+)
+
+
+def _logistic_value(x: Tensor, t: Tensor) -> Tensor:
+    # x relu'd less t x, in a form that is exact for infinite x.
+    hinge = x.sign().add_(1).mul_(0.5).sub_(t).mul_(x)
+    # The last term is NaN where t is, else 0.
+    return forget_nan_(hinge).add_(log1p_exp_minus_abs(x)).add_(t, alpha=0)
+
+
+def _logistic_slope_value(x: Tensor, t: Tensor) -> Tensor:
+    # sigmoid(x) - t without the cancellation of it for t = 1, and 1/2 - t at 0.
+    sign = x.sign()
+    slope = x.abs().neg_().sigmoid_().mul_(sign).neg_()
+    return slope.add_(sign.add_(1).mul_(0.5).sub_(t))
+
+
+_logistic_slope = pointwise(
+    _logistic_slope_value,
+    lambda x, t: sigmoid(x) * sigmoid(-x),
+    lambda x, t: -torch.ones_like(t),
+)
+_logistic = pointwise(
+    _logistic_value, lambda x, t: _logistic_slope(x, t), lambda x, t: -x
+)
+
+
+def _weighted_logistic_value(x: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    hinge = forget_nan_(x.relu().mul_(negative))
+    hinge.add_(forget_nan_(x.neg().relu_().mul_(positive)))
+    return hinge.add_(log1p_exp_minus_abs(x).mul_(positive + negative))
+
+
+# The sum of both sides, each with a weight of its own.
+_weighted_logistic = pointwise(
+    _weighted_logistic_value,
+    lambda x, positive, negative: negative * sigmoid(x) - positive * sigmoid(-x),
+    lambda x, positive, negative: softplus(-x),
+    lambda x, positive, negative: softplus(x),
+)

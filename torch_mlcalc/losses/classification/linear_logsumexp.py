@@ -1,0 +1,217 @@
+r"""logsumexp of the output of a linear layer, block by block.
+
+With logits :math:`z = X W^\top + b` and :math:`P = e^{z - \lambda}`, where
+:math:`\lambda` is the result, its gradient for the incoming :math:`g` is
+
+.. math:: \bar X = G W, \quad \bar W = G^\top X, \quad \bar b = G^\top 1,
+    \qquad G = \operatorname{diag}(g) P
+
+and what that changes by when its arguments do, all sums over blocks of :math:`P`, which
+is never there as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+#: Rows, and logits, of a block: 8 MiB in float32. Blocks are of classes, so that each
+#: part of the gradient by the weight is written once for all of a batch of 2048.
+_ROWS, _LOGITS = 2048, 1 << 21
+
+Blocks = Iterator[tuple[slice, slice]]
+
+
+def linear_logsumexp(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return logsumexp over the classes of ``x @ weight.T + bias``.
+
+    Args:
+        x: Rows, of shape ``(N, F)``.
+        weight: Of shape ``(C, F)``.
+        bias: Of shape ``(C)``.
+
+    Returns:
+        A tensor of shape ``(N)``, with derivatives of all orders.
+    """
+    if torch.compiler.is_compiling():
+        # torch 2.13 does not compile a Function that has a jvp.
+        return F.linear(x, weight, bias).logsumexp(-1)
+    result: Tensor = _LogSumExp.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _LogSumExp(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        result = x.new_empty(x.shape[0])
+        lowest = torch.finfo(x.dtype).min
+        for rows in _row_blocks(x):
+            # Finite, since infinity less infinity is NaN.
+            top = x.new_full((x[rows].shape[0],), lowest)
+            total = torch.zeros_like(top)
+            for classes in _class_blocks(x, weight):
+                logits = torch.addmm(bias[classes], x[rows], weight[classes].T)
+                higher = torch.maximum(top, logits.amax(1))
+                total.mul_((top - higher).exp_())
+                total.add_(logits.sub_(higher[:, None]).exp_().sum(1))
+                top = higher
+            result[rows] = total.log_().add_(top)
+        return result
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ANN401
+        ctx.save_for_backward(*inputs, output)
+        ctx.save_for_forward(*inputs, output)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:  # noqa: ANN401
+        return _Gradient.apply(*ctx.saved_tensors, grads[0])  # type: ignore[no-untyped-call]
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:  # noqa: ANN401
+        x, weight, bias, result = ctx.saved_tensors
+        moved = _or_zeros(tangents, (x, weight, bias))
+        parts = []
+        for rows in _row_blocks(x):
+            part = torch.zeros_like(result[rows])
+            for classes in _class_blocks(x, weight):
+                p, change = _block(x, weight, bias, result, moved, rows, classes)
+                part = part + (p * change).sum(1)
+            parts.append(part)
+        return torch.cat(parts) if parts else torch.zeros_like(result)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *arguments: Tensor) -> Any:  # noqa: ANN401
+        return _one_by_one(_LogSumExp, info.batch_size, in_dims, arguments), 0
+
+
+class _Gradient(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        x: Tensor, weight: Tensor, bias: Tensor, result: Tensor, grad: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        by_x, by_weight = torch.zeros_like(x), torch.zeros_like(weight)
+        by_bias = weight.new_zeros(weight.shape[0])
+        for rows in _row_blocks(x):
+            for classes in _class_blocks(x, weight):
+                p = torch.addmm(bias[classes], x[rows], weight[classes].T)
+                p.sub_(result[rows, None]).exp_().mul_(grad[rows, None])
+                by_x[rows].addmm_(p, weight[classes])
+                by_weight[classes].addmm_(p.T, x[rows])
+                by_bias[classes] += p.sum(0)
+        return by_x, by_weight, by_bias
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ANN401
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:  # noqa: ANN401
+        x, weight, bias, result, grad = ctx.saved_tensors
+        collected: list[list[Tensor]] = [[], [], []]
+        by_weight, by_bias = torch.zeros_like(weight), torch.zeros_like(bias)
+        for rows in _row_blocks(x):
+            found = [x.new_zeros(()) for _ in range(3)]
+            of_weight, of_bias = [], []
+            for classes in _class_blocks(x, weight):
+                p, change = _block(x, weight, bias, result, grads, rows, classes)
+                scaled = p * grad[rows, None]
+                curved = scaled * change
+                found[0] = found[0] + curved @ weight[classes]
+                found[0] = found[0] + scaled @ grads[1][classes]
+                found[1] = found[1] - curved.sum(1)
+                found[2] = found[2] + (p * change).sum(1)
+                of_weight.append(curved.T @ x[rows] + scaled.T @ grads[0][rows])
+                of_bias.append(curved.sum(0))
+            for column, one in zip(collected, found, strict=True):
+                column.append(one)
+            by_weight = by_weight + torch.cat(of_weight)
+            by_bias = by_bias + torch.cat(of_bias)
+        if not collected[0]:
+            return x * 0, by_weight, by_bias, result * 0, grad * 0
+        by_x, by_result, by_grad = (torch.cat(column) for column in collected)
+        return by_x, by_weight, by_bias, by_result, by_grad
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:  # noqa: ANN401
+        x, weight, bias, result, grad = ctx.saved_tensors
+        moved = _or_zeros(tangents, (x, weight, bias, result, grad))
+        by_x = []
+        by_weight, by_bias = torch.zeros_like(weight), torch.zeros_like(bias)
+        for rows in _row_blocks(x):
+            part = x.new_zeros(())
+            of_weight, of_bias = [], []
+            for classes in _class_blocks(x, weight):
+                p, change = _block(x, weight, bias, result, moved, rows, classes)
+                scaled = p * grad[rows, None]
+                change = scaled * (change - moved[3][rows, None])
+                change = change + p * moved[4][rows, None]
+                part = part + change @ weight[classes] + scaled @ moved[1][classes]
+                of_weight.append(change.T @ x[rows] + scaled.T @ moved[0][rows])
+                of_bias.append(change.sum(0))
+            by_x.append(part)
+            by_weight = by_weight + torch.cat(of_weight)
+            by_bias = by_bias + torch.cat(of_bias)
+        return torch.cat(by_x) if by_x else x * 0, by_weight, by_bias
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *arguments: Tensor) -> Any:  # noqa: ANN401
+        return _one_by_one(_Gradient, info.batch_size, in_dims, arguments), (0, 0, 0)
+
+
+def _row_blocks(x: Tensor) -> Iterator[slice]:
+    for start in range(0, x.shape[0], _ROWS):
+        yield slice(start, start + _ROWS)
+
+
+def _class_blocks(x: Tensor, weight: Tensor) -> Iterator[slice]:
+    step = max(1, _LOGITS // max(1, min(_ROWS, x.shape[0])))
+    for start in range(0, weight.shape[0], step):
+        yield slice(start, start + step)
+
+
+def _block(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    result: Tensor,
+    moved: Any,  # noqa: ANN401
+    rows: slice,
+    classes: slice,
+) -> tuple[Tensor, Tensor]:
+    """A block of the probabilities, and what its logits change by."""
+    logits = F.linear(x[rows], weight[classes], bias[classes])
+    change = moved[0][rows] @ weight[classes].T + x[rows] @ moved[1][classes].T
+    return (logits - result[rows, None]).exp(), change + moved[2][classes]
+
+
+def _or_zeros(tangents: Any, like: tuple[Tensor, ...]) -> list[Tensor]:  # noqa: ANN401
+    return [
+        torch.zeros_like(tensor) if tangent is None else tangent
+        for tangent, tensor in zip(tangents, like, strict=True)
+    ]
+
+
+def _one_by_one(
+    function: type[torch.autograd.Function],
+    size: int,
+    in_dims: Any,  # noqa: ANN401
+    arguments: tuple[Tensor, ...],
+) -> Any:  # noqa: ANN401
+    lanes = [
+        function.apply(  # type: ignore[no-untyped-call]
+            *(
+                argument if dim is None else argument.select(dim, lane)
+                for argument, dim in zip(arguments, in_dims, strict=True)
+            )
+        )
+        for lane in range(size)
+    ]
+    if isinstance(lanes[0], Tensor):
+        return torch.stack(lanes)
+    return tuple(torch.stack(column) for column in zip(*lanes, strict=True))

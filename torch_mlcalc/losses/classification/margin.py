@@ -1,0 +1,135 @@
+"""The multi-class hinge."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from torch_mlcalc.losses.classification.classes import (
+    ClassLoss,
+    check_classes,
+    class_axis,
+    prepare_classes,
+)
+from torch_mlcalc.losses.classification.settings import check_number, with_validate
+from torch_mlcalc.losses.reduction import Loss, Reduction, reduce
+from torch_mlcalc.losses.validation import is_validated
+
+
+def multi_margin_loss(
+    input: Tensor,
+    target: Tensor,
+    p: int = 1,
+    margin: float = 1.0,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+    *,
+    validate: bool | None = None,
+) -> Tensor:
+    r"""Hinge of the margin by which the target class leads each of the others.
+
+    .. math::
+        \ell(x) = \frac{w_t}{C} \sum_{c \ne t} z_c^p, \quad
+        z_c = \max(0, m - x_t + x_c), \qquad
+        \frac{\partial \ell}{\partial x_c} = \frac{w_t p}{C} z_c^{p - 1}
+        = -\frac{\partial z_c^p}{\partial x_t} \frac{w_t}{C}
+
+    with the second derivative 0 for :math:`p = 1`, and for :math:`p = 2`, which torch
+    does not differentiate twice, :math:`2 w_t / C` where :math:`z_c > 0`. At the kink
+    all derivatives are 0.
+
+    Args:
+        input: Scores of the classes.
+        target: Class indices :math:`t`.
+        p: The power, 1 or 2.
+        margin: The margin :math:`m`.
+        weight: Weight of each class.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``; as in torch, ``"mean"`` divides
+            by the number of elements.
+        validate: Whether to refuse values out of range; None for the default setting.
+
+    Shape:
+        ``input``: ``(C)``, ``(N, C)`` or ``(N, C, d1, ...)`` with C classes.
+        ``target``: the same without C. ``weight``: ``(C)``.
+
+    Returns:
+        The loss, of shape ``()``, or that of ``target`` with ``"none"``.
+
+    Raises:
+        TypeError: If an argument is no tensor or a number of the wrong kind.
+        ValueError: If shapes do not fit, a setting is out of range, or ``validate``
+            finds an index out of range.
+
+    Example:
+        >>> import torch
+        >>> import torch_mlcalc as mlc
+        >>> mlc.multi_margin_loss(torch.tensor([[1.0, 0.5, 3.0]]), torch.tensor([0]))
+        tensor(1.1667)
+
+    References:
+        Weston and Watkins, "Support vector machines for multi-class pattern
+        recognition" (1999), ESANN, equation (4).
+    """
+    _check_power(p)
+    check_number("margin", margin)
+    input, target, weight, dtype = prepare_classes(input, target, weight, reduction)
+    if is_validated(validate):
+        check_classes(input, target, None)
+    axis = class_axis(input)
+    index = target.unsqueeze(axis)
+    excess = input - (input.gather(axis, index) - margin)
+    # The target class has no margin to itself.
+    hinge = excess.scatter(axis, index, 0.0).relu()
+    loss = (hinge if p == 1 else hinge.square()).sum(axis) / input.shape[axis]
+    if weight is not None:
+        loss = loss * weight[target]
+    return reduce(loss, None, reduction).to(dtype)
+
+
+class MultiMarginLoss(ClassLoss):
+    """Multi-class hinge: the module of :func:`multi_margin_loss`.
+
+    Args:
+        p: The power, 1 or 2.
+        margin: The margin.
+        weight: Weight of each class; a buffer.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        validate: Whether to refuse values out of range; None for the default setting.
+    """
+
+    def __init__(
+        self,
+        p: int = 1,
+        margin: float = 1.0,
+        weight: Tensor | None = None,
+        reduction: Reduction = "mean",
+        *,
+        validate: bool | None = None,
+    ) -> None:
+        """Check and keep the settings."""
+        super().__init__(weight, reduction=reduction, validate=validate)
+        _check_power(p)
+        check_number("margin", margin)
+        self.p = p
+        self.margin = margin
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of a batch."""
+        return multi_margin_loss(
+            input,
+            target,
+            self.p,
+            self.margin,
+            self.weight,
+            self.reduction,
+            validate=self.validate,
+        )
+
+    def extra_repr(self) -> str:
+        """Return the settings for ``repr``."""
+        settings = f"{Loss.extra_repr(self)}, p={self.p}, margin={self.margin}"
+        return with_validate(settings, self.validate)
+
+
+def _check_power(p: object) -> None:
+    if p not in (1, 2):
+        raise ValueError(f"p must be 1 or 2, got {p!r}")

@@ -1,0 +1,302 @@
+"""CRPS of forecasts on a half line or an interval."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from torch_mlcalc.losses.crps.common import prepare_parameters
+from torch_mlcalc.losses.reduction import Reduction, reduce
+from torch_mlcalc.losses.validation import check_values, is_validated
+from torch_mlcalc.special.beta import both_tails, log_negative_binomial
+from torch_mlcalc.special.factorial import log_half_step, scaled_log_factorial
+from torch_mlcalc.special.gamma import gammainc, log_poisson
+
+
+def crps_gamma(
+    concentration: Tensor,
+    rate: Tensor,
+    target: Tensor,
+    reduction: Reduction = "mean",
+    weight: Tensor | None = None,
+    validate: bool | None = None,
+) -> Tensor:
+    r"""CRPS of a gamma forecast, trainable in both parameters.
+
+    .. math::
+        y (2 P(\alpha, \beta y) - 1) - \frac\alpha\beta (2 P(\alpha + 1, \beta y) - 1) -
+        \frac{1}{\beta B(\frac12, \alpha)}
+
+    with the derivative :math:`2 P(\alpha, \beta y) - 1` in :math:`y`; that in
+    :math:`\alpha` is the one of :func:`torch_mlcalc.special.gammainc`. Below 0 it is
+    linear.
+
+    Args:
+        concentration: Shape :math:`\alpha`, positive.
+        rate: Rate :math:`\beta`, positive.
+        target: Observed values.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        weight: Weight of each element; ``"mean"`` divides by the sum of the weights.
+        validate: Whether to check values; None is :func:`set_default_validate`'s.
+
+    Shape:
+        ``concentration``, ``rate``, ``target`` and ``weight``:
+        ``(*)``, the same.
+
+    Returns:
+        The loss, of shape ``()``, or ``(*)`` with ``"none"``.
+
+    Raises:
+        TypeError: If an argument is no tensor, complex, or none is floating-point.
+        ValueError: If the shapes differ, ``reduction`` is none of the three, or a value
+            is out of range and values are checked.
+
+    Example:
+        >>> import torch_mlcalc as mlc
+        >>> alpha = torch.tensor([0.5, 3.0], requires_grad=True)
+        >>> loss = mlc.crps_gamma(alpha, torch.ones(2), torch.tensor([1.0, 2.0]))
+        >>> loss, torch.autograd.grad(loss, alpha)
+        (tensor(0.4370, grad_fn=...), (tensor([-0.2168,  0.1570]),))
+
+    References:
+        Scheuerer and Moeller, "Probabilistic wind speed forecasting on a grid based on
+        ensemble model output statistics" (2015), equation (9).
+        https://doi.org/10.1214/15-AOAS843
+    """
+    values, dtype = prepare_parameters(
+        {"concentration": concentration, "rate": rate, "target": target},
+        weight,
+        reduction,
+        validate,
+        positive=("concentration", "rate"),
+    )
+    return reduce(gamma(*values), weight, reduction).to(dtype)
+
+
+def crps_exponential(
+    rate: Tensor,
+    target: Tensor,
+    reduction: Reduction = "mean",
+    weight: Tensor | None = None,
+    validate: bool | None = None,
+) -> Tensor:
+    r"""CRPS of an exponential forecast.
+
+    .. math:: |y| - \frac2\lambda F(y) + \frac{1}{2 \lambda},
+        \qquad F(y) = 1 - e^{-\lambda \max(y, 0)}
+
+    with the derivative :math:`2 F(y) - 1` in :math:`y`.
+
+    Args:
+        rate: Rate :math:`\lambda`, positive.
+        target: Observed values.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        weight: Weight of each element; ``"mean"`` divides by the sum of the weights.
+        validate: Whether to check values; None is :func:`set_default_validate`'s.
+
+    Shape:
+        ``rate``, ``target`` and ``weight``:
+        ``(*)``, the same.
+
+    Returns:
+        The loss, of shape ``()``, or ``(*)`` with ``"none"``.
+
+    Raises:
+        TypeError: If an argument is no tensor, complex, or none is floating-point.
+        ValueError: If the shapes differ, ``reduction`` is none of the three, or a value
+            is out of range and values are checked.
+
+    Example:
+        >>> import torch_mlcalc as mlc
+        >>> mlc.crps_exponential(torch.tensor([1.0, 2.0]), torch.tensor([1.0, -1.0]), "none")
+        tensor([0.2358, 1.2500])
+
+    References:
+        Jordan, Krueger and Lerch, "Evaluating probabilistic forecasts with
+        scoringRules" (2019), appendix A. https://doi.org/10.18637/jss.v090.i12
+    """
+    values, dtype = prepare_parameters(
+        {"rate": rate, "target": target},
+        weight,
+        reduction,
+        validate,
+        positive=("rate",),
+    )
+    return reduce(exponential(*values), weight, reduction).to(dtype)
+
+
+def crps_beta(
+    concentration1: Tensor,
+    concentration0: Tensor,
+    target: Tensor,
+    reduction: Reduction = "mean",
+    weight: Tensor | None = None,
+    validate: bool | None = None,
+) -> Tensor:
+    r"""CRPS of a beta forecast, trainable in both parameters.
+
+    .. math::
+        y (2 I_y(\alpha, \beta) - 1) + \frac{\alpha}{\alpha + \beta} \left(1 - 2
+        I_y(\alpha + 1, \beta) - \frac{2 B(2 \alpha, 2 \beta)}
+        {\alpha B(\alpha, \beta)^2}\right)
+
+    with the derivative :math:`2 I_y(\alpha, \beta) - 1` in :math:`y`. Outside of
+    [0, 1] it is linear.
+
+    Args:
+        concentration1: First shape :math:`\alpha`, positive.
+        concentration0: Second shape :math:`\beta`, positive.
+        target: Observed values.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        weight: Weight of each element; ``"mean"`` divides by the sum of the weights.
+        validate: Whether to check values; None is :func:`set_default_validate`'s.
+
+    Shape:
+        ``concentration1``, ``concentration0``, ``target`` and ``weight``:
+        ``(*)``, the same.
+
+    Returns:
+        The loss, of shape ``()``, or ``(*)`` with ``"none"``.
+
+    Raises:
+        TypeError: If an argument is no tensor, complex, or none is floating-point.
+        ValueError: If the shapes differ, ``reduction`` is none of the three, or a value
+            is out of range and values are checked.
+
+    Example:
+        >>> import torch_mlcalc as mlc
+        >>> alpha, beta = torch.tensor([2.0, 0.5]), torch.tensor([5.0, 0.5])
+        >>> mlc.crps_beta(alpha, beta, torch.tensor([0.5, 1.0]), "none")
+        tensor([0.1422, 0.2974])
+
+    References:
+        Jordan, Krueger and Lerch, "Evaluating probabilistic forecasts with
+        scoringRules" (2019), appendix A. https://doi.org/10.18637/jss.v090.i12
+    """
+    values, dtype = prepare_parameters(
+        {
+            "concentration1": concentration1,
+            "concentration0": concentration0,
+            "target": target,
+        },
+        weight,
+        reduction,
+        validate,
+        positive=("concentration1", "concentration0"),
+    )
+    return reduce(beta(*values), weight, reduction).to(dtype)
+
+
+def crps_uniform(
+    low: Tensor,
+    high: Tensor,
+    target: Tensor,
+    reduction: Reduction = "mean",
+    weight: Tensor | None = None,
+    validate: bool | None = None,
+) -> Tensor:
+    r"""CRPS of a uniform forecast.
+
+    .. math::
+        |y - c| + w \left(t^2 - t + \frac13\right), \qquad c = \max(l, \min(y, h)),
+        \quad w = h - l, \quad t = \frac{c - l}{w}
+
+    with the derivative :math:`2 t - 1` in :math:`y`.
+
+    Args:
+        low: Lower end :math:`l`.
+        high: Upper end :math:`h`, above it.
+        target: Observed values.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        weight: Weight of each element; ``"mean"`` divides by the sum of the weights.
+        validate: Whether to check values; None is :func:`set_default_validate`'s.
+
+    Shape:
+        ``low``, ``high``, ``target`` and ``weight``:
+        ``(*)``, the same.
+
+    Returns:
+        The loss, of shape ``()``, or ``(*)`` with ``"none"``.
+
+    Raises:
+        TypeError: If an argument is no tensor, complex, or none is floating-point.
+        ValueError: If the shapes differ, ``reduction`` is none of the three, or a value
+            is out of range and values are checked.
+
+    Example:
+        >>> import torch_mlcalc as mlc
+        >>> low, high = torch.zeros(2), torch.tensor([1.0, 2.0])
+        >>> mlc.crps_uniform(low, high, torch.tensor([0.5, 3.0]), "none")
+        tensor([0.0833, 1.6667])
+
+    References:
+        Jordan, Krueger and Lerch, "Evaluating probabilistic forecasts with
+        scoringRules" (2019), appendix A. https://doi.org/10.18637/jss.v090.i12
+    """
+    values, dtype = prepare_parameters(
+        {"low": low, "high": high, "target": target},
+        weight,
+        reduction,
+        validate,
+        positive=(),
+    )
+    if is_validated(validate):
+        check_values("high", values[1], values[1] > values[0], "must be above low")
+    return reduce(uniform(*values), weight, reduction).to(dtype)
+
+
+def gamma(concentration: Tensor, rate: Tensor, target: Tensor) -> Tensor:
+    """CRPS of each element.
+
+    In the form in which neither value nor slope cancels at small targets: that of
+    ``P(a)`` is infinite at 0 for a < 1, that of ``P(a + 1)`` is not.
+    """
+    x = rate * target
+    above = x > 0
+    inside = torch.where(above, x, 1.0).clamp(max=torch.finfo(x.dtype).max / 1e4)
+    share = torch.where(above, 2 * gammainc(concentration + 1, inside) - 1, -1.0)
+    density = torch.exp(log_poisson(concentration, inside))
+    bend = torch.where(above, 2 * inside * density, 0.0)
+    spread = torch.sqrt(concentration / math.pi) * torch.exp(
+        log_half_step(concentration)
+    )
+    return ((x - concentration) * share + bend - spread) / rate
+
+
+def exponential(rate: Tensor, target: Tensor) -> Tensor:
+    """CRPS of each element."""
+    x = rate * target
+    size, inside = torch.where(x > 0, x, -x), torch.where(x > 0, x, 0.0)
+    return (size + 2 * torch.expm1(-inside) + 0.5) / rate
+
+
+def beta(concentration1: Tensor, concentration0: Tensor, target: Tensor) -> Tensor:
+    """CRPS of each element, in a form as that of :func:`gamma`."""
+    a, b = concentration1, concentration0
+    mean = a / (a + b)
+    between = (target > 0) & (target < 1)
+    inside = torch.where(between, target, 0.5)
+    share, _ = both_tails(a + 1, b, inside, 1 - inside)
+    share = torch.where(between, share, (target >= 1).to(share.dtype))
+    density = torch.exp(log_negative_binomial(a, b, inside, 1 - inside)) * b / (a + b)
+    bend = torch.where(between, 2 * inside * density, 0.0)
+    # B(2a, 2b) / B(a, b)^2 without its large logs.
+    log_ratio = 2 * _log_scaled(a, b) - _log_scaled(2 * a, 2 * b)
+    spread = mean * (b / (a + b)) * torch.exp(log_ratio)
+    return (target - mean) * (2 * share - 1) + bend - spread
+
+
+def _log_scaled(a: Tensor, b: Tensor) -> Tensor:
+    return (
+        scaled_log_factorial(a + b) - scaled_log_factorial(a) - scaled_log_factorial(b)
+    )
+
+
+def uniform(low: Tensor, high: Tensor, target: Tensor) -> Tensor:
+    """CRPS of each element."""
+    width = high - low
+    place = (target - low) / width
+    share = place.clamp(0, 1)
+    return width * ((place - share).abs() + share * (share - 1) + 1 / 3)

@@ -1,0 +1,179 @@
+"""CRPS by integration, split at the observation, and by summation over steps."""
+
+from __future__ import annotations
+
+import math
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from torch_mlcalc.density.nodes import nodes_of
+from torch_mlcalc.losses.crps.cdf import Cdf
+from torch_mlcalc.losses.crps.weighting import Levels, Thresholds
+from torch_mlcalc.quadrature.checks import Settings
+from torch_mlcalc.quadrature.domains import Domain, Interval, Line, RealLine
+from torch_mlcalc.quadrature.estimate import report
+from torch_mlcalc.quadrature.host import read
+from torch_mlcalc.quadrature.integrate import integrate, integrate_with_error
+
+#: Where integrals are split, in units of the forecast's width around its middle.
+_AROUND = torch.tensor([-40.0, -4.0, 0.0, 4.0, 40.0])
+
+
+def crps_of_cdf(
+    cdf: Cdf,
+    domain: Line,
+    place: tuple[Tensor, Tensor],
+    target: Tensor,
+    thresholds: Thresholds,
+    levels: Levels,
+    options: Settings,
+) -> Tensor:
+    r"""The score of each element by quadrature.
+
+    .. math:: S(y) = \int_{-\infty}^c V(F)\,w\,dx + \int_c^\infty W(F)\,w\,dx +
+        \int_c^y (V(F) - W(F))\,w\,dx
+
+    with the middle c of the forecast, a constant. So an observation far off is the limit
+    of an integral without being a breakpoint in one that is 0 there.
+
+    Args:
+        cdf: Distribution function of points ``(n, *batch)``.
+        domain: The support.
+        place: Middle and width of the forecast, which carry no gradient.
+        target: Observations ``(*batch)``.
+        thresholds: What counts on the line.
+        levels: What counts of the probabilities.
+        options: Tolerances, and what to do if they are not reached.
+
+    Returns:
+        The scores.
+    """
+    lower, upper = (thresholds.clip(e) for e in _limits(domain, target))
+    loc, scale = (t.expand(target.shape) for t in place)
+    middle = torch.minimum(torch.maximum(loc, lower), upper)
+
+    def at_middle(x: Tensor) -> Tensor:
+        p = cdf(x)
+        score = torch.where(x < middle, levels.below(p), levels.above(p))
+        return thresholds.at(x, score)
+
+    def further(x: Tensor) -> Tensor:
+        p = cdf(x)
+        return thresholds.at(x, levels.below(p) - levels.above(p))
+
+    unbounded = isinstance(domain, RealLine) and thresholds.unbounded
+    inside = RealLine(loc, scale) if unbounded else Interval(lower, upper)
+    # Where the mass is; a narrow one would be missed from far off.
+    around = middle + scale * _AROUND.to(scale).reshape(-1, *(1,) * scale.ndim)
+    finite = lower.isfinite() & upper.isfinite()
+    total = _solve(
+        at_middle, inside, torch.where(finite, around, middle), scale, options
+    )
+    end = thresholds.clip(torch.minimum(torch.maximum(target, lower), upper))
+    reach = Interval(middle, end.nan_to_num())
+    total = total + _solve(further, reach, around, scale, options)
+    limits = _limits(domain, target)
+    total = total + _outside(target, limits, thresholds, levels, options)
+    return total.to(target.dtype)
+
+
+def _solve(
+    integrand: Cdf,
+    domain: Domain,
+    breakpoints: Tensor,
+    scale: Tensor,
+    options: Settings,
+) -> Tensor:
+    """Integrate, and report what has not converged unless it is nothing.
+
+    What is beyond the rounding error of 1 - F has no digits of its own, so that there
+    is an absolute tolerance, of that size; and an integrand that is 0 at all nodes is 0
+    indeed, for it falls from the middle on.
+    """
+    finfo = torch.finfo(scale.dtype)
+    rtol, atol = options.rtol, options.atol
+    if rtol is None and atol is None and scale.numel():
+        rtol, atol = math.sqrt(finfo.eps), float(finfo.eps * read(scale).min())
+    estimate = integrate_with_error(
+        integrand,
+        domain,
+        batch_shape=scale.shape,
+        breakpoints=breakpoints,
+        rtol=rtol,
+        atol=atol,
+        max_evals=options.max_evals,
+        on_failure="ignore",
+    )
+    status = torch.where(estimate.value.detach() == 0, 0, estimate.status)
+    report(read(status), "", options.on_failure, stacklevel=6)
+    return estimate.value
+
+
+def _limits(domain: Line, target: Tensor) -> tuple[Tensor, Tensor]:
+    lower, upper = (
+        torch.as_tensor(e, dtype=target.dtype, device=target.device).expand(
+            target.shape
+        )
+        for e in domain.extent[:2]
+    )
+    return lower, upper
+
+
+def _outside(
+    target: Tensor,
+    limits: tuple[Tensor, Tensor],
+    thresholds: Thresholds,
+    levels: Levels,
+    options: Settings,
+) -> Tensor:
+    """The score from the support to an observation outside of it; NaN for NaN."""
+    zero, one = torch.zeros_like(target), torch.ones_like(target)
+    start, end = torch.maximum(target, limits[0]), torch.minimum(target, limits[1])
+    if thresholds.density is None:
+        below = thresholds.clip(start) - thresholds.clip(target)
+        above = thresholds.clip(target) - thresholds.clip(end)
+    else:
+        ends = [t.nan_to_num() for t in (target, start, end)]
+        sides = Interval(ends[0], ends[1]), Interval(ends[2], ends[0])
+        below, above = (
+            integrate(thresholds.density, side, **options._asdict()) for side in sides
+        )
+    return below * levels.above(zero) + above * levels.below(one)
+
+
+def crps_of_steps(
+    distribution: Distribution,
+    target: Tensor,
+    thresholds: Thresholds,
+    levels: Levels,
+) -> Tensor:
+    """The score of each element for a distribution with countably many values.
+
+    Args:
+        distribution: One whose values :func:`expectation` enumerates.
+        target: Observations.
+        thresholds: What counts on the line.
+        levels: What counts of the probabilities.
+
+    Returns:
+        The scores, exact but for tails of 1e-20.
+    """
+    points, log_weights = nodes_of(distribution, 0)
+    points, log_weights = torch.broadcast_tensors(points, log_weights)
+    points = points.to(target.dtype).expand(len(points), *target.shape)
+    shares = log_weights.exp().expand(len(points), *target.shape)
+    points, order = points.sort(0)
+    share = shares.gather(0, order).cumsum(0)
+    start, end, share = points[:-1], points[1:], share[:-1]
+    # Each step is split where the observation is; outside of all there is nothing.
+    split = torch.minimum(torch.maximum(target, start), end)
+    below = thresholds.between(start, split) * levels.below(share)
+    above = thresholds.between(split, end) * levels.above(share)
+    zero, one = torch.zeros_like(target), torch.ones_like(target)
+    first, last = points[0], points[-1]
+    before = thresholds.between(torch.minimum(target, first), first)
+    after = thresholds.between(last, torch.maximum(target, last))
+    return (
+        (below + above).sum(0) + before * levels.above(zero) + after * levels.below(one)
+    )

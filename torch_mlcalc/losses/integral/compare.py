@@ -1,0 +1,152 @@
+"""Losses that compare two distributions by an integral of their log densities."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from torch_mlcalc.losses.integral.pairs import Pair, pair_of
+from torch_mlcalc.losses.integral.settings import IntegralLoss
+from torch_mlcalc.losses.reduction import Reduction, check_reduction
+from torch_mlcalc.quadrature.integrate import integrate
+from torch_mlcalc.quadrature.rules import Rule
+
+Term = Callable[[Tensor, Tensor], Tensor]
+
+#: Log density that stands for minus infinity: its exponential is 0, and so is that of
+#: half of it, but differences are finite.
+NOTHING = -1e5
+
+
+class Search(NamedTuple):
+    """How to integrate."""
+
+    rule: Rule | None
+    rtol: float | None
+    atol: float | None
+    max_evals: int | None
+    memory: int | None
+    on_failure: str
+
+
+class PairLoss(IntegralLoss):
+    """Base of losses of two distributions, which call ``function``."""
+
+    function: Callable[..., Tensor]
+
+    def options(self) -> dict[str, Any]:
+        """Return the settings beyond those that all share."""
+        return {}
+
+    def forward(
+        self, input: Distribution, target: Distribution, weight: Tensor | None = None
+    ) -> Tensor:
+        """Return the loss of a batch of pairs."""
+        return type(self).function(
+            input,
+            target,
+            self.reduction,
+            weight,
+            rule=self.rule,
+            **self.options(),
+            **self.search,
+        )
+
+    def extra_repr(self) -> str:
+        """Return the settings for ``repr``."""
+        own = [f"{name}={value}" for name, value in self.options().items()]
+        return ", ".join([super().extra_repr(), *own])
+
+
+def compare(
+    term: Term,
+    pair: Pair,
+    search: Search,
+    *,
+    crossings: Tensor | None = None,
+    uncovered: bool = False,
+) -> Tensor:
+    """Integrate a term of two log densities, that of the target first.
+
+    Args:
+        term: The integrand; it is not asked where neither has mass.
+        pair: The two distributions.
+        search: How to integrate.
+        crossings: Where to split besides, ``(k, *batch)``.
+        uncovered: Whether the integral is infinite if the target has mass where the
+            input cannot have any.
+
+    Returns:
+        The integrals ``(*batch)``.
+    """
+
+    def integrand(x: Tensor) -> Tensor:
+        log_p, log_q = pair.log_densities(x)
+        some = (log_p > -math.inf) | (log_q > -math.inf)
+        if uncovered:
+            some = some & (log_q > -math.inf)
+        # Neither is asked where there is nothing: infinities would meet.
+        log_p, log_q = (torch.where(some, finite(t), 0.0) for t in (log_p, log_q))
+        values = torch.where(some, term(log_p, log_q), 0)
+        # The mass as well: two that are equal differ by 0 everywhere, and only this
+        # tells the rule that it has seen them.
+        mass = torch.where(some, (log_p.exp() + log_q.exp()).detach(), 0)
+        return torch.stack([values, mass], -1)
+
+    breaks = pair.breaks
+    if crossings is not None:
+        breaks = torch.cat([breaks, crossings])
+    options: dict[str, Any] = search._asdict()
+    rule = options.pop("rule")
+    value = integrate(
+        integrand,
+        pair.domain,
+        rule,
+        batch_shape=pair.batch,
+        breakpoints=breaks,
+        **options,
+    )[..., 0]
+    if not uncovered:
+        return value
+    return torch.where(torch.as_tensor(pair.uncovered), math.inf, value)
+
+
+def finite(log: Tensor) -> Tensor:
+    """A log density with ``NOTHING`` in the place of minus infinity."""
+    return torch.where(log == -math.inf, NOTHING, log)
+
+
+def prepare_pair(
+    input: Distribution,
+    target: Distribution,
+    weight: Tensor | None,
+    reduction: Reduction,
+) -> Pair:
+    """Check what a loss of two distributions is called with.
+
+    Args:
+        input: The first.
+        target: The second.
+        weight: Weight of each pair, or None.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+
+    Returns:
+        The pair.
+
+    Raises:
+        TypeError: If one is no distribution.
+        ValueError: If they do not go together, or the reduction does not exist.
+    """  # noqa: DOC502
+    check_reduction(reduction)
+    pair = pair_of(input, target)
+    if weight is not None and weight.shape != pair.batch:
+        raise ValueError(
+            f"weight must have the batch_shape {tuple(pair.batch)} of the "
+            f"distributions, got {tuple(weight.shape)}"
+        )
+    return pair

@@ -1,0 +1,190 @@
+"""Two distributions on one line: where to integrate a comparison of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from torch_mlcalc.density.normalized import NormalizedDensity
+from torch_mlcalc.density.support import extent_of
+from torch_mlcalc.losses.integral.places import (
+    inner_point,
+    inside,
+    is_discrete,
+    kinks_of,
+    log_density,
+    place_of,
+    within,
+)
+from torch_mlcalc.quadrature.domains import Domain, HalfLine, Interval, Limit, RealLine
+from torch_mlcalc.quadrature.host import frozen
+
+#: Standard deviations around the mean within which the mass is looked for: outside of
+#: these a normal distribution has 1e-15.
+REACH = 8.0
+
+#: Points on which a sign is looked at, for each distribution: a crossing of two is seen
+#: if it is a quarter of a standard deviation away from the next.
+GRID = 65
+
+
+class Pair(NamedTuple):
+    """Two distributions with a common batch, and the line they are compared on.
+
+    Attributes:
+        input: The first, mostly a model.
+        target: The second.
+        domain: The smallest interval that holds both supports.
+        breaks: Where densities have kinks, jumps or their mass, ``(k, *batch)``.
+        batch: The batch shape.
+    """
+
+    input: Distribution
+    target: Distribution
+    domain: Domain
+    breaks: Tensor
+    batch: torch.Size
+
+    @property
+    def uncovered(self) -> Tensor | bool:
+        """Whether the target has mass where the input cannot have any."""
+        low, high = extent_of(place_of(self.input))[:2]
+        lower, upper = extent_of(place_of(self.target))[:2]
+        return (lower < low) | (upper > high)
+
+    def log_densities(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the target and of the input, minus infinity outside of the supports."""
+        return _log_density(self.target, x), _log_density(self.input, x)
+
+    def grid(self) -> Tensor:
+        """Ascending points where the masses are, ``(n, *batch)``, constants."""
+        steps = torch.linspace(-REACH, REACH, GRID, dtype=self.breaks.dtype)
+        steps = steps.to(self.breaks.device).reshape(-1, *(1,) * len(self.batch))
+        rows = []
+        for p in (self.input, self.target):
+            at, width = _middle(p, self.domain, self.breaks)
+            rows.append((at + width * steps).expand(-1, *self.batch))
+        grid = torch.cat([*rows, self.breaks.detach()])
+        return within(self.domain, grid).sort(0).values
+
+
+def pair_of(input: Distribution, target: Distribution) -> Pair:
+    """Check two distributions, and find where to compare them.
+
+    Args:
+        input: A continuous distribution of one number.
+        target: Another.
+
+    Returns:
+        The pair.
+
+    Raises:
+        TypeError: If one is no distribution.
+        ValueError: If one is not continuous and univariate, or the batches differ.
+    """
+    for name, p in (("input", input), ("target", target)):
+        _check(name, p)
+    batch = input.batch_shape
+    if batch != target.batch_shape:
+        raise ValueError(
+            f"target must have the batch_shape of input, {tuple(input.batch_shape)}, "
+            f"got {tuple(target.batch_shape)}; expand one of them"
+        )
+    like = _like(input) + _like(target)
+    domain = _union(place_of(input), place_of(target))
+    breaks: list[Tensor] = []
+    for p in (input, target):
+        at, width = _middle(p, domain, like)
+        ends = [e for e in extent_of(place_of(p))[:2] if _is_end(e)]
+        rows = [at - REACH * width, at, at + REACH * width, *ends]
+        breaks += [torch.as_tensor(r).to(like).expand(batch)[None] for r in rows]
+        breaks += [k.to(like).expand(-1, *batch) for k in kinks_of(p)]
+    table = torch.cat(breaks)
+    table = within(domain, table)
+    with frozen():
+        # Where both densities underflow a split is of no use, and a rule could not tell
+        # that there is nothing beyond.
+        floor = math.log(torch.finfo(table.dtype).tiny)
+        logs = [_log_density(p, table) for p in (input, target)]
+        seen = torch.maximum(*logs) > floor
+        home = within(domain, _middle(target, domain, like)[0])
+    return Pair(input, target, domain, torch.where(seen, table, home), batch)
+
+
+def _check(name: str, p: object) -> None:
+    if not isinstance(p, Distribution):
+        raise TypeError(
+            f"{name} must be one of torch.distributions, got {type(p).__name__}"
+        )
+    if p.event_shape or is_discrete(p):
+        raise ValueError(
+            f"{name} must be a continuous distribution of one number, got {p}; use "
+            "expectation for others"
+        )
+
+
+def _like(p: Distribution) -> Tensor:
+    """A zero with dtype, device and batch of a distribution."""
+    if isinstance(p, NormalizedDensity):
+        return torch.zeros(p.batch_shape, dtype=p.dtype, device=p.device)
+    values = [getattr(p, name, None) for name in p.arg_constraints]
+    tensors = [v for v in values if isinstance(v, Tensor) and v.is_floating_point()]
+    like = tensors[0] if tensors else p.mean
+    return like.detach().new_zeros(p.batch_shape)
+
+
+def _middle(p: Distribution, domain: Domain, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation as constants, or what comes nearest to them."""
+    try:
+        at, width = p.mean.detach(), p.stddev.detach()
+    except (NotImplementedError, AttributeError):
+        at = width = torch.full_like(like, math.nan)
+    loc, scale = (getattr(p, name, None) for name in ("loc", "scale"))
+    if isinstance(loc, Tensor):
+        at = torch.where(at.isfinite(), at, loc.detach())
+    if isinstance(scale, Tensor):
+        width = torch.where(width.isfinite(), width, scale.detach())
+    at = torch.where(at.isfinite(), at, inner_point(domain, at))
+    return at, torch.where(width.isfinite(), width, 1)
+
+
+def _is_end(limit: Limit) -> bool:
+    return isinstance(limit, Tensor) or math.isfinite(limit)
+
+
+def _union(one: Domain, other: Domain) -> Domain:
+    """The smallest interval that holds two."""
+    (low, high, loc, scale), (lower, upper, *_) = extent_of(one), extent_of(other)
+    low = _outer(low, lower, torch.minimum, min)
+    high = _outer(high, upper, torch.maximum, max)
+    if not isinstance(low, Tensor) and not isinstance(high, Tensor):
+        if low == -math.inf and high == math.inf:
+            return RealLine(loc, scale)
+        if high == math.inf and low > -math.inf:
+            return HalfLine(low, scale)
+    return Interval(low, high)
+
+
+def _outer(
+    one: Limit,
+    other: Limit,
+    of_tensors: Callable[[Tensor, Tensor], Tensor],
+    of_numbers: Callable[[float, float], float],
+) -> Limit:
+    tensors = [t for t in (one, other) if isinstance(t, Tensor)]
+    if not tensors:
+        return of_numbers(float(one), float(other))
+    one, other = (torch.as_tensor(t).to(tensors[0]) for t in (one, other))
+    return of_tensors(one, other)
+
+
+def _log_density(p: Distribution, x: Tensor) -> Tensor:
+    place = place_of(p)
+    within = inside(place, x)
+    at = torch.where(within, x, inner_point(place, x))
+    return torch.where(within, log_density(p, at), -math.inf)
