@@ -135,6 +135,8 @@ def check_distributed_integral(output: str) -> None:
     error, matrix = map(float, re.findall(r"^error of the .*: (\S+)$", output, re.M))
     assert error < 1e-13
     assert matrix < 1e-3  # a short run
+
+
 def check_robust_regression(output: str) -> None:
     # rlm, whose numbers were published, stops where a step changes less than 1e-4; its
     # fit of phones by the Huber loss has not converged any further.

@@ -110,7 +110,10 @@ def test_values_and_derivatives_are_exact(case: Case) -> None:
                     case.exact(*point[:i], x + s, *point[i + 1 :])
                     for s in (step, -step)
                 )
-                slope, bend = (up - down) / (2 * step), (up + down - 2 * exact) / step**2
+                slope, bend = (
+                    (up - down) / (2 * step),
+                    (up + down - 2 * exact) / step**2,
+                )
                 close = float(error / abs(x))
                 found = first[i][k].item()
                 assert found == pytest.approx(float(slope), 3e-12, close), (row, i)
@@ -145,7 +148,10 @@ EDGES = {
         (0.0, 1, 1, 0, 3, 3, 0.5, 2, 1, 3, 1, INF, INF, 1, 1, 1, 1),
         (0.5, 1, 0.5, 0.5, 0, 0, 1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, -0.1, 1.1, 0.5),
     ),
-    "stdtr": ((1.0, 5, INF, INF, -1, 0, NAN, 1, 1), (INF, -INF, -1, 9, 1, 1, 1, NAN, 0)),
+    "stdtr": (
+        (1.0, 5, INF, INF, -1, 0, NAN, 1, 1),
+        (INF, -INF, -1, 9, 1, 1, 1, NAN, 0),
+    ),
 }
 
 
