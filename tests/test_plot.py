@@ -42,8 +42,11 @@ def kinked(x: Tensor) -> Tensor:
     return (x - 0.3).abs().sqrt()
 
 
+CENTRE = torch.tensor([1.0, 0.2])
+
+
 def peak(x: Tensor) -> Tensor:
-    return torch.exp(-200 * (x - 1).square().sum(-1))
+    return torch.exp(-200 * (x - CENTRE).square().sum(-1))
 
 
 def bowl(w: Tensor) -> Tensor:
@@ -307,12 +310,12 @@ def test_a_map_that_learns_nothing_is_an_even_grid(ax: Axes) -> None:
 
 def test_lines_crowd_where_the_integrand_is(ax: Axes) -> None:
     plot.vegas_map(learned(), SQUARE, lines=20, ax=ax)
-    for places in grid(ax):
+    for places, centre in zip(grid(ax), CENTRE.tolist(), strict=True):
         assert len(places) == 21
         assert places[0] == -1
         assert places[-1] == 3
-        # A peak of width 0.05 at 1, in a box of width 4.
-        assert ((0.8 < places) & (places < 1.2)).sum() >= 14
+        # A peak of width 0.05, in a box of width 4.
+        assert (abs(places - centre) < 0.2).sum() >= 14
 
 
 def test_a_grid_bends_with_its_box(ax: Axes) -> None:
@@ -434,6 +437,14 @@ def test_the_path_is_drawn_as_it_is_on_the_surface_of_the_loss(ax: Axes) -> None
     top = (bowl(points) - lowest).max().item()
     assert filled.levels[-1] == pytest.approx(top, rel=1e-4)
     assert filled.levels[0] == pytest.approx(top / 1e4, rel=1e-4)
+    lines = ax.collections[1]
+    for level, path in list(zip(lines.levels, lines.get_paths(), strict=True))[3:-1]:
+        # Equal but for the straight lines between the points of the grid.
+        on_line = bowl(torch.as_tensor(path.vertices)) - lowest
+        assert len(on_line)
+        torch.testing.assert_close(
+            on_line, torch.full_like(on_line, level), rtol=0.02, atol=0.0
+        )
 
 
 @pytest.mark.parametrize(
