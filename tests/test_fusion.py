@@ -55,7 +55,7 @@ def test_one_kernel_does_it_all(make: Callable[[], Callable[[Tensor], Tensor]]) 
     torch.compiler.reset()
     # The code that the compiler writes, without the time that a C++ compiler takes. It
     # must not be cached, as it is never made into a library.
-    with torch._inductor.config.patch(force_disable_caches=True):
+    with torch._inductor.config.patch(fx_graph_cache=False):
         code, *_ = get_code(torch.compile(make(), fullgraph=True), RATE)
     body = code[code.index("def call(") : code.index("return (")]
     assert len(re.findall(r"^ +cpp_fused\w*\(", body, re.M)) == 1
