@@ -274,9 +274,7 @@ def test_gradients_of_a_fixed_rule_in_every_mode(coded: bool) -> None:
 
 def test_gradients_of_the_default() -> None:
     # A search is not compiled.
-    check_gradients(
-        every_kind(None, True), kinds(), compile=False, vmap=False, max_elements=1
-    )
+    check_gradients(every_kind(None, True), kinds(), compile=False, max_elements=1)
 
 
 def test_gradients_reach_a_network() -> None:
