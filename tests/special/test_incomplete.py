@@ -40,13 +40,13 @@ def upper_beta(a: truth.Number, b: truth.Number, x: truth.Number) -> truth.Numbe
 
 GAMMA = [
     (a, x)
-    for a in (1e-3, 0.3, 1.0, 1.6, 9.0, 40.0, 1e3, 1e4)
-    for x in (1e-4 * a, 0.5 * a, a - 2 * a**0.5, a, a + 4 * a**0.5, 2 * a + 1)
+    for a in (1e-3, 0.3, 1.6, 40.0, 1e3)
+    for x in (1e-4 * a, 0.6 * a, a, a + 4 * a**0.5)
     if x > 0
 ]
 BETA = [
     (a, b, x)
-    for a, b in ((1e-3, 2.0), (0.4, 0.4), (3.0, 0.01), (7.0, 90.0), (2e3, 300.0))
+    for a, b in ((1e-3, 2.0), (0.4, 0.4), (3.0, 0.01), (7.0, 90.0), (200.0, 30.0))
     for x in (
         1e-3 * a / (a + b),
         0.9 * a / (a + b),
@@ -66,8 +66,8 @@ CASES = {
         truth.student_cdf,
         [
             (df, t)
-            for df in (0.05, 1.0, 2.7, 30.0, 1e4)
-            for t in (1e-9, 0.4, -1.3, 1.5, -6.0, -1e3)
+            for df in (0.05, 1.0, 30.0)
+            for t in (1e-9, 0.4, -1.3, 1.5, -6.0)
         ],
     ),
 }

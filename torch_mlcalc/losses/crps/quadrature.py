@@ -49,17 +49,27 @@ def crps_of_cdf(
     Returns:
         The scores.
     """
+    if not target.numel():
+        return target.clone()
     lower, upper = (thresholds.clip(e) for e in _limits(domain, target))
     loc, scale = (t.expand(target.shape) for t in place)
+    home = loc  # a point of the support, whatever the thresholds
     middle = torch.minimum(torch.maximum(loc, lower), upper)
 
+    start, stop = _limits(domain, target)
+
+    def share(x: Tensor) -> Tensor:
+        # A point may be rounded to the end of the support, where slopes are infinite.
+        inside = (x > start) & (x < stop)
+        return torch.where(inside, cdf(torch.where(inside, x, home)), 1.0 * (x >= stop))
+
     def at_middle(x: Tensor) -> Tensor:
-        p = cdf(x)
+        p = share(x)
         score = torch.where(x < middle, levels.below(p), levels.above(p))
         return thresholds.at(x, score)
 
     def further(x: Tensor) -> Tensor:
-        p = cdf(x)
+        p = share(x)
         return thresholds.at(x, levels.below(p) - levels.above(p))
 
     unbounded = isinstance(domain, RealLine) and thresholds.unbounded
@@ -67,14 +77,13 @@ def crps_of_cdf(
     # Where the mass is; a narrow one would be missed from far off.
     around = middle + scale * _AROUND.to(scale).reshape(-1, *(1,) * scale.ndim)
     finite = lower.isfinite() & upper.isfinite()
-    total = _solve(
-        at_middle, inside, torch.where(finite, around, middle), scale, options
-    )
+    splits = torch.where(finite, around, middle)
+    total = _solve(at_middle, inside, splits, scale, options)
     end = thresholds.clip(torch.minimum(torch.maximum(target, lower), upper))
     reach = Interval(middle, end.nan_to_num())
-    total = total + _solve(further, reach, around, scale, options)
-    limits = _limits(domain, target)
-    total = total + _outside(target, limits, thresholds, levels, options)
+    # Its tolerance is relative to the sum: alone it may be nearly 0.
+    total = total + _solve(further, reach, around, scale, options, total.detach())
+    total = total + _outside(target, (start, stop), thresholds, levels, options)
     return total.to(target.dtype)
 
 
@@ -84,6 +93,7 @@ def _solve(
     breakpoints: Tensor,
     scale: Tensor,
     options: Settings,
+    other: Tensor | None = None,
 ) -> Tensor:
     """Integrate, and report what has not converged unless it is nothing.
 
@@ -93,8 +103,10 @@ def _solve(
     """
     finfo = torch.finfo(scale.dtype)
     rtol, atol = options.rtol, options.atol
-    if rtol is None and atol is None and scale.numel():
+    if rtol is None and atol is None:
         rtol, atol = math.sqrt(finfo.eps), float(finfo.eps * read(scale).min())
+    if rtol and other is not None:
+        atol = max(atol or 0.0, rtol * float(read(other).min()))
     estimate = integrate_with_error(
         integrand,
         domain,
