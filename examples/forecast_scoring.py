@@ -70,9 +70,7 @@ def log_score(p: NegativeBinomial, cases: Tensor, weight: Tensor) -> Tensor:
     return -(p.log_prob(cases) * weight).sum(-1) / weight.sum(-1)
 
 
-def fit(
-    score: Score, start: Tensor, data: Counts, weight: Tensor, bar: tqdm
-) -> Tensor:
+def fit(score: Score, start: Tensor, data: Counts, weight: Tensor, bar: tqdm) -> Tensor:
     """Parameters for each row of weights, from all of them at once."""
     parameters = start.clone().requires_grad_()
     optimizer = torch.optim.LBFGS(

@@ -174,11 +174,7 @@ CASES = {
         mlc.crps_poisson,
         truth.poisson,
         [(2.5, 3.0)]
-        + [
-            (rate, y)
-            for rate in (1e-3, 19.9, 20.1, 400.0)
-            for y in (0.0, 21.5, -1.5)
-        ],
+        + [(rate, y) for rate in (1e-3, 19.9, 20.1, 400.0) for y in (0.0, 21.5, -1.5)],
         lambda x: (
             1 - truth.lower_gamma(mp.floor(x) + 1, mp.mpf(2.5)) if x >= 0 else mp.mpf(0)
         ),

@@ -19,8 +19,24 @@ What all of them share:
   which is also the residual of two equal infinities, gives a NaN loss.
 """
 
-from torch_mlcalc.losses import crps as _crps
-from torch_mlcalc.losses.crps import *
+from torch_mlcalc.losses.crps import (
+    CRPSLoss,
+    crps_beta,
+    crps_censored_normal,
+    crps_exponential,
+    crps_gamma,
+    crps_laplace,
+    crps_log_normal,
+    crps_logistic,
+    crps_loss,
+    crps_negative_binomial,
+    crps_normal,
+    crps_normal_mixture,
+    crps_poisson,
+    crps_student_t,
+    crps_uniform,
+    register_crps,
+)
 from torch_mlcalc.losses.regression import (
     HuberLoss,
     L1Loss,
@@ -38,18 +54,33 @@ from torch_mlcalc.losses.regression import (
 from torch_mlcalc.losses.validation import set_default_validate
 
 __all__ = [
+    "CRPSLoss",
     "HuberLoss",
     "L1Loss",
     "LogCoshLoss",
     "MSELoss",
     "QuantileLoss",
     "SmoothL1Loss",
+    "crps_beta",
+    "crps_censored_normal",
+    "crps_exponential",
+    "crps_gamma",
+    "crps_laplace",
+    "crps_log_normal",
+    "crps_logistic",
+    "crps_loss",
+    "crps_negative_binomial",
+    "crps_normal",
+    "crps_normal_mixture",
+    "crps_poisson",
+    "crps_student_t",
+    "crps_uniform",
     "huber_loss",
     "l1_loss",
     "log_cosh_loss",
     "mse_loss",
     "quantile_loss",
+    "register_crps",
     "set_default_validate",
     "smooth_l1_loss",
 ]
-__all__ += _crps.__all__

@@ -123,6 +123,13 @@ def _inside(a: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         \int_0^\infty e^{a w - x (e^w - 1)}\,dw
 
     and :math:`P(a) = P(a + 1) + x^a e^{-x} / \Gamma(a + 1)`, all terms positive.
+
+    Args:
+        a: Shapes.
+        x: Limits.
+
+    Returns:
+        P and Q.
     """
     lower = x < a.clamp(min=1)
     sign = torch.where(lower, -1.0, 1.0).to(a.dtype)

@@ -1,4 +1,4 @@
-"""The distribution function of Student's t, differentiable in the degrees of freedom."""
+"""Student's t distribution function, differentiable in the degrees of freedom."""
 
 from __future__ import annotations
 
@@ -65,8 +65,14 @@ def is_central(df: Tensor, t: Tensor) -> Tensor:
 
 
 def middle_and_tail(df: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    r"""The integral of the density from 0 to t, where central, and from |t| on, where
-    not; elsewhere anything finite.
+    """Two integrals of the density; which of them is right says :func:`is_central`.
+
+    Args:
+        df: Degrees of freedom.
+        t: Limit.
+
+    Returns:
+        That from 0 to t where it is central, and from abs(t) on where it is not.
     """
     central = is_central(df, t)
     df = torch.where(df > 0, df, 1.0).clamp(max=MOST_DF)

@@ -48,7 +48,7 @@ def cdf_of(distribution: Distribution) -> Cdf:
     for kind in type(distribution).__mro__:
         if kind in _OWN:
             return _OWN[kind](distribution)
-    if type(distribution).cdf is not Distribution.cdf:
+    if not is_integrated(distribution):
         return _given(distribution)
     if type(distribution).log_prob is Distribution.log_prob:
         raise ValueError(
@@ -58,9 +58,16 @@ def cdf_of(distribution: Distribution) -> Cdf:
     return _given(_integrated(distribution))
 
 
+def is_integrated(distribution: Distribution) -> bool:
+    """Whether the distribution function is that of a :class:`NormalizedDensity`."""
+    known = any(kind in _OWN for kind in type(distribution).__mro__)
+    own = type(distribution).cdf is not Distribution.cdf
+    return isinstance(distribution, NormalizedDensity) or not (known or own)
+
+
 def _integrated(distribution: Distribution) -> NormalizedDensity:
     """A density with a distribution function, from one that has only ``log_prob``."""
-    kind = type(distribution)
+    kind: Any = type(distribution)
     # As arguments, which are gathered with the rows that need more points.
     parameters = {
         name: value

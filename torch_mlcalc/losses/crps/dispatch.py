@@ -85,9 +85,7 @@ def closed_form(distribution: Distribution, target: Tensor) -> Tensor | None:
     return None
 
 
-def _score(
-    form: Callable[..., Tensor], target: Tensor, *parameters: Tensor
-) -> Tensor:
+def _score(form: Callable[..., Tensor], target: Tensor, *parameters: Tensor) -> Tensor:
     """A closed form in the widest dtype of its arguments, so never in half."""
     dtype = target.dtype
     for parameter in parameters:
@@ -174,7 +172,8 @@ def _mixture(p: MixtureSameFamily, y: Tensor) -> Tensor | None:
 @register_crps(TransformedDistribution)
 def _transformed(p: TransformedDistribution, y: Tensor) -> Tensor | None:
     """Of ``loc + scale X``: ``|scale|`` times that of X."""
-    transforms, unit = list(p.transforms), torch.ones_like(y)
+    transforms: list[Any] = list(p.transforms)
+    unit = torch.ones_like(y)
     while transforms and isinstance(transforms[-1], AffineTransform):
         last = transforms.pop()
         scale = torch.as_tensor(last.scale, dtype=y.dtype, device=y.device)

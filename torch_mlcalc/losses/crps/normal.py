@@ -144,7 +144,8 @@ def crps_normal_mixture(
         total = parts[0].sum(-1)
         even = (total - 1).abs() < math.sqrt(torch.finfo(total.dtype).eps)
         check_values("probs.sum(-1)", total, even, "must be 1")
-    loss = normal_mixture(*parts, observed)
+    shares, means, widths = parts
+    loss = normal_mixture(shares, means, widths, observed)
     dtype = torch.promote_types(dtype, dtype_of_target)
     return reduce(loss, weight, reduction).to(dtype)
 

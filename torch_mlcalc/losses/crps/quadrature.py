@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
@@ -187,7 +188,5 @@ def crps_of_steps(
     before = thresholds.between(torch.minimum(target, first), first)
     after = thresholds.between(last, torch.maximum(target, last))
     return (
-        (below + above).sum(0)
-        + before * levels.above(zero)
-        + after * levels.below(one)
+        (below + above).sum(0) + before * levels.above(zero) + after * levels.below(one)
     )
