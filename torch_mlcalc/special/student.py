@@ -42,12 +42,12 @@ def stdtr(df: Tensor | float, t: Tensor | float) -> Tensor:
 
     Example:
         >>> import torch, torch_mlcalc as mlc
-        >>> df = torch.tensor([1.0, 5.0, 1e8], requires_grad=True)
+        >>> df = torch.tensor([1.0, 5.0, 30.0], requires_grad=True)
         >>> value = mlc.special.stdtr(df, -2.0)
         >>> value
-        tensor([0.1476, 0.0510, 0.0228], grad_fn=...)
+        tensor([0.1476, 0.0510, 0.0273], grad_fn=...)
         >>> torch.autograd.grad(value.sum(), df)
-        (tensor([-6.4e-02, -5.1e-03, -2.6e-17]),)
+        (tensor([-0.0968, -0.0057, -0.0002]),)
 
     References:
         Abramowitz, Stegun, "Handbook of Mathematical Functions" (1964), 26.7.1.

@@ -205,7 +205,7 @@ def _transformed(p: TransformedDistribution) -> Cdf:
             x = torch.sigmoid(x) if transform == LOGIT else transform.inv(x)
             rising = rising * transform.sign
         share = base(x)
-        # The rounding error of 1 - F, over an infinite tail, would be no small integral.
+        # The rounding error of 1 - F would be no small integral over an infinite tail.
         rest = torch.where(share < 1 - 4 * torch.finfo(share.dtype).eps, 1 - share, 0.0)
         return torch.where(rising > 0, share, rest)
 

@@ -106,11 +106,11 @@ def crps_loss(
         >>> forecast = torch.distributions.Gamma(shape, 1.0)
         >>> loss = mlc.crps_loss(forecast, torch.tensor([1.0, 2.0]))
         >>> loss, torch.autograd.grad(loss, shape)
-        (tensor(0.4370, grad_fn=...), (tensor([-0.2168,  0.1570]),))
+        (tensor(0.4690, grad_fn=...), (tensor([-0.3507,  0.1997]),))
         >>> mlc.crps_loss(
         ...     lambda x: torch.sigmoid(x) ** 2, torch.zeros(1), domain=mlc.RealLine()
         ... )
-        tensor(0.6667)
+        tensor(0.5530)
 
     References:
         Gneiting and Raftery, "Strictly proper scoring rules, prediction, and

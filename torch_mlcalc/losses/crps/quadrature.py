@@ -35,8 +35,8 @@ def crps_of_cdf(
     .. math:: S(y) = \int_{-\infty}^c V(F)\,w\,dx + \int_c^\infty W(F)\,w\,dx +
         \int_c^y (V(F) - W(F))\,w\,dx
 
-    with the middle c of the forecast, a constant. So an observation far off is the limit
-    of an integral without being a breakpoint in one that is 0 there.
+    with the middle c of the forecast, a constant. So an observation far off is the
+    limit of an integral without being a breakpoint in one that is 0 there.
 
     Args:
         cdf: Distribution function of points ``(n, *batch)``.
@@ -101,6 +101,17 @@ def _solve(
     What is beyond the rounding error of 1 - F has no digits of its own, so that there
     is an absolute tolerance, of that size; and an integrand that is 0 at all nodes is 0
     indeed, for it falls from the middle on.
+
+    Args:
+        integrand: Function of points.
+        domain: Where.
+        breakpoints: Where to split.
+        scale: Widths of the forecasts.
+        options: Tolerances, and what to do if they are not reached.
+        other: What the integral is added to, if anything.
+
+    Returns:
+        The integral.
     """
     finfo = torch.finfo(scale.dtype)
     rtol, atol = options.rtol, options.atol
