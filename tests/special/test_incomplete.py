@@ -53,7 +53,7 @@ BETA = [
         (a + 0.3 * b) / (a + 1.2 * b),
         1 - 2**-20,
     )
-] + [(2.0, 1e6, 8e-6), (0.5, 1e8, 3e-8)]
+] + [(2.0, 1e6, 8e-6), (0.5, 1e4, 3e-4)]
 CASES = {
     "gammainc": Case(mlc.special.gammainc, truth.lower_gamma, GAMMA),
     "gammaincc": Case(
@@ -90,7 +90,7 @@ def test_values_and_derivatives_are_exact(case: Case) -> None:
         for f, x in zip(first, inputs, strict=True)
     ]
     for k, row in enumerate(case.points):
-        with mp.workdps(40):
+        with mp.workdps(55):
             point = list(map(mp.mpf, row))
             exact = case.exact(*point)
             if exact < SMALLEST:

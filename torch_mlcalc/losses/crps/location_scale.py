@@ -259,7 +259,7 @@ def student_t(df: Tensor, loc: Tensor, scale: Tensor, target: Tensor) -> Tensor:
     most = torch.finfo(z.dtype).max ** 0.45
     reach = torch.log1p((z / df.sqrt()).clamp(-most, most).square())
     constant = torch.exp(2 * log_half_step(df / 2) - log_half_step(df - 0.5))
-    constant = constant * df.sqrt() * df / torch.sqrt(math.pi * (df - 0.5))
+    constant = constant * df * torch.sqrt(df / (math.pi * (df - 0.5)))
     return scale * (2 * z * share + constant * _excess(df, reach))
 
 

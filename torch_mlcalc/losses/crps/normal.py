@@ -318,11 +318,17 @@ def censored_normal(
 ) -> Tensor:
     """CRPS of each element."""
     inside = torch.minimum(torch.maximum(target, lower), upper)
-    at, low, high = ((end - loc) / scale for end in (inside, lower, upper))
+    at, low, high = (_placed(end, loc, scale) for end in (inside, lower, upper))
     score = _squared_cdf(at) - _squared_cdf(low)
     score = score + _squared_cdf(-at) - _squared_cdf(-high)
     beyond = torch.where(inside == target, 0.0, target - inside).abs()
     return beyond + scale * score
+
+
+def _placed(end: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
+    """Standardised; an infinite end moves with neither parameter."""
+    finite = end.isfinite()
+    return torch.where(finite, (torch.where(finite, end, loc) - loc) / scale, end)
 
 
 def _squared_cdf(z: Tensor) -> Tensor:
