@@ -152,6 +152,8 @@ def check_robust_regression(output: str) -> None:
     shapes = [float(s) for s in re.findall(r"shape (\S+),", output)]
     assert shapes[0] < 0.01
     assert shapes[1] < 0.5
+
+
 def check_forecast_scoring(output: str) -> None:
     rows = [line.split() for line in output.splitlines()]
     nll, crps = (
