@@ -132,7 +132,7 @@ def _error(call: Callable[[], Tensor], twin: str) -> float:
     value = call()
     pairs = ((value, exact), (call.input.grad, input.grad))  # type: ignore[attr-defined]
     return max(
-        float((found.detach() - wanted.detach()).abs().max() / wanted.abs().max())
+        float((found - wanted).detach().abs().max() / wanted.detach().abs().max())
         for found, wanted in pairs
     )
 

@@ -146,7 +146,7 @@ def main() -> None:
     fits = {}
     parameters = torch.tensor([-2.0, -2, -2, -2, 0], dtype=torch.float64).repeat(16, 1)
     with tqdm(total=2 * arguments.steps, unit="step") as bar:
-        # The CRPS, which is flat where a forecast is far off, starts from the other fit.
+        # The CRPS, flat where a forecast is far off, starts from the other fit.
         for name, score in scores.items():
             parameters = fits[name] = fit(score, parameters, data, weight, bar)
     print(f"{len(data.cases)} counts, all herds, and each forecast from the others")

@@ -154,6 +154,18 @@ def check_robust_regression(output: str) -> None:
     assert shapes[1] < 0.5
 
 
+def check_forecast_scoring(output: str) -> None:
+    rows = [line.split() for line in output.splitlines()]
+    nll, crps = (
+        [float(v) for v in row[1:]] for row in rows if row and row[0] in ("NLL", "CRPS")
+    )
+    # Each fit is the best by its own score, on the data that it has seen.
+    assert nll[0] < crps[0]
+    assert crps[1] < nll[1]
+    errors = re.search(r"value (\S+), gradient (\S+)", output).groups()
+    assert max(map(float, errors)) < 1e-11
+
+
 class Example(NamedTuple):
     """A script, arguments that make it quick, and what its output has to show."""
 
@@ -188,6 +200,12 @@ TABLE = [
     Example("point_process", ["--steps", "60"], check_point_process, has_picture=True),
     Example("survival_hazard", [], check_survival_hazard, has_picture=True),
     Example("robust_regression", [], check_robust_regression, has_picture=True),
+    Example(
+        "forecast_scoring",
+        ["--steps", "15"],
+        check_forecast_scoring,
+        has_picture=True,
+    ),
     Example("calculus_tour", [], check_calculus_tour, has_picture=True),
     Example(
         "distributed_integral",

@@ -302,3 +302,19 @@ def test_what_no_grid_resolves_is_reported() -> None:
         with pytest.raises(NotImplementedError, match=f"has no {name}"):
             value = getattr(bent, name)
             value(torch.tensor([0.1, 0.1]))
+
+
+@pytest.mark.parametrize("d", [3, 5])
+def test_moments_of_correlated_normal_densities(d: int) -> None:
+    twin, p = gaussian(d)
+    torch.testing.assert_close(p.mean, twin.loc, rtol=1e-9, atol=1e-9)
+    variance = twin.covariance_matrix.diagonal(dim1=-2, dim2=-1)
+    torch.testing.assert_close(p.variance, variance, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(p.entropy(), twin.entropy(), rtol=1e-9, atol=1e-9)
+    # More nodes than the normaliser needs.
+    wave = p.expectation(lambda x: torch.cos(x[..., 0] / 2))
+    spread = variance[..., 0] / 4
+    wanted = torch.cos(twin.loc[..., 0] / 2) * torch.exp(-spread / 2)
+    torch.testing.assert_close(wave, wanted, rtol=1e-6, atol=1e-6)
+    (g,) = torch.autograd.grad(p.mean.sum(), twin.loc)
+    torch.testing.assert_close(g, torch.ones_like(g), rtol=1e-8, atol=1e-8)

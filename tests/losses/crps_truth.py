@@ -26,10 +26,10 @@ def lower_gamma(a: Number, x: Number) -> Number:
 
 
 def lower_beta(a: Number, b: Number, x: Number) -> Number:
-    """I by the series of positive terms, on the side where it is short; DLMF 8.17.8."""
+    """I by the series of positive terms, on the shorter side; DLMF 8.17.8."""
     if x <= 0 or x >= 1:
         return mp.mpf(x >= 1)
-    if x * (a + b) > a:
+    if 2 * x > 1:
         return 1 - lower_beta_series(b, a, 1 - x, x)
     return lower_beta_series(a, b, x, 1 - x)
 
@@ -53,7 +53,7 @@ def student_cdf(df: Number, t: Number) -> Number:
     half = mp.mpf(1) / 2
     if t == 0:
         return half
-    if near * (df + 1) / 2 > half:
+    if near > half:
         tail = lower_beta_series(df / 2, half, far, near) / 2
     else:
         tail = (1 - lower_beta_series(half, df / 2, near, far)) / 2

@@ -298,9 +298,23 @@ def test_gradients_in_every_mode(case: Case) -> None:
     mlc.testing.check_gradients(
         lambda *a: case.function(*a, "sum"),
         tuple(arguments),
-        # Seconds each; this one has most of what the others are made of.
-        compile=case.function is mlc.crps_beta,
+        # Seconds each; below.
+        compile=False,
     )
+
+
+def test_compiled_as_one_graph() -> None:
+    case = CASES["gamma"]
+    arguments = [c.requires_grad_() for c in columns(case)]
+    compiled = torch.compile(case.function, fullgraph=True, backend="eager")
+    found, expected = compiled(*arguments), case.function(*arguments)
+    torch.testing.assert_close(found, expected)
+    for ours, theirs in zip(
+        torch.autograd.grad(found, arguments),
+        torch.autograd.grad(expected, arguments),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)
 
 
 @cases

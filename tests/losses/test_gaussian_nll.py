@@ -69,7 +69,7 @@ CASES = {
         GaussianNLLLoss,
         {"full": False, "eps": 0.0},
         exact_var,
-        [*ORDINARY, *EXTREME],
+        [*ORDINARY[:2], *EXTREME],
         ORDINARY,
         (0, 1, 2),
         (4, 32, 64),
@@ -138,9 +138,9 @@ def test_value_and_derivatives_are_exact(case: Case, dtype: torch.dtype) -> None
     assert_exact(case, dtype)
 
 
-@cases
-def test_gradients_hold_in_every_mode(case: Case) -> None:
-    assert_gradients(case)
+@pytest.mark.parametrize("name", ["var", "var, eps", "log_var"])
+def test_gradients_hold_in_every_mode(name: str) -> None:
+    assert_gradients(CASES[name])
 
 
 BETA = Case(

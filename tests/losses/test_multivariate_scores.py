@@ -238,7 +238,6 @@ def test_members_may_be_on_any_axis(
     torch.testing.assert_close(actual, expected)
 
 
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="x86 only")
 def test_memory_is_that_of_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """All pairs would need 400 MB; the largest tensor that is saved is the input."""
     x = torch.randn(500, 200, requires_grad=True)

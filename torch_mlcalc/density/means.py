@@ -13,6 +13,8 @@ from torch import Tensor
 from torch_mlcalc.density.cdf import Peaks
 from torch_mlcalc.density.support import extent_of
 from torch_mlcalc.quadrature.adaptive_hermite import AdaptiveGaussHermite
+from torch_mlcalc.quadrature.cubature.hermite import hermite_table
+from torch_mlcalc.quadrature.cubature.whitened import WhitenedPlan
 from torch_mlcalc.quadrature.estimate import Estimate, Status, report
 from torch_mlcalc.quadrature.host import read, readable, transforming
 from torch_mlcalc.quadrature.integrate import integrate, integrate_with_error
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 #: Part of the exponents of a dtype, in tens, that is far out: the square of such a
 #: point and the density there can still be written down.
 FAR = 0.2
+
+#: Nodes of a grid for means, of which several are tried: 9 on each of five axes.
+MOST_NODES = 60_000
 
 #: By how much the exponent of a tail may be above that at which a moment exists, for
 #: rounding: that of a Student density is exact to 1e-15.
@@ -70,9 +75,10 @@ def mean_of(
         "breakpoints": breakpoints,
         "memory": density._block,
     }
-    if density._fixed:
+    value = _by_grids(density, weighted, settings, atol)
+    if value is None and density._fixed:
         value = integrate(weighted, domain, density.rule, **settings)
-    else:
+    elif value is None:
         settings |= density._search | {"on_failure": "ignore"}
         if atol is not None and settings["atol"] is None:
             default = torch.finfo(density.dtype).eps ** 0.5
@@ -85,6 +91,38 @@ def mean_of(
         value = _judged(density, found, otherwise, lost)
     assert shape is not None  # noqa: S101
     return value[..., :-1].reshape(density.batch_shape + shape)
+
+
+def _by_grids(
+    density: NormalizedDensity,
+    weighted: Callable[[Tensor], Tensor],
+    settings: dict[str, Any],
+    atol: float | None,
+) -> Tensor | None:
+    """Means by larger and larger grids around the modes that the normaliser found.
+
+    Returns:
+        The mean, where one grid agrees with the next; None if there are no grids, or
+        one of the means needs more nodes than they may have.
+    """
+    plan = density._plan
+    if not isinstance(plan, WhitenedPlan) or not plan.on_grids or transforming():
+        return None
+    search, d = density._search, density.event_shape[0]
+    default = torch.finfo(density.dtype).eps ** 0.5
+    rtol = search["rtol"] or default
+    least = search["atol"] or (atol or 0.0) * rtol
+    n, before = round(plan.n ** (1 / d)), None
+    while n**d <= MOST_NODES:
+        grid = plan.with_grid(*hermite_table(n))
+        value = integrate(weighted, density.domain, grid, **settings)
+        if before is not None:
+            change, size = (value - before).abs(), value.abs()
+            rounding = 64 * torch.finfo(density.dtype).eps * size.clamp(min=1)
+            if bool((change <= (rtol * size).clamp(min=least) + rounding).all()):
+                return value
+        n, before = n + 2, value.detach()
+    return None
 
 
 def _judged(

@@ -38,11 +38,12 @@ def apply_rule(
             "or a rule with positive weights such as GaussLegendre."
         )
     add = LogSum() if log else LinearSum()
-    places: list[Extent] = [extent]
-    if breakpoints is not None:
+    if breakpoints is None:
+        total = apply_fixed(rule, extent, integrand, add, memory)
+    else:
         places = _between(extent, breakpoints, integrand)
-    values = [apply_fixed(rule, place, integrand, add, memory) for place in places]
-    total = reduce(add.join, values)
+        values = [apply_fixed(rule, place, integrand, add, memory) for place in places]
+        total = reduce(add.join, values)
     return as_result(together(total, add, integrand.ranks), integrand)
 
 

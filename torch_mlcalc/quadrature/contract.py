@@ -75,7 +75,8 @@ class LinearSum:
         if values.dtype != weights.dtype:
             dtype = torch.promote_types(values.dtype, weights.dtype)
             values, weights = values.to(dtype), weights.to(dtype)
-        if weights.ndim > 1:
+        # A matrix product is faster alone, but the compiler fuses nothing into it.
+        if weights.ndim > 1 or torch.compiler.is_compiling():
             return (_align(weights, values) * values).sum(0)
         if values.ndim == 1:
             return weights @ values

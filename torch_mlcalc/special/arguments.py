@@ -45,4 +45,4 @@ def promoted(**arguments: Tensor | float) -> list[Tensor]:
         torch.as_tensor(value, dtype=dtype, device=device)
         for value in arguments.values()
     ]
-    return list(torch.broadcast_tensors(*tensors))
+    return list(torch.broadcast_tensors(*tensors))  # type: ignore[no-untyped-call]

@@ -29,6 +29,12 @@ def scaled_log_factorial(a: Tensor) -> Tensor:
     It is 0 at 0 and grows as :math:`\log(2 \pi a) / 2`, so that nothing is lost where
     logs of gamma functions of 1e4 and more are subtracted.
 
+    Args:
+        a: Positive.
+
+    Returns:
+        The log.
+
     References:
         NIST Digital Library of Mathematical Functions, 5.11.1, https://dlmf.nist.gov/5.11
     """
@@ -50,6 +56,12 @@ def log_half_step(a: Tensor) -> Tensor:
 
     From the Stirling series of both; below 10 from that of a + 10 and the ten ratios
     between.
+
+    Args:
+        a: Positive.
+
+    Returns:
+        The log.
     """
     far = a >= _FAR
     shifted = torch.where(far, a, a + _FAR)

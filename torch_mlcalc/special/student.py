@@ -1,4 +1,4 @@
-"""The distribution function of Student's t, differentiable in the degrees of freedom."""
+"""Student's t distribution function, differentiable in the degrees of freedom."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def stdtr(df: Tensor | float, t: Tensor | float) -> Tensor:
 
     Example:
         >>> import torch, torch_mlcalc as mlc
-        >>> df = torch.tensor([1.0, 5.0, 1e8], requires_grad=True)
+        >>> df = torch.tensor([1.0, 5.0, 30.0], requires_grad=True)
         >>> value = mlc.special.stdtr(df, -2.0)
         >>> value
-        tensor([0.1476, 0.0510, 0.0228], grad_fn=...)
+        tensor([0.1476, 0.0510, 0.0273], grad_fn=...)
         >>> torch.autograd.grad(value.sum(), df)
-        (tensor([-6.4e-02, -5.1e-03, -2.6e-17]),)
+        (tensor([-0.0968, -0.0057, -0.0002]),)
 
     References:
         Abramowitz, Stegun, "Handbook of Mathematical Functions" (1964), 26.7.1.
@@ -65,8 +65,14 @@ def is_central(df: Tensor, t: Tensor) -> Tensor:
 
 
 def middle_and_tail(df: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    r"""The integral of the density from 0 to t, where central, and from |t| on, where
-    not; elsewhere anything finite.
+    """Two integrals of the density; which of them is right says :func:`is_central`.
+
+    Args:
+        df: Degrees of freedom.
+        t: Limit.
+
+    Returns:
+        That from 0 to t where it is central, and from abs(t) on where it is not.
     """
     central = is_central(df, t)
     df = torch.where(df > 0, df, 1.0).clamp(max=MOST_DF)

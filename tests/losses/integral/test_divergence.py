@@ -270,7 +270,7 @@ def test_distances_to_oneself_are_0(p: Distribution) -> None:
         assert loss(p, p).item() == 0, name
 
 
-@pytest.mark.parametrize("name", ["kl", "alpha 1.2", "jensen-shannon", "variation"])
+@pytest.mark.parametrize("name", ["kl", "jensen-shannon", "variation"])
 def test_gradients(name: str) -> None:
     loss = LOSSES[name][0]
 

@@ -58,7 +58,7 @@ def crps_gamma(
         >>> alpha = torch.tensor([0.5, 3.0], requires_grad=True)
         >>> loss = mlc.crps_gamma(alpha, torch.ones(2), torch.tensor([1.0, 2.0]))
         >>> loss, torch.autograd.grad(loss, alpha)
-        (tensor(0.4370, grad_fn=...), (tensor([-0.2168,  0.1570]),))
+        (tensor(0.4690, grad_fn=...), (tensor([-0.3507,  0.1997]),))
 
     References:
         Scheuerer and Moeller, "Probabilistic wind speed forecasting on a grid based on
@@ -110,7 +110,8 @@ def crps_exponential(
 
     Example:
         >>> import torch_mlcalc as mlc
-        >>> mlc.crps_exponential(torch.tensor([1.0, 2.0]), torch.tensor([1.0, -1.0]), "none")
+        >>> rate, target = torch.tensor([1.0, 2.0]), torch.tensor([1.0, -1.0])
+        >>> mlc.crps_exponential(rate, target, "none")
         tensor([0.2358, 1.2500])
 
     References:
@@ -169,7 +170,7 @@ def crps_beta(
         >>> import torch_mlcalc as mlc
         >>> alpha, beta = torch.tensor([2.0, 0.5]), torch.tensor([5.0, 0.5])
         >>> mlc.crps_beta(alpha, beta, torch.tensor([0.5, 1.0]), "none")
-        tensor([0.1422, 0.2974])
+        tensor([0.1445, 0.2974])
 
     References:
         Jordan, Krueger and Lerch, "Evaluating probabilistic forecasts with
@@ -252,6 +253,14 @@ def gamma(concentration: Tensor, rate: Tensor, target: Tensor) -> Tensor:
 
     In the form in which neither value nor slope cancels at small targets: that of
     ``P(a)`` is infinite at 0 for a < 1, that of ``P(a + 1)`` is not.
+
+    Args:
+        concentration: Shapes.
+        rate: Rates.
+        target: Observations.
+
+    Returns:
+        The scores.
     """
     x = rate * target
     above = x > 0

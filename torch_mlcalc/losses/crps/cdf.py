@@ -48,7 +48,7 @@ def cdf_of(distribution: Distribution) -> Cdf:
     for kind in type(distribution).__mro__:
         if kind in _OWN:
             return _OWN[kind](distribution)
-    if type(distribution).cdf is not Distribution.cdf:
+    if not is_integrated(distribution):
         return _given(distribution)
     if type(distribution).log_prob is Distribution.log_prob:
         raise ValueError(
@@ -58,9 +58,16 @@ def cdf_of(distribution: Distribution) -> Cdf:
     return _given(_integrated(distribution))
 
 
+def is_integrated(distribution: Distribution) -> bool:
+    """Whether the distribution function is that of a :class:`NormalizedDensity`."""
+    known = any(kind in _OWN for kind in type(distribution).__mro__)
+    own = type(distribution).cdf is not Distribution.cdf
+    return isinstance(distribution, NormalizedDensity) or not (known or own)
+
+
 def _integrated(distribution: Distribution) -> NormalizedDensity:
     """A density with a distribution function, from one that has only ``log_prob``."""
-    kind = type(distribution)
+    kind: Any = type(distribution)
     # As arguments, which are gathered with the rows that need more points.
     parameters = {
         name: value
@@ -148,7 +155,7 @@ def _given(distribution: Distribution) -> Cdf:
     return cdf
 
 
-# Bases of transformed distributions, which see points just outside of their support.
+# Bases of transformed distributions see points outside of their own support.
 def _uniform(p: Uniform) -> Cdf:
     return lambda x: ((x - p.low) / (p.high - p.low)).clamp(0, 1)
 
@@ -158,11 +165,11 @@ def _exponential(p: Exponential) -> Cdf:
 
 
 def _gamma(p: Gamma) -> Cdf:
-    return lambda x: gammainc(p.concentration, p.rate * x)
+    return lambda x: gammainc(p.concentration, (p.rate * x).clamp(min=0))
 
 
 def _beta(p: Beta) -> Cdf:
-    return lambda x: betainc(p.concentration1, p.concentration0, x)
+    return lambda x: betainc(p.concentration1, p.concentration0, x.clamp(0, 1))
 
 
 def _student_t(p: StudentT) -> Cdf:
@@ -171,7 +178,7 @@ def _student_t(p: StudentT) -> Cdf:
 
 def _fisher_snedecor(p: FisherSnedecor) -> Cdf:
     def cdf(x: Tensor) -> Tensor:
-        share = p.df1 * x
+        share = p.df1 * x.clamp(min=0)
         return betainc(p.df1 / 2, p.df2 / 2, share / (share + p.df2))
 
     return cdf
@@ -198,7 +205,9 @@ def _transformed(p: TransformedDistribution) -> Cdf:
             x = torch.sigmoid(x) if transform == LOGIT else transform.inv(x)
             rising = rising * transform.sign
         share = base(x)
-        return torch.where(rising > 0, share, 1 - share)
+        # The rounding error of 1 - F would be no small integral over an infinite tail.
+        rest = torch.where(share < 1 - 4 * torch.finfo(share.dtype).eps, 1 - share, 0.0)
+        return torch.where(rising > 0, share, rest)
 
     return cdf
 

@@ -85,66 +85,74 @@ def closed_form(distribution: Distribution, target: Tensor) -> Tensor | None:
     return None
 
 
+def _score(form: Callable[..., Tensor], target: Tensor, *parameters: Tensor) -> Tensor:
+    """A closed form in the widest dtype of its arguments, so never in half."""
+    dtype = target.dtype
+    for parameter in parameters:
+        dtype = torch.promote_types(dtype, parameter.dtype)
+    return form(*(p.to(dtype) for p in parameters), target.to(dtype))
+
+
 @register_crps(Normal)
 def _normal(p: Normal, y: Tensor) -> Tensor:
-    return normals.normal(p.loc, p.scale, y)
+    return _score(normals.normal, y, p.loc, p.scale)
 
 
 @register_crps(LogNormal)
 def _log_normal(p: LogNormal, y: Tensor) -> Tensor:
-    return normals.log_normal(p.loc, p.scale, y)
+    return _score(normals.log_normal, y, p.loc, p.scale)
 
 
 @register_crps(Laplace)
 def _laplace(p: Laplace, y: Tensor) -> Tensor:
-    return location_scale.laplace(p.loc, p.scale, y)
+    return _score(location_scale.laplace, y, p.loc, p.scale)
 
 
 @register_crps(StudentT)
 def _student_t(p: StudentT, y: Tensor) -> Tensor:
-    return location_scale.student_t(p.df, p.loc, p.scale, y)
+    return _score(location_scale.student_t, y, p.df, p.loc, p.scale)
 
 
 @register_crps(Cauchy)
 def _cauchy(p: Cauchy, y: Tensor) -> Tensor:
-    return location_scale.student_t(torch.ones_like(p.loc), p.loc, p.scale, y)
+    return _score(location_scale.student_t, y, torch.ones_like(p.loc), p.loc, p.scale)
 
 
 @register_crps(Gamma)
 def _gamma(p: Gamma, y: Tensor) -> Tensor:
-    return bounded.gamma(p.concentration, p.rate, y)
+    return _score(bounded.gamma, y, p.concentration, p.rate)
 
 
 @register_crps(Exponential)
 def _exponential(p: Exponential, y: Tensor) -> Tensor:
-    return bounded.exponential(p.rate, y)
+    return _score(bounded.exponential, y, p.rate)
 
 
 @register_crps(Beta)
 def _beta(p: Beta, y: Tensor) -> Tensor:
-    return bounded.beta(p.concentration1, p.concentration0, y)
+    return _score(bounded.beta, y, p.concentration1, p.concentration0)
 
 
 @register_crps(Uniform)
 def _uniform(p: Uniform, y: Tensor) -> Tensor:
-    return bounded.uniform(p.low, p.high, y)
+    return _score(bounded.uniform, y, p.low, p.high)
 
 
 @register_crps(Poisson)
 def _poisson(p: Poisson, y: Tensor) -> Tensor:
-    return counts.poisson(p.rate, y)
+    return _score(counts.poisson, y, p.rate)
 
 
 @register_crps(NegativeBinomial)
 def _negative_binomial(p: NegativeBinomial, y: Tensor) -> Tensor:
     count = p.total_count.to(p.logits.dtype)
-    return counts.negative_binomial(count, p.probs, torch.sigmoid(-p.logits), y)
+    return _score(counts.negative_binomial, y, count, p.probs, torch.sigmoid(-p.logits))
 
 
 @register_crps(Geometric)
 def _geometric(p: Geometric, y: Tensor) -> Tensor:
     one = torch.ones_like(p.probs)
-    return counts.negative_binomial(one, torch.sigmoid(-p.logits), p.probs, y)
+    return _score(counts.negative_binomial, y, one, torch.sigmoid(-p.logits), p.probs)
 
 
 @register_crps(Independent)
@@ -158,13 +166,14 @@ def _mixture(p: MixtureSameFamily, y: Tensor) -> Tensor | None:
     if type(part) is not Normal:
         return None
     probs = p.mixture_distribution.probs
-    return normals.normal_mixture(probs, part.loc, part.scale, y)
+    return _score(normals.normal_mixture, y, probs, part.loc, part.scale)
 
 
 @register_crps(TransformedDistribution)
 def _transformed(p: TransformedDistribution, y: Tensor) -> Tensor | None:
     """Of ``loc + scale X``: ``|scale|`` times that of X."""
-    transforms, unit = list(p.transforms), torch.ones_like(y)
+    transforms: list[Any] = list(p.transforms)
+    unit = torch.ones_like(y)
     while transforms and isinstance(transforms[-1], AffineTransform):
         last = transforms.pop()
         scale = torch.as_tensor(last.scale, dtype=y.dtype, device=y.device)

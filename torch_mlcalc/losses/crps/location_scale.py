@@ -74,7 +74,7 @@ def crps_logistic(
         >>> import torch_mlcalc as mlc
         >>> mu, s = torch.tensor([0.0, 1.0]), torch.tensor([1.0, 2.0])
         >>> mlc.crps_logistic(mu, s, torch.tensor([0.0, 4.0]), "none")
-        tensor([0.3863, 1.8065])
+        tensor([0.3863, 1.8057])
 
     References:
         Taillardat, Mestre, Zamo and Naveau, "Calibrated ensemble forecasts using
@@ -193,7 +193,7 @@ def crps_student_t(
         >>> import torch_mlcalc as mlc
         >>> df, mu, s = torch.tensor([1.0, 5.0]), torch.zeros(2), torch.ones(2)
         >>> mlc.crps_student_t(df, mu, s, torch.tensor([0.0, 2.0]), "none")
-        tensor([0.4413, 1.4226])
+        tensor([0.4413, 1.3970])
 
     References:
         Jordan, Krueger and Lerch, "Evaluating probabilistic forecasts with
@@ -236,8 +236,20 @@ def student_t(df: Tensor, loc: Tensor, scale: Tensor, target: Tensor) -> Tensor:
 
     With :math:`R = \frac{\Gamma(\nu) \Gamma(\nu / 2)}{\Gamma(\nu - 1 / 2)
     \Gamma((\nu + 1) / 2)}` and C the second fraction without its :math:`\nu - 1`, the
-    last two terms are :math:`2 C (R\,(1 + z^2 / \nu)^{-(\nu - 1) / 2} - 1) / (\nu - 1)`,
+    last two terms are
+
+    .. math:: \frac{2 C}{\nu - 1} \left(R\,(1 + z^2 / \nu)^{-(\nu - 1) / 2} - 1\right)
+
     where R is 1 at 1.
+
+    Args:
+        df: Degrees of freedom.
+        loc: Medians.
+        scale: Scales.
+        target: Observations.
+
+    Returns:
+        The scores.
     """
     df = df.clamp(max=MOST_DF)
     z = (target - loc) / scale
@@ -247,7 +259,7 @@ def student_t(df: Tensor, loc: Tensor, scale: Tensor, target: Tensor) -> Tensor:
     most = torch.finfo(z.dtype).max ** 0.45
     reach = torch.log1p((z / df.sqrt()).clamp(-most, most).square())
     constant = torch.exp(2 * log_half_step(df / 2) - log_half_step(df - 0.5))
-    constant = constant * df.sqrt() * df / torch.sqrt(math.pi * (df - 0.5))
+    constant = constant * df * torch.sqrt(df / (math.pi * (df - 0.5)))
     return scale * (2 * z * share + constant * _excess(df, reach))
 
 

@@ -57,7 +57,7 @@ def crps_normal(
         >>> import torch_mlcalc as mlc
         >>> mu, sigma = torch.tensor([0.0, 1.0]), torch.tensor([1.0, 2.0])
         >>> mlc.crps_normal(mu, sigma, torch.tensor([0.0, 4.0]), "none")
-        tensor([0.2337, 2.0999])
+        tensor([0.2337, 1.9888])
 
     References:
         Gneiting, Raftery, Westveld and Goldman, "Calibrated probabilistic forecasting
@@ -104,7 +104,8 @@ def crps_normal_mixture(
         validate: Whether to check values; None is :func:`set_default_validate`'s.
 
     Shape:
-        ``probs``, ``loc`` and ``scale``: ``(*, k)``; ``target`` and ``weight``: ``(*)``.
+        ``probs``, ``loc`` and ``scale``: ``(*, k)``.
+        ``target`` and ``weight``: ``(*)``.
 
     Returns:
         The loss, of shape ``()``, or ``(*)`` with ``"none"``.
@@ -119,7 +120,7 @@ def crps_normal_mixture(
         >>> probs = torch.tensor([[0.5, 0.5]])
         >>> loc, scale = torch.tensor([[-1.0, 1.0]]), torch.tensor([[0.5, 0.5]])
         >>> mlc.crps_normal_mixture(probs, loc, scale, torch.tensor([0.5]))
-        tensor(0.3681)
+        tensor(0.4006)
 
     References:
         Grimit, Gneiting, Berrocal and Johnson, "The continuous ranked probability score
@@ -144,7 +145,8 @@ def crps_normal_mixture(
         total = parts[0].sum(-1)
         even = (total - 1).abs() < math.sqrt(torch.finfo(total.dtype).eps)
         check_values("probs.sum(-1)", total, even, "must be 1")
-    loss = normal_mixture(*parts, observed)
+    shares, means, widths = parts
+    loss = normal_mixture(shares, means, widths, observed)
     dtype = torch.promote_types(dtype, dtype_of_target)
     return reduce(loss, weight, reduction).to(dtype)
 
@@ -185,7 +187,7 @@ def crps_censored_normal(
         validate: Whether to check values; None is :func:`set_default_validate`'s.
 
     Shape:
-        All tensors: ``(*)``, the same.
+        Every tensor is of shape ``(*)``, the same.
 
     Returns:
         The loss, of shape ``()``, or ``(*)`` with ``"none"``.
@@ -200,7 +202,7 @@ def crps_censored_normal(
         >>> mu, sigma = torch.tensor([0.0, 1.0]), torch.tensor([1.0, 2.0])
         >>> rain = torch.tensor([0.0, 4.0])
         >>> mlc.crps_censored_normal(mu, sigma, 0.0, torch.inf, rain, "none")
-        tensor([0.1168, 1.9600])
+        tensor([0.1168, 1.9201])
 
     References:
         Thorarinsdottir and Gneiting, "Probabilistic forecasts of wind speed: ensemble
@@ -269,7 +271,7 @@ def crps_log_normal(
         >>> import torch_mlcalc as mlc
         >>> mu, sigma = torch.tensor([0.0, 0.0]), torch.tensor([1.0, 0.1])
         >>> mlc.crps_log_normal(mu, sigma, torch.tensor([2.0, 1.0]), "none")
-        tensor([0.5524, 0.0235])
+        tensor([0.5628, 0.0234])
 
     References:
         Baran and Lerch, "Log-normal distribution based Ensemble Model Output Statistics
@@ -316,11 +318,17 @@ def censored_normal(
 ) -> Tensor:
     """CRPS of each element."""
     inside = torch.minimum(torch.maximum(target, lower), upper)
-    at, low, high = ((end - loc) / scale for end in (inside, lower, upper))
+    at, low, high = (_placed(end, loc, scale) for end in (inside, lower, upper))
     score = _squared_cdf(at) - _squared_cdf(low)
     score = score + _squared_cdf(-at) - _squared_cdf(-high)
     beyond = torch.where(inside == target, 0.0, target - inside).abs()
     return beyond + scale * score
+
+
+def _placed(end: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
+    """Standardised; an infinite end moves with neither parameter."""
+    finite = end.isfinite()
+    return torch.where(finite, (torch.where(finite, end, loc) - loc) / scale, end)
 
 
 def _squared_cdf(z: Tensor) -> Tensor:

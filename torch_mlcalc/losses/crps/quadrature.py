@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
@@ -34,8 +35,8 @@ def crps_of_cdf(
     .. math:: S(y) = \int_{-\infty}^c V(F)\,w\,dx + \int_c^\infty W(F)\,w\,dx +
         \int_c^y (V(F) - W(F))\,w\,dx
 
-    with the middle c of the forecast, a constant. So an observation far off is the limit
-    of an integral without being a breakpoint in one that is 0 there.
+    with the middle c of the forecast, a constant. So an observation far off is the
+    limit of an integral without being a breakpoint in one that is 0 there.
 
     Args:
         cdf: Distribution function of points ``(n, *batch)``.
@@ -49,17 +50,27 @@ def crps_of_cdf(
     Returns:
         The scores.
     """
+    if not target.numel():
+        return target.clone()
     lower, upper = (thresholds.clip(e) for e in _limits(domain, target))
     loc, scale = (t.expand(target.shape) for t in place)
+    home = loc  # a point of the support, whatever the thresholds
     middle = torch.minimum(torch.maximum(loc, lower), upper)
 
+    start, stop = _limits(domain, target)
+
+    def share(x: Tensor) -> Tensor:
+        # A point may be rounded to the end of the support, where slopes are infinite.
+        inside = (x > start) & (x < stop)
+        return torch.where(inside, cdf(torch.where(inside, x, home)), 1.0 * (x >= stop))
+
     def at_middle(x: Tensor) -> Tensor:
-        p = cdf(x)
+        p = share(x)
         score = torch.where(x < middle, levels.below(p), levels.above(p))
         return thresholds.at(x, score)
 
     def further(x: Tensor) -> Tensor:
-        p = cdf(x)
+        p = share(x)
         return thresholds.at(x, levels.below(p) - levels.above(p))
 
     unbounded = isinstance(domain, RealLine) and thresholds.unbounded
@@ -67,14 +78,13 @@ def crps_of_cdf(
     # Where the mass is; a narrow one would be missed from far off.
     around = middle + scale * _AROUND.to(scale).reshape(-1, *(1,) * scale.ndim)
     finite = lower.isfinite() & upper.isfinite()
-    total = _solve(
-        at_middle, inside, torch.where(finite, around, middle), scale, options
-    )
+    splits = torch.where(finite, around, middle)
+    total = _solve(at_middle, inside, splits, scale, options)
     end = thresholds.clip(torch.minimum(torch.maximum(target, lower), upper))
     reach = Interval(middle, end.nan_to_num())
-    total = total + _solve(further, reach, around, scale, options)
-    limits = _limits(domain, target)
-    total = total + _outside(target, limits, thresholds, levels, options)
+    # Its tolerance is relative to the sum: alone it may be nearly 0.
+    total = total + _solve(further, reach, around, scale, options, total.detach())
+    total = total + _outside(target, (start, stop), thresholds, levels, options)
     return total.to(target.dtype)
 
 
@@ -84,17 +94,31 @@ def _solve(
     breakpoints: Tensor,
     scale: Tensor,
     options: Settings,
+    other: Tensor | None = None,
 ) -> Tensor:
     """Integrate, and report what has not converged unless it is nothing.
 
     What is beyond the rounding error of 1 - F has no digits of its own, so that there
     is an absolute tolerance, of that size; and an integrand that is 0 at all nodes is 0
     indeed, for it falls from the middle on.
+
+    Args:
+        integrand: Function of points.
+        domain: Where.
+        breakpoints: Where to split.
+        scale: Widths of the forecasts.
+        options: Tolerances, and what to do if they are not reached.
+        other: What the integral is added to, if anything.
+
+    Returns:
+        The integral.
     """
     finfo = torch.finfo(scale.dtype)
     rtol, atol = options.rtol, options.atol
-    if rtol is None and atol is None and scale.numel():
+    if rtol is None and atol is None:
         rtol, atol = math.sqrt(finfo.eps), float(finfo.eps * read(scale).min())
+    if rtol and other is not None:
+        atol = max(atol or 0.0, rtol * float(read(other).min()))
     estimate = integrate_with_error(
         integrand,
         domain,

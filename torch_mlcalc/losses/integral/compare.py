@@ -113,7 +113,8 @@ def compare(
     )[..., 0]
     if not uncovered:
         return value
-    return torch.where(torch.as_tensor(pair.uncovered), math.inf, value)
+    lost = torch.as_tensor(pair.uncovered, device=value.device)
+    return torch.where(lost, math.inf, value)
 
 
 def finite(log: Tensor) -> Tensor:

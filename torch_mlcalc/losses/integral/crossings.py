@@ -68,4 +68,7 @@ def _slope(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
     # Not by torch.func, inside of which a density could not look for its nodes.
     with torch.enable_grad():
         x = at.detach().requires_grad_()
-        return torch.autograd.grad(function(x).sum(), x)[0]
+        total = function(x).sum()
+        if not total.requires_grad:
+            return torch.zeros_like(x)  # constant between jumps
+        return torch.autograd.grad(total, x, materialize_grads=True)[0]

@@ -97,15 +97,8 @@ def pair_of(input: Distribution, target: Distribution) -> Pair:
         )
     like = _like(input) + _like(target)
     domain = _union(place_of(input), place_of(target))
-    breaks: list[Tensor] = []
-    for p in (input, target):
-        at, width = _middle(p, domain, like)
-        ends = [e for e in extent_of(place_of(p))[:2] if _is_end(e)]
-        rows = [at - REACH * width, at, at + REACH * width, *ends]
-        breaks += [torch.as_tensor(r).to(like).expand(batch)[None] for r in rows]
-        breaks += [k.to(like).expand(-1, *batch) for k in kinks_of(p)]
-    table = torch.cat(breaks)
-    table = within(domain, table)
+    breaks = [_breaks(p, domain, like) for p in (input, target)]
+    table = within(domain, torch.cat(breaks))
     with frozen():
         # Where both densities underflow a split is of no use, and a rule could not tell
         # that there is nothing beyond.
@@ -114,6 +107,16 @@ def pair_of(input: Distribution, target: Distribution) -> Pair:
         seen = torch.maximum(*logs) > floor
         home = within(domain, _middle(target, domain, like)[0])
     return Pair(input, target, domain, torch.where(seen, table, home), batch)
+
+
+def _breaks(p: Distribution, domain: Domain, like: Tensor) -> Tensor:
+    """Where one distribution has its mass, its ends and its kinks, ``(k, *batch)``."""
+    at, width = _middle(p, domain, like)
+    ends = [e for e in extent_of(place_of(p))[:2] if _is_end(e)]
+    rows = [at - REACH * width, at, at + REACH * width, *ends]
+    breaks = [torch.as_tensor(r).to(like).expand(like.shape)[None] for r in rows]
+    kinks = [k.to(like).expand(-1, *like.shape) for k in kinks_of(p)]
+    return torch.cat([*breaks, *kinks])
 
 
 def _check(name: str, p: object) -> None:

@@ -99,11 +99,10 @@ def step_quantiles(x: Samples, y: Samples) -> tuple[Tensor, Tensor, Tensor]:
     ]
     merged = torch.cat(levels, -1).sort(-1).values
     shares = merged.diff(dim=-1, prepend=torch.zeros_like(merged[..., :1]))
-    # Middles, at which no rounding can take one sample for its neighbour.
-    middle = (merged - shares / 2).detach()
+    ends = merged.detach().contiguous()
     quantiles = []
     for row, level in zip(rows, levels, strict=True):
-        index = torch.searchsorted(level.detach().contiguous(), middle.contiguous())
+        index = torch.searchsorted(level.detach().contiguous(), ends)
         last = level.shape[-1] - 1
         quantiles.append(row.values.gather(-1, index.clamp(max=last)))
     return shares, quantiles[0], quantiles[1]

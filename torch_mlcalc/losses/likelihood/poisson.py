@@ -91,6 +91,9 @@ def poisson_nll_loss(
             check_finite("input", input)
         else:
             check_count("input", input)
+    if log_input and not full and weight is None:
+        # torch's is exact here, and at 1000 elements its own mean saves a fifth.
+        return F.poisson_nll_loss(input, target, reduction=reduction).to(dtype)
     if log_input:
         loss = _of_log_rate(input, target, full)
     else:

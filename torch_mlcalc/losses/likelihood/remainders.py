@@ -35,7 +35,7 @@ def log1p_ratio(x: Tensor) -> Tensor:
         The ratios, of the same shape.
     """
     y = x / (2 + x)
-    return (1 - y) * _horner(y * y, _artanh(x.dtype))
+    return (1 - y) * horner(y * y, _artanh(x.dtype))
 
 
 def log1p_second(x: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def log1p_second(x: Tensor) -> Tensor:
     """
     y = x / (2 + x)
     # artanh(y)/y = 1 + y^2 Q(y^2)
-    rest = _horner(y * y, _artanh(x.dtype)[1:])
+    rest = horner(y * y, _artanh(x.dtype)[1:])
     return (y - 1) / 2 * (1 - y * (1 - y) * rest)
 
 
@@ -79,7 +79,7 @@ def stirling_remainder(inverse: Tensor) -> Tensor:
     for j in range(1, start):
         steps = steps + ((x + (j + 0.5)) * (1 / (x + j)).log1p() - 1)
     a = torch.where(is_small, inverse, 1 / (x + start))
-    series = a * _horner(a * a, _STIRLING[:terms])
+    series = a * horner(a * a, _STIRLING[:terms])
     return series + torch.where(is_small, 0, steps)
 
 
@@ -136,7 +136,7 @@ def half_step_remainder(x: Tensor) -> Tensor:
     for j in range(2, steps):
         product = product * (1 - (1 / (x + (2 * j + 1))).square())
     inverse = 1 / (x + 2 * steps)
-    series = inverse * _horner(inverse * inverse, _HALF_STEP[:terms])
+    series = inverse * horner(inverse * inverse, _HALF_STEP[:terms])
     return (first + product.log()) / 2 + series
 
 
@@ -145,7 +145,7 @@ def _of_constants(count: Tensor) -> Tensor:
     # derivative; up to 8 at most three digits of the constant cancel.
     inverse = 1 / count.clamp(min=8)
     terms = 3 if count.dtype == torch.float32 else 9
-    series = inverse * _horner(inverse * inverse, _STIRLING[:terms])
+    series = inverse * horner(inverse * inverse, _STIRLING[:terms])
     by_stirling = HALF_LOG_2PI + series - inverse.log() / 2
     small = count.clamp(max=8)
     direct = (small + 1).lgamma() - torch.xlogy(small, small) + small
@@ -157,7 +157,16 @@ def _artanh(dtype: torch.dtype) -> list[float]:
     return [1 / (2 * k + 1) for k in range(11 if dtype == torch.float32 else 20)]
 
 
-def _horner(x: Tensor, coefficients: Sequence[float]) -> Tensor:
+def horner(x: Tensor, coefficients: Sequence[float]) -> Tensor:
+    """Return the polynomial with these coefficients, the constant first.
+
+    Args:
+        x: Where to evaluate it.
+        coefficients: One at least.
+
+    Returns:
+        Its values, of the shape of ``x``.
+    """
     value = torch.full_like(x, coefficients[-1])
     for coefficient in reversed(coefficients[:-1]):
         value = value * x + coefficient

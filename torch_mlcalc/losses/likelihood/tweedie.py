@@ -12,6 +12,7 @@ from torch_mlcalc.losses.likelihood.checks import (
     check_number,
     check_positive,
 )
+from torch_mlcalc.losses.likelihood.remainders import horner
 from torch_mlcalc.losses.reduction import Loss, Reduction, prepare, reduce
 from torch_mlcalc.losses.validation import is_validated
 
@@ -140,7 +141,7 @@ def _half_deviance(input: Tensor, target: Tensor, q: float, is_log: bool) -> Ten
     fill = 0.0 if is_log else 1.0
     at = torch.where(is_near, input, fill)
     u = torch.where(is_near, log_ratio, 0)
-    near = u * u * _horner(u, _divided_difference(q, u.dtype)) * _power(at, q, is_log)
+    near = u * u * horner(u, _divided_difference(q, u.dtype)) * _power(at, q, is_log)
     at, y = torch.where(is_near, fill, input), torch.where(is_near, 1, target)
     u = torch.where(is_near, 0, log_ratio)
     lower = _power_difference(at, y, u, q - 1, is_log)
@@ -194,13 +195,6 @@ def _divided_difference(q: float, dtype: torch.dtype) -> list[float]:
         power_sum = 1 + q * power_sum
         coefficients.append(power_sum / math.factorial(n + 2))
     return coefficients
-
-
-def _horner(x: Tensor, coefficients: list[float]) -> Tensor:
-    value = torch.full_like(x, coefficients[-1])
-    for coefficient in reversed(coefficients[:-1]):
-        value = value * x + coefficient
-    return value
 
 
 def _check_values(input: Tensor, target: Tensor, power: float, log_input: bool) -> None:

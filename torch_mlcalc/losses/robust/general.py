@@ -1,6 +1,7 @@
 """Barron's general robust loss, and the likelihood that adapts its shape."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ from torch_mlcalc.losses.robust.shape import general
 from torch_mlcalc.losses.validation import check_values, is_validated
 
 # Given as numbers, these take a fraction of the time of the general form.
-_NAMED = {
+_NAMED: dict[float, Callable[[Tensor], Tensor]] = {
     -math.inf: welsch,
     -2.0: geman_mcclure,
     0.0: cauchy,

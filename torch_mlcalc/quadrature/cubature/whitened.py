@@ -16,9 +16,10 @@ from torch_mlcalc.quadrature.cubature.chart import (
     Tails,
     unfold,
 )
-from torch_mlcalc.quadrature.cubature.region_plan import RegionPlan
+from torch_mlcalc.quadrature.cubature.region_plan import Group, RegionPlan
 from torch_mlcalc.quadrature.integrand import Integrand
 from torch_mlcalc.quadrature.plan import Plan
+from torch_mlcalc.quadrature.rules import Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +146,22 @@ class WhitenedPlan(Plan):
             "batch_shape": tuple(parts["batch_shape"]),
         }
         return cls(**{**parts, **own})
+
+    @property
+    def on_grids(self) -> bool:
+        """Whether all nodes are grids around centres."""
+        return all(part.tails is None for part in self.parts)
+
+    def with_grid(self, nodes: Array, weights: Array) -> WhitenedPlan:
+        """One grid for all, evaluated on the whole batch, with these on each axis."""
+        device, shape = self.centre.device, (1, *self.centre.shape)
+        row, own = (torch.tensor(array, device=device) for array in (nodes, weights))
+        none = torch.empty(0, dtype=torch.int64, device=device)
+        low = torch.zeros(shape, dtype=torch.float64, device=device)
+        piece = torch.zeros(shape, dtype=torch.int64, device=device)
+        group = Group(row, own, none, piece, low, low + 1)
+        part = replace(self.parts[0], groups=(group,), gathers=False)
+        return replace(self, parts=(part,))
 
     def apply(
         self, integrand: Integrand, chart: BoxChart, *, log: bool, memory: int | None
