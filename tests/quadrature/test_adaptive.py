@@ -603,3 +603,20 @@ def test_memory_bounds_the_points_of_a_call() -> None:
 
     q.integrate(watched, q.Interval(0, 1), rtol=1e-10, memory=21 * 8 * 4)
     assert largest <= 21 * 4
+
+
+def test_a_batch_of_one_keeps_its_dimension() -> None:
+    place = torch.zeros(1)
+    shapes = set()
+
+    def integrand(x: Tensor) -> Tensor:
+        shapes.add(x.shape[1:])
+        return torch.exp(-((x - place) ** 2))
+
+    lower = torch.full((1,), -1.0)
+    value = q.integrate(integrand, q.Interval(lower, 1.0))
+    assert value.shape == (1,)
+    assert shapes == {(1,)}
+    box = q.Box(lower[:, None].expand(1, 2), torch.ones(1, 2))
+    assert q.integrate(lambda x: integrand(x[..., 0]), box).shape == (1,)
+    assert shapes == {(1,)}

@@ -159,7 +159,11 @@ class Evaluator:
         tensor = torch.from_numpy(points.copy())
         if self.integrand.device.type != "cpu":
             tensor = tensor.to(self.integrand.device)
-        return read(self._values(tensor))
+        batch = self.integrand.batch_shape
+        if not batch:
+            return read(self._values(tensor))
+        values = read(self._values(tensor.reshape(len(points), *batch, *self.tail)))
+        return values.reshape(len(points), *self.event_shape)
 
     def _values(self, tensor: Tensor, rows: Tensor | None = None) -> Tensor:
         integrand = self.integrand

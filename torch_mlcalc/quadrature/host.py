@@ -161,7 +161,7 @@ def contract(rows: npt.NDArray[Any], values: npt.NDArray[Any]) -> npt.NDArray[An
         The sums.
     """
     flat = values.reshape(len(values), -1)
-    if rows.size * flat.shape[1] <= SMALL:
+    if rows.size * flat.shape[1] <= SMALL or transforming():
         return (rows @ flat).reshape(-1, *values.shape[1:])
     numbers = np.ascontiguousarray(flat).view(float)
     weights = torch.tensor(rows, device="cpu")

@@ -19,6 +19,7 @@ from torch_mlcalc.quadrature.cubature.ladder import (
     PATIENCE,
     ROUGH,
     SMOOTH,
+    STEADY,
     Pace,
     Stage,
     pace_of,
@@ -49,6 +50,7 @@ class Climbed(NamedTuple):
     Attributes:
         step: The step that is next.
         before: Totals of the rule before, None at first.
+        rate: Fall of its last coefficients for each degree, 0 at first.
         rough: How many rules in a row found it rough.
         values: The integrand at the nodes of that step, if it was evaluated already.
         left: Whether tensor rules will not do.
@@ -57,6 +59,7 @@ class Climbed(NamedTuple):
 
     step: int
     before: Amount | None = None
+    rate: float = 0.0
     rough: int = 0
     values: Values | None = None
     left: bool = False
@@ -91,21 +94,21 @@ def climb_single(search: CubeSearch, regions: Regions) -> Climbed:
     """
     ledger, ladder = search.ledger, LADDERS.get(search.dimension, ())
     before: Sum | None = None
-    rough, step = 0, 1
+    rate, rough, step = 0.0, 0, 1
     for step in range(1, len(ladder)):
         stage = stage_of(step, search.dimension)
         count = stage.table.count(search.dimension)
         paid = ledger.n_evals[0] + count <= ledger.max_evals
         if count > FEW or not stage.rows.size or count > MOST or not paid:
-            return Climbed(step, _as_amount(before), rough)
+            return Climbed(step, _as_amount(before), rate, rough)
         values = search.evaluate.row(stage.table.nodes)
         ledger.n_evals += count
         if not is_ordinary(values) or not values.any():
-            return Climbed(step, _as_amount(before), rough, values)
+            return Climbed(step, _as_amount(before), rate, rough, values)
         sums = _sums(search, stage, values)
         before = sums[0] if before is None else before
-        error, slow, late = _judge(
-            search, sums[-1], before, pace_of(step, search.dimension)
+        error, slow, late, rate = _judge(
+            search, sums[-1], before, pace_of(step, search.dimension), rate
         )
         total = sums[-1]
         if error <= ledger.allowed_plain(total.value, total.absolute):
@@ -135,9 +138,9 @@ def _sums(search: CubeSearch, stage: Stage, values: Values) -> list[Sum]:
 
 
 def _judge(
-    search: CubeSearch, total: Sum, before: Sum, pace: Pace
-) -> tuple[float, bool, bool]:
-    """Error, whether it shrinks slowly, and whether that is too late; see climb."""
+    search: CubeSearch, total: Sum, before: Sum, pace: Pace, rate: float
+) -> tuple[float, bool, bool, float]:
+    """Error, whether it shrinks slowly, whether that is too late, rate; see climb."""
     ledger = search.ledger
     rounding = ROUNDING * ledger.epsilon * total.absolute
     change = abs(total.value - before.value)
@@ -145,12 +148,15 @@ def _judge(
     error = max(ROUGH * change, total.tail)
     if fall < SMOOTH:
         extrapolated = change * min(max(EXTRAPOLATED * fall**2, LEAST), 1.0)
-        floor = min(total.tail**2 / total.absolute, total.tail * fall**pace.passed)
+        floor = total.tail**2 / total.absolute
+        if fall ** (1 / pace.length) <= rate**STEADY:
+            floor = min(floor, total.tail * fall**pace.passed)
         error = max(extrapolated, floor)
     best = EXTRAPOLATED * change * min(fall, 1.0) ** (2 + 2 * pace.left)
     seen = change > rounding
     late = best > ledger.allowed_plain(total.value, total.absolute) and seen
-    return max(error, rounding), fall >= SMOOTH and seen, late
+    rate = fall ** (1 / pace.length)
+    return max(error, rounding), fall >= SMOOTH and seen, late, rate
 
 
 def _as_amount(total: Sum | None) -> Amount | None:

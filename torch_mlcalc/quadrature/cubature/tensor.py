@@ -15,6 +15,7 @@ from torch_mlcalc.quadrature.cubature.ladder import (
     PATIENCE,
     ROUGH,
     SMOOTH,
+    STEADY,
     Pace,
     Stage,
     pace_of,
@@ -53,6 +54,7 @@ def climb(search: CubeSearch, regions: Regions) -> Regions:
     failed: list[Regions] = []
     before, values = begun.before, begun.values
     rough = np.full(search.elements, begun.rough)
+    rate: Array | float = begun.rate
     for step in range(begun.step, len(ladder)):
         stage = stage_of(step, search.dimension)
         if values is not None:
@@ -69,9 +71,8 @@ def climb(search: CubeSearch, regions: Regions) -> Regions:
         before = totals[0] if step == 1 else before
         total = totals[-1]
         assert before is not None  # noqa: S101
-        error, slow, late = _judge(
-            search, total, before, pace_of(step, search.dimension)
-        )
+        pace = pace_of(step, search.dimension)
+        error, slow, late, rate = _judge(search, total, before, pace, rate)
         leaves = np.zeros(search.elements, dtype=bool)
         leaves[regions.owner[broken]] = True
         done = np.logical_and.reduce(error <= search.ledger.allowed(total), 1)
@@ -116,9 +117,9 @@ def _fits(search: CubeSearch, regions: Regions, table: Table) -> bool:
 
 
 def _judge(
-    search: CubeSearch, total: Amount, before: Amount, pace: Pace
-) -> tuple[Array, Mask, Mask]:
-    """Error of each integral, whether it shrinks slowly, and whether that is too late.
+    search: CubeSearch, total: Amount, before: Amount, pace: Pace, rate: Array | float
+) -> tuple[Array, Mask, Mask, Array]:
+    """Error of each integral, whether it shrinks slowly or too late, and at which rate.
 
     The change is the error of the smaller rule. A Gauss rule is exact up to twice the
     degree of its last coefficient, so its error shrinks like the square of that. Where
@@ -126,7 +127,7 @@ def _judge(
     the degree follows from the last by that square, or by a fall at the same pace.
 
     Returns:
-        Errors, and two masks of integrals.
+        Errors, two masks of integrals, and the fall of coefficients for each degree.
     """
     ledger = search.ledger
     rounding = ledger.rounding(total)
@@ -141,7 +142,9 @@ def _judge(
     floor = np.where(np.isnan(floor), 0.0, floor)
     smooth = fall < SMOOTH
     extrapolated = change * np.clip(EXTRAPOLATED * fall**2, LEAST, 1)
-    floor = np.minimum(floor, np.nan_to_num(tail) * fall**pace.passed)
+    own_rate: Array = fall ** (1 / pace.length)
+    extended = np.minimum(floor, np.nan_to_num(tail) * fall**pace.passed)
+    floor = np.where(own_rate <= rate**STEADY, extended, floor)
     error = np.where(
         smooth,
         np.maximum(extrapolated, floor),
@@ -153,7 +156,7 @@ def _judge(
     seen = change > rounding
     slow = np.logical_or.reduce(~smooth & seen, 1)
     late = np.logical_or.reduce((best > ledger.allowed(total)) & seen, 1)
-    return error, slow, late
+    return error, slow, late, own_rate
 
 
 def _with_error(

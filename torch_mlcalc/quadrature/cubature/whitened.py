@@ -90,6 +90,12 @@ class WhitenedChart(Chart):
         y = self.centre + torch.einsum("...ij,...j->...i", self.factor, z)
         return self.base.place(y, log=log)
 
+    @property
+    def lengths(self) -> Tensor:
+        """Those of the base, stretched by the factor, which is triangular."""
+        stretch = self.factor.diagonal(dim1=-2, dim2=-1)
+        return self.base.lengths * stretch.to(self.base.length.dtype)
+
     def scale(self, total: Tensor, *, log: bool) -> Tensor:
         """The sum over the cube times the volume, or plus its log."""
         moved = self.base.scale(total, log=log)
