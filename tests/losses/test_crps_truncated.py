@@ -35,6 +35,7 @@ POINTS = {
     "limit just reached": (0.0, 1.0, -8.7, 8.8, -0.2),
     "limit just out of reach": (0.0, 1.0, -8.8, 8.7, 0.3),
     "outside of a tail": (0.0, 1.0, 20.0, 22.0, 18.0),
+    "target beyond all digits": (0.0, 1.0, -30.0, INF, -12.0),
     "target in a tail": (0.0, 1.0, -30.0, 0.01, -6.0),
 }
 points = pytest.mark.parametrize("point", POINTS.values(), ids=POINTS)
