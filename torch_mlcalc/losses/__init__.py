@@ -130,6 +130,7 @@ __all__ = [
     "crps_normal_mixture",
     "crps_poisson",
     "crps_student_t",
+    "crps_truncated_normal",
     "crps_uniform",
     "energy_score_loss",
     "ensemble_crps_loss",

@@ -3,7 +3,8 @@ r"""CRPS, the continuous ranked probability score, of forecasts.
 .. math:: \int_{-\infty}^\infty (F(x) - 1\{y \le x\})^2\,dx
 
 ``normal``, ``location_scale``, ``bounded`` and ``counts`` hold closed forms by family,
-``dispatch`` says which distribution has which, ``quadrature`` integrates the others.
+``truncated`` computes the one whose closed form loses its digits, ``dispatch`` says
+which distribution has which, ``quadrature`` integrates the others.
 """
 
 from torch_mlcalc.losses.crps.bounded import (
@@ -25,6 +26,7 @@ from torch_mlcalc.losses.crps.normal import (
     crps_log_normal,
     crps_normal,
     crps_normal_mixture,
+    crps_truncated_normal,
 )
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "crps_normal_mixture",
     "crps_poisson",
     "crps_student_t",
+    "crps_truncated_normal",
     "crps_uniform",
     "register_crps",
 ]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from torch_mlcalc.losses.crps.common import prepare_parameters, standardised
+from torch_mlcalc.losses.crps.truncated import truncated_normal
 from torch_mlcalc.losses.reduction import Reduction, check_reduction, reduce
 from torch_mlcalc.losses.validation import check_values, is_validated
 
@@ -172,9 +173,8 @@ def crps_censored_normal(
         \frac{\Phi(\sqrt 2 z)}{\sqrt\pi}
 
     For a target within the limits it is the score of :func:`crps_normal` with all
-    thresholds between them counted, and no others. A truncated forecast, whose
-    probability is within the limits, is a :class:`NormalizedDensity` for
-    :func:`crps_loss`.
+    thresholds between them counted, and no others. A forecast whose probability is
+    within the limits is that of :func:`crps_truncated_normal`.
 
     Args:
         loc: Mean before censoring.
@@ -209,26 +209,77 @@ def crps_censored_normal(
         model output statistics by using heteroscedastic censored regression" (2010).
         https://doi.org/10.1111/j.1467-985X.2009.00616.x
     """
-    ends = [
-        end if isinstance(end, Tensor) else torch.full_like(target, end)
-        for end in (lower, upper)
-    ]
-    values, dtype = prepare_parameters(
-        {
-            "loc": loc,
-            "scale": scale,
-            "lower": ends[0],
-            "upper": ends[1],
-            "target": target,
-        },
-        weight,
-        reduction,
-        validate,
-        positive=("scale",),
+    values, dtype = _prepare_limited(
+        loc, scale, lower, upper, target, weight, reduction, validate
     )
-    if is_validated(validate):
-        check_values("upper", ends[1], ends[1] > ends[0], "must be above lower")
     return reduce(censored_normal(*values), weight, reduction).to(dtype)
+
+
+def crps_truncated_normal(
+    loc: Tensor,
+    scale: Tensor,
+    lower: Tensor | float,
+    upper: Tensor | float,
+    target: Tensor,
+    reduction: Reduction = "mean",
+    weight: Tensor | None = None,
+    validate: bool | None = None,
+) -> Tensor:
+    r"""CRPS of a normal forecast on the condition that it is within an interval.
+
+    With :math:`y' = \max(l, \min(y, u))` and the distribution function F between the
+    limits,
+
+    .. math::
+        |y - y'| + \int_l^{y'} F^2\,dx + \int_{y'}^u (1 - F)^2\,dx, \qquad
+        F(x) = \frac{\Phi((x - \mu) / \sigma) - \Phi((l - \mu) / \sigma)}
+        {\Phi((u - \mu) / \sigma) - \Phi((l - \mu) / \sigma)}
+
+    with the derivative :math:`2 F(y) - 1` in :math:`y`. The integrals' closed form
+    loses its digits where the limits are close or both in one tail. A rule of 56 nodes
+    on each side of the target, 24 in ``float32``, keeps them, in derivatives too, for
+    6.5 kilobytes of memory for each element, 1.5 in ``float32``.
+
+    Args:
+        loc: Mean before truncation; the mode, if it is within the limits.
+        scale: Standard deviation before truncation, positive.
+        lower: Lower limit, a tensor or one number; ``-math.inf`` for none.
+        upper: Upper limit, above it, likewise.
+        target: Observed values; beyond a limit the score grows with the distance to it.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        weight: Weight of each element; ``"mean"`` divides by the sum of the weights.
+        validate: Whether to check values; None is :func:`set_default_validate`'s.
+
+    Shape:
+        Every tensor is of shape ``(*)``, the same.
+
+    Returns:
+        The loss, of shape ``()``, or ``(*)`` with ``"none"``.
+
+    Raises:
+        TypeError: If an argument is no tensor, complex, or none is floating-point.
+        ValueError: If the shapes differ, ``reduction`` is none of the three, or a value
+            is out of range and values are checked.
+
+    Example:
+        >>> import torch_mlcalc as mlc
+        >>> mu, sigma = torch.tensor([0.0, 1.0]), torch.tensor([1.0, 2.0])
+        >>> wind = torch.tensor([0.0, 4.0])
+        >>> mlc.crps_truncated_normal(mu, sigma, 0.0, torch.inf, wind, "none")
+        tensor([0.4674, 1.3753])
+
+    References:
+        Thorarinsdottir and Gneiting, "Probabilistic forecasts of wind speed: ensemble
+        model output statistics by using heteroscedastic censored regression" (2010),
+        section 3. https://doi.org/10.1111/j.1467-985X.2009.00616.x
+
+        Jordan, Krueger and Lerch, "Evaluating probabilistic forecasts with
+        scoringRules" (2019), appendix A. https://doi.org/10.18637/jss.v090.i12
+    """
+    values, dtype = _prepare_limited(
+        loc, scale, lower, upper, target, weight, reduction, validate
+    )
+    return reduce(truncated_normal(*values), weight, reduction).to(dtype)
 
 
 def crps_log_normal(
@@ -286,6 +337,33 @@ def crps_log_normal(
         positive=("scale",),
     )
     return reduce(log_normal(*values), weight, reduction).to(dtype)
+
+
+def _prepare_limited(
+    loc: Tensor,
+    scale: Tensor,
+    lower: Tensor | float,
+    upper: Tensor | float,
+    target: Tensor,
+    weight: Tensor | None,
+    reduction: Reduction,
+    validate: bool | None,
+) -> tuple[list[Tensor], torch.dtype]:
+    """Check and promote a normal forecast with limits; a number has no dtype."""
+    limits = {"lower": lower, "upper": upper}
+    tensors = {"loc": loc, "scale": scale, "target": target}
+    tensors |= {n: end for n, end in limits.items() if isinstance(end, Tensor)}
+    values, dtype = prepare_parameters(
+        tensors, weight, reduction, validate, positive=("scale",)
+    )
+    ready = dict(zip(tensors, values, strict=True))
+    low, high = (
+        ready[n] if isinstance(end, Tensor) else torch.full_like(ready["loc"], end)
+        for n, end in limits.items()
+    )
+    if is_validated(validate):
+        check_values("upper", high, high > low, "must be above lower")
+    return [ready["loc"], ready["scale"], low, high, ready["target"]], dtype
 
 
 def normal(loc: Tensor, scale: Tensor, target: Tensor) -> Tensor:
