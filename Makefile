@@ -12,8 +12,10 @@ WHEEL_VENV := .venv-wheel
 example: $(READY)
 	$(BIN)/python examples/linear_regression.py
 
+# Two processes of one thread each: threads of two that wait in loops for two cores take
+# a fifth longer.
 test: $(READY)
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 # Writes benchmarks/RESULTS.md. Needs Python 3.11, for quadax.
 bench: $(READY) $(JAX_READY)
