@@ -12,8 +12,8 @@ WHEEL_VENV := .venv-wheel
 example: $(READY)
 	$(BIN)/python examples/linear_regression.py
 
-# Two processes of one thread each: threads of two that wait in loops for two cores take
-# a fifth longer.
+# One thread for each process: with two, they wait in loops for the two cores, and the
+# tests take 10 minutes instead of 7.
 test: $(READY)
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
