@@ -208,10 +208,6 @@ class Ledger:
             return False
         return total.columns.size == 3 and total.columns.dtype == float
 
-    def is_precise(self, value: float, error: float, absolute: float) -> bool:
-        """Whether a total of plain numbers has converged."""
-        return error <= self.allowed_plain(value, absolute)
-
     def allowed_plain(self, value: float, absolute: float) -> float:
         """What :meth:`allowed` says of plain numbers."""
         rtol, atol, _ = self.tolerance
@@ -239,8 +235,10 @@ def status_of(ledger: Ledger) -> npt.NDArray[Any]:
     if total is None:
         return ledger.fault
     clean = ledger.is_plain() and not (ledger.fault[0] or ledger.unseen[0])
-    if clean and ledger.is_precise(*total.columns.ravel().tolist()):
-        return ledger.fault
+    if clean:
+        value, error, absolute = total.columns.ravel().tolist()
+        if error <= ledger.allowed_plain(value, absolute):
+            return ledger.fault
     converged = (total.error <= ledger.allowed(total)).all(1) & ~ledger.unseen
     converged &= ledger.fault < Status.NON_FINITE
     missed = np.maximum(ledger.fault, int(Status.TOLERANCE_NOT_REACHED))

@@ -45,7 +45,8 @@ class Single:
     def of(cls, search: Search) -> Single | None:
         """The piece of a search, or None where there are several or it is empty."""
         pieces, ledger, evaluate = search.pieces, search.ledger, search.evaluate
-        if pieces.sign.size != 1 or ledger.log or ledger.tolerance.grad_rtol:
+        slopes = ledger.tolerance.grad_rtol is not None
+        if pieces.sign.size != 1 or ledger.log or slopes:
             return None
         known = evaluate.integrand.dtype in (torch.float64, torch.float32)
         alone = evaluate.mark is None and evaluate.integrand.ranks is None
