@@ -151,7 +151,7 @@ def contract(rows: npt.NDArray[Any], values: npt.NDArray[Any]) -> npt.NDArray[An
 
     The threads of numpy's products do not heed ``torch.set_num_threads``, and wait for
     each other in a loop: beside two busy processes on two cores, where torch took 2
-    milliseconds they took 200. So all but small products are torch's.
+    milliseconds they took 100. So all but small products are torch's.
 
     Args:
         rows: Weights.

@@ -33,7 +33,7 @@ PATIENCE = {1: 3, 2: 3, 3: 3, 4: 2, 5: 2}
 #: Safety of the change from one rule to the next where coefficients do not fall, and
 #: of the error extrapolated from it where they do. With the square of their fall, over
 #: 1600 integrals of Genz's smooth families in 2 and 3 dimensions, at tolerances from
-#: 1e-2 to 1e-8, no error was above a fifth of the tolerance that it was said to meet.
+#: 1e-2 to 1e-8, no error was above a tenth of the tolerance that it was said to meet.
 ROUGH, EXTRAPOLATED = 10.0, 5.0
 
 #: Coefficients that fall at the same pace or faster, as those of a function that is
