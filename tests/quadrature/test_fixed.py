@@ -185,6 +185,29 @@ def test_python_numbers_take_the_default_dtype() -> None:
     assert value.item() == pytest.approx(math.e - 1, rel=1e-14)
 
 
+@pytest.mark.parametrize("domain", [q.Interval(3, 1), q.HalfLine(2), q.RealLine()])
+def test_the_short_way_of_small_calls_changes_nothing(domain: q.Domain) -> None:
+    rate = torch.tensor([1.0, 2.0], requires_grad=True)
+
+    def integrand(x: Tensor) -> Tensor:
+        values = torch.exp(-rate * x.square()[:, None])
+        x.zero_()  # as an integrand may
+        return values
+
+    rule = q.GaussLegendre(16)
+    # Any option, also one without effect here, takes the long way.
+    long, short = (
+        q.integrate(integrand, domain, rule, memory=memory) for memory in (2**20, None)
+    )
+    assert torch.equal(short, long)
+    assert torch.equal(
+        *(torch.autograd.grad(value.sum(), rate)[0] for value in (short, long))
+    )
+    assert torch.equal(q.integrate(integrand, domain, rule), long)
+    halves = q.integrate(lambda x: x.long(), q.Interval(0, 4), q.Trapezoid(5))
+    assert halves == 8
+
+
 def test_dtype_follows_limits_then_args() -> None:
     rule = q.GaussLegendre(3)
     times = lambda x, a: a * x  # noqa: E731

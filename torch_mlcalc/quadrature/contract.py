@@ -79,7 +79,7 @@ class LinearSum:
         if weights.ndim > 1 or torch.compiler.is_compiling():
             return (_align(weights, values) * values).sum(0)
         if values.ndim == 1:
-            return weights @ values
+            return weights.dot(values)
         return (weights @ values.flatten(1)).reshape(values.shape[1:])
 
     def weigh(self, weights: Tensor) -> Tensor:

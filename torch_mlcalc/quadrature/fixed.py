@@ -11,6 +11,7 @@ from torch import Tensor
 
 from torch_mlcalc.quadrature.contract import (
     BLOCK_BYTES,
+    LinearSum,
     LogSum,
     Sum,
     accumulator,
@@ -19,7 +20,13 @@ from torch_mlcalc.quadrature.contract import (
 )
 from torch_mlcalc.quadrature.domains import Extent, of_numbers
 from torch_mlcalc.quadrature.host import readable
-from torch_mlcalc.quadrature.integrand import Integrand
+from torch_mlcalc.quadrature.integrand import (
+    HALF,
+    Function,
+    Integrand,
+    checked,
+    default_device,
+)
 from torch_mlcalc.quadrature.placement import (
     ABOVE,
     BELOW,
@@ -178,6 +185,27 @@ def _spread(points: Tensor, integrand: Integrand) -> Tensor:
     if points.shape[1:] != batch:
         points = points.expand(points.shape[0], *batch)
     return points
+
+
+def apply_at_once(rule: FixedRule, extent: Extent, function: Function) -> Tensor | None:
+    """The integral of a function without args between two numbers, all in one call.
+
+    Of 32 nodes it takes 16 microseconds, where the sum alone takes 9, and the way by
+    :func:`apply_fixed`, which does whatever this cannot, 29.
+
+    Returns:
+        The integral, or None where there is more to it.
+    """
+    dtype = torch.get_default_dtype()
+    if not of_numbers(extent) or rule.n > _LONGEST_TABLE or dtype in HALF:
+        return None
+    placed = _placed_table(rule, extent, dtype, default_device())
+    if placed is None:
+        return None
+    points, weights, log_weights = placed
+    # An integrand may write to its points.
+    values = checked(function(points.clone()), points)
+    return LinearSum()(weights, log_weights, values)
 
 
 def apply_fixed(

@@ -85,17 +85,7 @@ class Integrand(NamedTuple):
         if rows is not None:
             args = tuple(self.rows(a, rows) for a in args)
         values = self.function(points, *args)
-        wanted = points.shape[:-1] if self.coordinates else points.shape
-        if not isinstance(values, Tensor):
-            raise TypeError(
-                f"the integrand returned {type(values).__name__}; a tensor is wanted, "
-                f"of shape {_shape(wanted)} or with event dimensions behind."
-            )
-        if values.shape != wanted and values.shape[: len(wanted)] != wanted:
-            raise ValueError(_wrong_shape(points.shape, values.shape, wanted))
-        if not (values.is_floating_point() or values.is_complex()):
-            return values.to(points.dtype)
-        return values
+        return checked(values, points, self.coordinates)
 
     def rows(self, arg: Any, rows: Tensor) -> Any:  # noqa: ANN401
         """An arg for some elements of the batch, numbered in one dimension."""
@@ -109,6 +99,21 @@ class Integrand(NamedTuple):
     def _leading(self, arg: Tensor) -> int:
         # Without declared batch dimensions an arg has no trailing ones of its own.
         return min(arg.ndim, len(self.batch_shape))
+
+
+def checked(values: object, points: Tensor, coordinates: int = 0) -> Tensor:
+    """What a function returned at points, refused if it is not values of these."""
+    wanted = points.shape[:-1] if coordinates else points.shape
+    if not isinstance(values, Tensor):
+        raise TypeError(
+            f"the integrand returned {type(values).__name__}; a tensor is wanted, "
+            f"of shape {_shape(wanted)} or with event dimensions behind."
+        )
+    if values.shape != wanted and values.shape[: len(wanted)] != wanted:
+        raise ValueError(_wrong_shape(points.shape, values.shape, wanted))
+    if not (values.is_floating_point() or values.is_complex()):
+        return values.to(points.dtype)
+    return values
 
 
 def bind(
@@ -147,7 +152,7 @@ def bind_shaped(
     if not isinstance(args, tuple):
         args = _as_tuple(args)
     if not limits and not args and batch_shape is None:
-        dtype, device = torch.get_default_dtype(), _default_device()
+        dtype, device = torch.get_default_dtype(), default_device()
         return Integrand(function, (), (), dtype, device, coordinates)
     tensors = [a for a in args if isinstance(a, Tensor)]
     dtype, device = _dtype_and_device(limits, tensors)
@@ -155,13 +160,14 @@ def bind_shaped(
     return Integrand(function, args, batch, dtype, device, coordinates)
 
 
-def _default_device() -> torch.device:
-    # A third of the time of torch.get_default_device(), which is 10 % of a small call.
+def default_device() -> torch.device:
+    """Where torch makes a tensor if nothing is said."""
+    # A third of the time of torch.getdefault_device(), which is 10 % of a small call.
     return torch.empty(0).device
 
 
 # The compiler cannot trace the query; this makes it ask once. See also fixed.py.
-_default_device._dynamo_marked_constant = True  # type: ignore[attr-defined]
+default_device._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _as_tuple(args: object) -> tuple[Any, ...]:
@@ -178,7 +184,7 @@ def _dtype_and_device(
 ) -> tuple[torch.dtype, torch.device]:
     """Those of the limits, else of the args, else torch's defaults."""
     every = limits + args
-    device = every[0].device if every else _default_device()
+    device = every[0].device if every else default_device()
     for tensor in every:
         if tensor.device != device and tensor.ndim > 0:
             raise ValueError(
