@@ -22,8 +22,9 @@ from torch_mlcalc.quadrature.gauss_kronrod import (
 from torch_mlcalc.quadrature.kronrod import kronrod_table
 from torch_mlcalc.quadrature.ledger import ROUNDING, Amount, Ledger
 from torch_mlcalc.quadrature.pieces import Part
+from torch_mlcalc.quadrature.rules import Array
 from torch_mlcalc.quadrature.search import Mask
-from torch_mlcalc.quadrature.single.sampling import ONE, Single, is_ordinary
+from torch_mlcalc.quadrature.single.sampling import ONE, Single
 from torch_mlcalc.quadrature.variables import Jobs, identity
 
 #: Lower and upper end of a cell, error of the cell it is a part of, times in a row that
@@ -99,33 +100,56 @@ def _measure(
     """Every cell with what it holds; what the batch says of cells that are special."""
     search, count = one.search, len(cells)
     nodes, both = kronrod_table(n)
-    low, high, *_ = np.array(cells).T
-    half = (high - low) / 2
-    t = (low + half) + half * nodes[:, None]
-    points = one.points(identity(jobs, t)[0])
+    points = _points(one, cells, nodes)
     lower, upper = one.range()
-    # A position that rounds to the upper end is 0, which is the lower one.
-    safe = points.min() > lower and points.max() < upper
+    # Cells and nodes ascend.
+    safe = lower < points[0, 0] and points[-1, -1] < upper
     if not safe or (count > 1 and len(search.evaluate.blocks(count, n)) > 1):
         own = jobs.take(np.zeros(count, dtype=np.int64))
         return measure(search, own, _cells(cells), identity, n)
-    values = one.values(points.reshape(-1))
-    if not is_ordinary(values) or not values.any():
+    flat = one.values(points.reshape(-1))
+    rows = None
+    if flat.ndim == 1 and flat.dtype == float:
+        rows = _sums(one, cells, flat.reshape(n, count), both)
+    if rows is None:
         own = jobs.take(np.zeros(count, dtype=np.int64))
-        return amount_of(search, own, half, one.sample(points, None, None, values), n)
-    values = values.reshape(n, count)
-    pair = both @ values
-    columns = [pair[0], pair[1], both[0] @ np.abs(values)]
-    columns.append(both[0] @ np.abs(values - pair[0] / 2))
-    floor = ROUNDING * search.ledger.epsilon
+        half = np.array([(high - low) / 2 for low, high, _, _ in cells])
+        return amount_of(search, own, half, one.sample(points, None, None, flat), n)
+    return rows
+
+
+def _points(one: Single, cells: list[Cell], nodes: Array) -> Array:
+    """Nodes of the cells, ``(n, count)``."""
+    middles, halves, unit = [], [], one.unit
+    for low, high, _, _ in cells:
+        half = (high - low) / 2
+        middle = low + half
+        # Counted from the nearer end, as the batch does.
+        if middle > 0.5:
+            middles.append(one.negative + unit * (middle - 1))
+        else:
+            middles.append(one.positive + unit * middle)
+        halves.append(unit * half)
+    return one.rounded(np.array(middles) + np.array(halves) * nodes[:, None])
+
+
+def _sums(
+    one: Single, cells: list[Cell], values: Array, both: Array
+) -> list[Measured] | None:
+    """What the cells hold; None if that is nothing, or not finite."""
+    pair = both.dot(values)
+    absolute = both[0].dot(np.abs(values)).tolist()
+    if not 0 < sum(absolute) < math.inf:
+        return None
+    spread = both[0].dot(np.abs(values - pair[0] / 2)).tolist()
+    value, error = pair.tolist()
+    floor = ROUNDING * one.search.ledger.epsilon
     rows = []
-    for cell, (value, error, absolute, spread) in zip(
-        cells, np.array(columns).T.tolist(), strict=True
-    ):
+    for i, cell in enumerate(cells):
         factor = (cell[1] - cell[0]) / 2 * one.unit
-        size = absolute * factor
-        error = max(_sharpened(abs(error), spread) * factor, floor * size)
-        rows.append((cell, value * factor * one.sign, error, size))
+        size = absolute[i] * factor
+        sharp = max(_sharpened(abs(error[i]), spread[i]) * factor, floor * size)
+        rows.append((cell, value[i] * factor * one.sign, sharp, size))
     return rows
 
 

@@ -33,15 +33,56 @@ from torch_mlcalc.quadrature.single.sampling import ONE, Single, is_ordinary
 from torch_mlcalc.quadrature.variables import Jobs, double_exponential
 
 
-class Run(NamedTuple):
-    """All nodes so far of the one job, ascending; see Levels.
-
-    ``usable`` is None where every node is.
-    """
+class Nodes(NamedTuple):
+    """Nodes with the integrand there; ``usable`` is None where every node is."""
 
     t: Array
     values: Array
     usable: Mask | None
+
+
+class Sums(NamedTuple):
+    """Of the values between the first and the last node that matter.
+
+    Levels only add to it: both ends are nodes of level 0. ``first`` and ``last`` are
+    the outermost usable nodes with their values.
+    """
+
+    total: float
+    absolute: float
+    largest: float
+    first: tuple[float, float]
+    last: tuple[float, float]
+
+    def joined(self, nodes: Nodes) -> Sums:
+        """With more nodes."""
+        values = nodes.values
+        size = np.abs(values)
+        t, first, last = nodes.t, self.first, self.last
+        if nodes.usable is not None:
+            (there,) = np.nonzero(nodes.usable)
+            t, values = t[there], values[there]
+        if t.size:
+            first = min(first, (float(t[0]), float(values[0])))
+            last = max(last, (float(t[-1]), float(values[-1])))
+        return Sums(
+            self.total + float(np.add.reduce(values)),
+            self.absolute + float(np.add.reduce(size)),
+            max(self.largest, float(np.maximum.reduce(size, initial=0.0))),
+            first,
+            last,
+        )
+
+
+#: Of no nodes.
+_EMPTY = Sums(0.0, 0.0, 0.0, (math.inf, 0.0), (-math.inf, 0.0))
+
+
+class Run(NamedTuple):
+    """All nodes so far of the one job, level by level; see Levels."""
+
+    nodes: list[Nodes]
+    sums: Sums
     flawed: bool
     low: float
     high: float
@@ -49,15 +90,29 @@ class Run(NamedTuple):
     change: float
     slow: bool
 
+    @property
+    def count(self) -> int:
+        """Number of nodes."""
+        return sum(nodes.t.size for nodes in self.nodes)
+
+    def ascending(self) -> tuple[Array, Array, Mask]:
+        """All nodes, their values, and which are usable."""
+        t = np.concatenate([nodes.t for nodes in self.nodes])
+        order = t.argsort()
+        usable = [
+            np.ones(nodes.t.size, bool) if nodes.usable is None else nodes.usable
+            for nodes in self.nodes
+        ]
+        values = np.concatenate([nodes.values for nodes in self.nodes])
+        return t[order], values[order], np.concatenate(usable)[order]
+
     def as_levels(self, jobs: Jobs) -> Levels:
         """The same for the batch."""
-        usable = self.usable
-        if usable is None:
-            usable = np.ones(self.t.size, bool)
+        t, values, usable = self.ascending()
         return Levels(
             jobs,
-            self.t,
-            self.values[:, None, None],
+            t,
+            values[:, None, None],
             usable[:, None],
             np.array([self.flawed]),
             np.array([self.low]),
@@ -78,8 +133,7 @@ class Measured(NamedTuple):
     error: float
     doubt: float
     absolute: float
-    #: First and last node in the sum, and the steps that each stands for beyond.
-    outermost: tuple[int, int]
+    #: Steps that the first and the last node in the sum stand for beyond.
     rest: tuple[float, float]
     endless: bool
 
@@ -115,7 +169,7 @@ def refine_single(
         if seen and done:
             _settle(one, jobs, run, found, step)
             return []
-        spent = search.ledger.n_evals[0] + 2 * run.t.size > search.ledger.max_evals
+        spent = search.ledger.n_evals[0] + 2 * run.count > search.ledger.max_evals
         tired = level >= EARLIEST and (found.slow or cut)
         if not seen or spent or tired or level == max_level:
             # The batch decides how it ends.
@@ -209,103 +263,83 @@ def _first_level(one: Single, jobs: Jobs) -> Run | Levels:
         flawed = not seen.finite[first : last + 1].all()
     else:
         first, last = max(first - 1, 0), min(last + 1, t.size - 1)
+    nodes = Nodes(t, seen.values, seen.usable)
+    some = slice(first, last + 1)
+    sums = _EMPTY.joined(Nodes(*(None if c is None else c[some] for c in nodes)))
     value = FIRST_STEP * float(seen.values.sum())
     low, high = float(t[first]), float(t[last])
-    return Run(
-        t, seen.values, seen.usable, flawed, low, high, value, math.inf, slow=False
-    )
+    return Run([nodes], sums, flawed, low, high, value, math.inf, slow=False)
 
 
 def _add_level(one: Single, jobs: Jobs, run: Run, step: float, ratio: int) -> Run:
     """The run with the nodes that dividing their distance to ``step`` adds."""
     every, positions, slope = _place(one, jobs, step, ratio)
-    some = slice(*np.searchsorted(every, [run.low, run.high]).tolist())
-    t = every[some]
+    # Between two nodes of the level before there are ratio - 1.
+    gaps = every.size // (ratio - 1)
+    low, high = (round(end / (ratio * step)) + gaps // 2 for end in (run.low, run.high))
+    some = slice(low * (ratio - 1), high * (ratio - 1))
     seen = _sample(one, positions[some], slope[some])
     assert isinstance(seen, Seen)  # noqa: S101
-    one.search.ledger.n_evals += t.size
-    joint = np.concatenate([run.t, t])
-    order = joint.argsort()
-    usable = None
-    if run.usable is not None or seen.usable is not None:
-        parts = [(run.usable, run.t), (seen.usable, t)]
-        masks = [np.ones(nodes.size, bool) if m is None else m for m, nodes in parts]
-        usable = np.concatenate(masks)[order]
-    run = run._replace(
-        t=joint[order],
-        values=np.concatenate([run.values, seen.values])[order],
-        usable=usable,
-        flawed=run.flawed or (seen.finite is not None and not seen.finite.all()),
+    nodes = Nodes(every[some], seen.values, seen.usable)
+    one.search.ledger.n_evals += nodes.t.size
+    value, change = run.value, run.change
+    if ratio > 2:
+        # The sum of a level whose nodes came together with those of the next.
+        value = 2 * step * (run.sums.total + float(seen.values[1::3].sum()))
+        change = abs(value - run.value)
+    flawed = run.flawed or (seen.finite is not None and not seen.finite.all())
+    return Run(
+        [*run.nodes, nodes],
+        run.sums.joined(nodes),
+        flawed,
+        run.low,
+        run.high,
+        value,
+        change,
+        run.slow,
     )
-    return _halfway(run, 2 * step) if ratio > 2 else run
-
-
-def _halfway(run: Run, step: float) -> Run:
-    """Note the sum of a level whose nodes came together with those of the next."""
-    used = (run.t >= run.low) & (run.t <= run.high)
-    used &= np.round(run.t / step) * step == run.t
-    value = step * float(run.values @ used)
-    return run._replace(value=value, change=abs(value - run.value))
 
 
 def _measure(one: Single, run: Run, step: float) -> Measured:
     """Sum of the job with its error, and how it ends."""
-    ledger = one.search.ledger
-    first, stop = np.searchsorted(run.t, [run.low, run.high]).tolist()
-    last = stop if stop < run.t.size and run.t[stop] == run.high else stop - 1
-    if run.usable is not None:
-        (there,) = np.nonzero(run.usable[first : last + 1])
-        if not there.size:
-            return _NOTHING
-        first, last = first + int(there[0]), first + int(there[-1])
-    values = run.values[first : last + 1]
-    size = np.abs(values)
-    total, largest = float(size.sum()), float(size.max())
-    rest, doubt, endless = _ends(one, run, (first, last), (total, largest), step)
-    low, high = float(values[0]), float(values[-1])
-    value = step * (float(values.sum()) + rest[0] * low + rest[1] * high)
-    absolute = step * (total + rest[0] * abs(low) + rest[1] * abs(high))
+    ledger, (total, absolute, largest, (first, low), (_, high)) = (
+        one.search.ledger,
+        run.sums,
+    )
+    if first == math.inf:
+        return _NOTHING
+    rest, doubt, endless = _ends(one, run, step)
+    value = step * (total + rest[0] * low + rest[1] * high)
+    absolute = step * (absolute + rest[0] * abs(low) + rest[1] * abs(high))
     change, before = abs(value - run.value), run.change
     slow = change > LINEAR * before and change > ledger.epsilon * absolute
     error = change
     if not (slow or run.slow or step > FIRST_STEP / 8) and absolute > 0:
         relative, earlier = change / absolute, min(before / absolute, 1.0)
         error = min(absolute * max(relative**1.5, earlier**3), change)
-    return Measured(
-        value,
-        change,
-        slow,
-        error + doubt,
-        doubt,
-        absolute,
-        (first, last),
-        rest,
-        endless,
-    )
+    return Measured(value, change, slow, error + doubt, doubt, absolute, rest, endless)
 
 
 #: Of a job without a usable node.
-_NOTHING = Measured(0.0, 0.0, False, 0.0, 0.0, 0.0, (0, 0), (0.0, 0.0), endless=False)
+_NOTHING = Measured(0.0, 0.0, False, 0.0, 0.0, 0.0, (0.0, 0.0), endless=False)
 
 
 def _ends(
-    one: Single,
-    run: Run,
-    outermost: tuple[int, int],
-    sizes: tuple[float, float],
-    step: float,
+    one: Single, run: Run, step: float
 ) -> tuple[tuple[float, float], float, bool]:
     """Steps that the outermost nodes stand for beyond, their doubt, and endlessness."""
-    total, largest = sizes
-    ends = [abs(float(run.values[i])) for i in outermost]
-    endless = any(end > FLAT * largest and end > 0 for end in ends)
-    cut = negligible(one.search.ledger) * total
+    sums = run.sums
+    ends = abs(sums.first[1]), abs(sums.last[1])
+    endless = any(end > FLAT * sums.largest and end > 0 for end in ends)
+    cut = negligible(one.search.ledger) * sums.absolute
     if all(end <= cut for end in ends):
         return (0.0, 0.0), sum(ends), endless
-    index = np.array(outermost) + np.arange(3)[:, None] * np.array([1, -1])
-    index = np.clip(index, 0, run.t.size - 1)
-    terms = np.abs(run.values[index])[..., None]
-    rest, doubt = beyond(np.abs(run.t[index])[..., None], terms, terms[0] > cut, step)
+    t, values, _ = run.ascending()
+    outermost = np.searchsorted(t, [sums.first[0], sums.last[0]])
+    index = outermost + np.arange(3)[:, None] * np.array([1, -1])
+    index = np.clip(index, 0, t.size - 1)
+    terms = np.abs(values[index])[..., None]
+    rest, doubt = beyond(np.abs(t[index])[..., None], terms, terms[0] > cut, step)
     (left,), (right,) = rest.tolist()
     return (left, right), step * float((doubt * terms[0]).sum()), endless
 
@@ -337,12 +371,10 @@ def _settle(one: Single, jobs: Jobs, run: Run, found: Measured, step: float) -> 
 
 
 def _nodes(jobs: Jobs, run: Run, found: Measured, step: float) -> Part:
-    used = (run.t >= run.low) & (run.t <= run.high)
-    if run.usable is not None:
-        used &= run.usable
-    outermost, rest = np.array(found.outermost), np.array(found.rest)
+    t, _, usable = run.ascending()
+    used = (t >= run.low) & (t <= run.high) & usable
+    outermost = np.searchsorted(t, [[run.sums.first[0]], [run.sums.last[0]]])
+    rest = np.array(found.rest)[:, None]
     nothing = np.zeros((1, 1))
-    ends = Ends(
-        used[:, None], outermost[:, None], rest[:, None], nothing, np.zeros(1, bool)
-    )
-    return nodes_of(jobs, run.t, ends, step)
+    ends = Ends(used[:, None], outermost, rest, nothing, np.zeros(1, bool))
+    return nodes_of(jobs, t, ends, step)

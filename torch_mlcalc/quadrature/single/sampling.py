@@ -67,6 +67,10 @@ class Single:
         else:
             anchor = np.where(positions >= 0, self.positive, self.negative)
             points = anchor + self.unit * positions
+        return self.rounded(points)
+
+    def rounded(self, points: Array) -> Array:
+        """Points as the integrand's dtype represents them."""
         if self.search.evaluate.single:
             return points.astype(np.float32).astype(float)
         return points
