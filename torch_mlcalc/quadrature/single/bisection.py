@@ -12,6 +12,7 @@ from torch_mlcalc.quadrature.gauss_kronrod import (
     PATIENCE,
     POLE,
     SLOW,
+    SPIKE,
     STUBBORN,
     Cells,
     amount_of,
@@ -75,7 +76,7 @@ def bisect_single(one: Single, jobs: Jobs, n: int, *, windows: bool) -> list[Job
             (low, high, _, _), value, error, size = row
             if not parts:
                 kept.append(row)
-            elif windows and slow >= PATIENCE and (low == 0 or high == 1):
+            elif windows and slow >= PATIENCE and _at_end(low, high, error, size):
                 handed.append(
                     Jobs(jobs.piece, jobs.kind, np.array([low]), np.array([high]))
                 )
@@ -176,6 +177,11 @@ def _decide(
             ledger.blame(ONE, Status.TOLERANCE_NOT_REACHED)
         decisions = [(row, 0, slow) for row, _, slow in decisions]
     return decisions
+
+
+def _at_end(low: float, high: float, error: float, size: float) -> bool:
+    """Whether what a cell holds may be a singularity at an end of the piece."""
+    return (low == 0 or high == 1) and error < SPIKE * size
 
 
 def _cells(cells: list[Cell]) -> Cells:
