@@ -19,7 +19,7 @@ from torch_mlcalc.quadrature.ledger import (
     sum_by,
     unlogged,
 )
-from torch_mlcalc.quadrature.pieces import Index, Part
+from torch_mlcalc.quadrature.pieces import Index, Part, chosen
 from torch_mlcalc.quadrature.placement import BELOW
 from torch_mlcalc.quadrature.rules import Array, Rule, check_count
 from torch_mlcalc.quadrature.search import Mask, Sample, Search, Variable
@@ -121,7 +121,7 @@ class Cells(NamedTuple):
 
     def take(self, index: Mask | slice) -> Cells:
         """Some of the cells."""
-        return Cells(self.job[index], self.columns[:, index])
+        return Cells(chosen(self.job, index), chosen(self.columns, index))
 
 
 def new_cells(job: Index, low: Array, high: Array) -> Cells:
@@ -246,7 +246,9 @@ def _measure_block(
     nodes, _ = kronrod_table(n)
     low, high, _, _ = cells.columns
     half = (high - low) / 2
-    sample = search.sample(own, (low + half) + half * nodes[:, None], variable)
+    t = half * nodes[:, None]
+    t += low + half
+    sample = search.sample(own, t, variable)
     return amount_of(search, own, half, sample, n)
 
 
@@ -261,8 +263,10 @@ def amount_of(
     columns = np.empty((3, values.shape[1]), values.dtype)
     columns[:2] = contract(both, values)
     value, error = columns[0], np.abs(columns[1])
-    columns[2] = contract(both[:1], np.abs(values))
-    (spread,) = contract(both[:1], np.abs(values - value / 2))
+    size = np.abs(values)
+    columns[2] = contract(both[:1], size)
+    np.abs(values - value / 2, out=size)
+    (spread,) = contract(both[:1], size)
     ratio = 200 * error / spread
     sharp = spread * np.minimum(1, ratio * np.sqrt(ratio))
     columns[1] = np.where(spread > 0, sharp, error)
