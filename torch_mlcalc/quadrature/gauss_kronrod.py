@@ -19,10 +19,11 @@ from torch_mlcalc.quadrature.ledger import (
     sum_by,
     unlogged,
 )
-from torch_mlcalc.quadrature.pieces import Index, Part
+from torch_mlcalc.quadrature.pieces import Index, Part, chosen
 from torch_mlcalc.quadrature.placement import BELOW
 from torch_mlcalc.quadrature.rules import Array, Rule, check_count
 from torch_mlcalc.quadrature.search import Mask, Sample, Search, Variable
+from torch_mlcalc.quadrature.spikes import spikes
 from torch_mlcalc.quadrature.variables import Jobs, identity
 
 #: A cell converges slowly if halving it leaves more than this of its error. A square
@@ -37,6 +38,9 @@ PATIENCE = 2
 #: Parts that such a cell is cut into. To close in on a point, cutting into 4 costs as
 #: many evaluations as cutting into 2 twice, in half as many levels.
 STUBBORN = 4
+
+#: Parts of a cell with a peak that only one of its nodes has met, or 2 at an end.
+AROUND = 3
 
 #: Halving a cell around a pole leaves all of its error; x^-0.95 leaves 0.966.
 POLE = 0.98
@@ -89,6 +93,20 @@ class GaussKronrod(Rule):
             )
 
 
+class Measured(NamedTuple):
+    """What cells hold.
+
+    Attributes:
+        amount: Integral and error.
+        broken: Whether the integrand was not finite somewhere.
+        peak: What :func:`spikes` says.
+    """
+
+    amount: Amount
+    broken: Mask
+    peak: Array
+
+
 class Cells(NamedTuple):
     """Ranges of the variable of a job each, with their history.
 
@@ -103,7 +121,7 @@ class Cells(NamedTuple):
 
     def take(self, index: Mask | slice) -> Cells:
         """Some of the cells."""
-        return Cells(self.job[index], self.columns[:, index])
+        return Cells(chosen(self.job, index), chosen(self.columns, index))
 
 
 def new_cells(job: Index, low: Array, high: Array) -> Cells:
@@ -123,8 +141,13 @@ def divided(cells: Cells, parts: int) -> Cells:
     """Every cell cut into equal parts, which inherit its history."""
     low, high, error, slow = cells.columns
     edges = low + np.arange(parts + 1)[:, None] / parts * (high - low)
+    return _between(cells.job, edges, error, slow)
+
+
+def _between(job: Index, edges: Array, error: Array, slow: Array) -> Cells:
+    parts = len(edges) - 1
     return _cells(
-        np.tile(cells.job, parts),
+        np.tile(job, parts),
         edges[:-1].ravel(),
         edges[1:].ravel(),
         np.tile(error, parts),
@@ -140,7 +163,7 @@ def bisect(
     n: int,
     *,
     windows: bool = False,
-    measured: tuple[Amount, Mask] | None = None,
+    measured: Measured | None = None,
 ) -> list[Jobs]:
     """Split cells until every integral is converged, out of budget or out of digits.
 
@@ -165,7 +188,7 @@ def bisect(
         if measured is None:
             measured = measure(search, own, cells, variable, n)
             ledger.count(owner, n)
-        (amount, broken), measured = measured, None
+        (amount, broken, peak), measured = measured, None
         total = ledger.with_expected(owner, amount)
         if looks and not total.absolute.all():
             blind = ~np.logical_or.reduce(total.absolute, 1)[owner] & ~broken
@@ -178,10 +201,11 @@ def bisect(
         if not verdict.any():
             settle(search, own, owner, cells, amount, variable, n)
             break
-        split, slow = _decide(ledger, owner, cells, amount, verdict, n)
+        split, slow = _decide(ledger, owner, cells, amount, peak, verdict, n)
         keep = ~split
         if windows:
             hand = split & (slow >= PATIENCE) & _at_end(cells)
+            hand &= np.isnan(peak[0])
             if hand.any():
                 low, high, _, _ = cells.columns
                 handed.append(Jobs(own.piece, own.kind, low, high).take(hand))
@@ -194,41 +218,43 @@ def bisect(
             settle(search, *kept, variable, n)
         low, high, _, _ = cells.columns
         cells = _cells(cells.job, low, high, np.max(amount.error, 1), slow).take(split)
-        cells = _parts(cells)
+        cells = _parts(cells, peak[:, split])
     return handed
 
 
 def measure(
     search: Search, own: Jobs, cells: Cells, variable: Variable, n: int
-) -> tuple[Amount, Mask]:
-    """Integral and error of each cell, and whether it is broken: not finite."""
+) -> Measured:
+    """What each cell holds."""
     blocks = search.evaluate.blocks(cells.job.size, n)
     if len(blocks) == 1:
         return _measure_block(search, own, cells, variable, n)
     # Block by block also what is done with the values: they are still in the cache.
-    amounts, broken = zip(
+    amounts, broken, peaks = zip(
         *[
             _measure_block(search, own.take(i), cells.take(i), variable, n)
             for i in blocks
         ],
         strict=True,
     )
-    return join(amounts), np.concatenate(broken)
+    return Measured(join(amounts), np.concatenate(broken), np.concatenate(peaks, 1))
 
 
 def _measure_block(
     search: Search, own: Jobs, cells: Cells, variable: Variable, n: int
-) -> tuple[Amount, Mask]:
+) -> Measured:
     nodes, _ = kronrod_table(n)
     low, high, _, _ = cells.columns
     half = (high - low) / 2
-    sample = search.sample(own, (low + half) + half * nodes[:, None], variable)
+    t = half * nodes[:, None]
+    t += low + half
+    sample = search.sample(own, t, variable)
     return amount_of(search, own, half, sample, n)
 
 
 def amount_of(
     search: Search, own: Jobs, half: Array, sample: Sample, n: int
-) -> tuple[Amount, Mask]:
+) -> Measured:
     """The same from a sample of cells of which half the length is known."""
     _, both = kronrod_table(n)
     values, log_unit = unlogged(sample.values, log=search.ledger.log)
@@ -237,12 +263,15 @@ def amount_of(
     columns = np.empty((3, values.shape[1]), values.dtype)
     columns[:2] = contract(both, values)
     value, error = columns[0], np.abs(columns[1])
-    columns[2] = contract(both[:1], np.abs(values))
-    (spread,) = contract(both[:1], np.abs(values - value / 2))
+    size = np.abs(values)
+    columns[2] = contract(both[:1], size)
+    np.abs(values - value / 2, out=size)
+    (spread,) = contract(both[:1], size)
     ratio = 200 * error / spread
     sharp = spread * np.minimum(1, ratio * np.sqrt(ratio))
     columns[1] = np.where(spread > 0, sharp, error)
     columns = columns.reshape(3, *shape)
+    peak = spikes(values.reshape(n, *shape), *columns[1:].real)
     unit = search.unit(own)
     if log_unit is None:
         columns *= (half * unit)[:, None]
@@ -253,11 +282,11 @@ def amount_of(
     amount = Amount(columns, log_unit)
     np.maximum(amount.error, search.ledger.rounding(amount), out=amount.error)
     if sample.finite is None:
-        return amount, np.zeros(half.size, bool)
+        return Measured(amount, np.zeros(half.size, bool), peak)
     broken: Mask = ~np.logical_and.reduce(sample.finite)
     # A broken cell claims nothing: its error is all that it could hold.
     amount.error[broken] = np.maximum(amount.error, amount.absolute)[broken]
-    return amount, broken
+    return Measured(amount, broken, peak)
 
 
 def judge(
@@ -280,7 +309,13 @@ def judge(
 
 
 def _decide(
-    ledger: Ledger, owner: Index, cells: Cells, amount: Amount, verdict: Mask, n: int
+    ledger: Ledger,
+    owner: Index,
+    cells: Cells,
+    amount: Amount,
+    peak: Array,
+    verdict: Mask,
+    n: int,
 ) -> tuple[Mask, Array]:
     """Which of the failing cells to split, and their history."""
     low, high, previous, slow = cells.columns
@@ -293,6 +328,7 @@ def _decide(
         stuck = verdict & narrow & (error > POLE * previous)
         ledger.blame(owner[stuck], Status.SUSPECTED_DIVERGENT)
     parts = np.where(slow >= PATIENCE, STUBBORN, 2)
+    parts[~np.isnan(peak[0])] = AROUND
     affordable = ledger.affordable(owner, n * parts * split)
     if not affordable.all():
         lacking = ~affordable[owner]
@@ -312,20 +348,34 @@ def _without_error(amount: Amount) -> Amount:
     return amount._replace(columns=columns)
 
 
-def _join(one: Cells, other: Cells) -> Cells:
+def _join(*cells: Cells) -> Cells:
     return Cells(
-        np.concatenate([one.job, other.job]),
-        np.concatenate([one.columns, other.columns], 1),
+        np.concatenate([c.job for c in cells]),
+        np.concatenate([c.columns for c in cells], 1),
     )
 
 
-def _parts(cells: Cells) -> Cells:
-    """Halves of the cells, and more parts of those that converge slowly."""
+def _parts(cells: Cells, peak: Array) -> Cells:
+    """Halves, more parts where they converge slowly, and three around a peak."""
+    parts = []
+    around = ~np.isnan(peak[0])
+    if around.any():
+        parts.append(_around(cells.take(around), peak[:, around]))
+        cells = cells.take(~around)
     stubborn = cells.columns[3] >= PATIENCE
-    if not stubborn.any():
-        return divided(cells, 2)
-    more = divided(cells.take(stubborn), STUBBORN)
-    return _join(divided(cells.take(~stubborn), 2), more)
+    if stubborn.any():
+        parts.append(divided(cells.take(stubborn), STUBBORN))
+        cells = cells.take(~stubborn)
+    return _join(divided(cells, 2), *parts)
+
+
+def _around(cells: Cells, peak: Array) -> Cells:
+    """What is below a range within each cell, the range, and what is above."""
+    low, high, error, slow = cells.columns
+    begin, end = low + peak * (high - low)
+    edges = np.stack([low, begin, np.where(peak[1] < 1, end, high), high])
+    three = _between(cells.job, edges, error, slow)
+    return three.take(three.columns[0] < three.columns[1])
 
 
 def settle(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from torch_mlcalc.quadrature.estimate import Status, Tolerance
 from torch_mlcalc.quadrature.evaluator import Values
-from torch_mlcalc.quadrature.pieces import Index, Nodes
+from torch_mlcalc.quadrature.pieces import Index, Nodes, chosen
 from torch_mlcalc.quadrature.rules import Array
 
 #: QUADPACK's factor for the rounding error of a sum: no estimate is believed below so
@@ -53,7 +53,8 @@ class Amount(NamedTuple):
     def take(self, index: npt.NDArray[Any]) -> Amount:
         """Some of the contributions."""
         unit = self.log_unit
-        return Amount(self.columns[:, index], None if unit is None else unit[index])
+        columns = chosen(self.columns, index, 1)
+        return Amount(columns, None if unit is None else chosen(unit, index, 0))
 
 
 def unlogged(values: npt.NDArray[Any], *, log: bool) -> tuple[Array, Array | None]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from torch_mlcalc.quadrature.pieces import Index
+from torch_mlcalc.quadrature.pieces import Index, chosen
 from torch_mlcalc.quadrature.placement import ABOVE, BELOW, FINITE, WHOLE
 from torch_mlcalc.quadrature.rules import Array
 
@@ -33,12 +33,14 @@ class Jobs(NamedTuple):
 
     def take(self, index: Index | slice) -> Jobs:
         """Some of the jobs."""
-        return Jobs(*(column[index] for column in self))
+        if not isinstance(index, slice) and index.dtype == bool:
+            index = np.flatnonzero(index)
+        return Jobs(*(chosen(column, index) for column in self))
 
 
 def identity(jobs: Jobs, t: Array) -> tuple[Array, None]:
     """The fraction of a finite piece itself, counted from the nearer end."""
-    return t - (t > 0.5), None
+    return t - np.rint(t), None
 
 
 def double_exponential(jobs: Jobs, t: Array) -> tuple[Array, Array]:
