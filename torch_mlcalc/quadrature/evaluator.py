@@ -116,6 +116,12 @@ class Evaluator:
         return [slice(i, i + size) for i in range(0, columns, max(size, 1))]
 
     @property
+    def is_alone(self) -> bool:
+        """Whether :meth:`row` will do: one integral, on one process, without vmap."""
+        shared = self.integrand.ranks is not None
+        return self.elements == 1 and self.mark is None and not shared
+
+    @property
     def _bytes(self) -> int:
         """Size of one point."""
         return self.integrand.dtype.itemsize * math.prod(self.tail)

@@ -9,7 +9,13 @@ import numpy.typing as npt
 
 from torch_mlcalc.quadrature.cubature.genz_malik import GenzMalik, attempt, subdivide
 from torch_mlcalc.quadrature.cubature.kinks import cost, cut_at, find_kinks
-from torch_mlcalc.quadrature.cubature.regions import Regions, gauss_table, whole_cubes
+from torch_mlcalc.quadrature.cubature.ladder import RESUMED
+from torch_mlcalc.quadrature.cubature.regions import (
+    Regions,
+    gauss_table,
+    join_regions,
+    whole_cubes,
+)
 from torch_mlcalc.quadrature.cubature.search import CubeSearch
 from torch_mlcalc.quadrature.cubature.tensor import climb
 from torch_mlcalc.quadrature.rules import Rule
@@ -19,6 +25,9 @@ Mask = npt.NDArray[Any]
 #: Points for Genz and Malik's rule before tensor rules are tried, by dimension: about
 #: as many as the first two of those have, which a few regions often make unnecessary.
 ATTEMPTS = {4: 0, 5: 1_000, 6: 5_000, 7: 20_000, 8: 60_000}
+
+#: Degree of that rule where it is not asked for by name.
+DEGREE = 9
 
 #: Nodes on each axis of a domain without volume: the derivative by its limits, if a
 #: plan is asked for one, is exact for integrands of degree 9.
@@ -48,33 +57,32 @@ def run(search: CubeSearch, rule: Rule | None) -> None:
 
 def run_on(search: CubeSearch, regions: Regions) -> None:
     """Book the integrals of some cubes, by what suits them."""
-    degree = 9
     if search.dimension in ATTEMPTS:
-        regions = attempt(search, regions, degree, ATTEMPTS[search.dimension])
+        regions = attempt(search, regions, DEGREE, ATTEMPTS[search.dimension])
     regions = climb(search, regions)
     if regions.owner.size and all(k == 1 for k in search.pieces):
         regions = _split_at_kinks(search, regions)
     if regions.owner.size:
-        subdivide(search, regions, degree)
+        subdivide(search, regions, DEGREE)
 
 
 def _split_at_kinks(search: CubeSearch, regions: Regions) -> Regions:
-    """Tensor rules on the regions between kinks, where any were found."""
+    """Tensor rules on the regions between kinks, or larger ones if there are none."""
+    dimension = search.dimension
     spare = search.ledger.max_evals - search.ledger.n_evals[regions.owner]
-    if (spare < 2 * cost(search.dimension)).any():
+    if (spare < 2 * cost(dimension)).any():
         return regions
     places = find_kinks(search, regions.owner)
     kinked = np.logical_or.reduce(~np.isnan(places), 1)
-    if not kinked.any():
-        return regions
-    own = regions.take(kinked)
-    parts = climb(search, cut_at(own, own.owner, places[kinked]))
-    return Regions(
-        *(
-            np.concatenate([a, b])
-            for a, b in zip(regions.take(~kinked), parts, strict=True)
-        )
-    )
+    smooth, parts = regions.take(~kinked), regions.take(kinked)
+    if kinked.any():
+        parts = cut_at(parts, parts.owner, places[kinked])
+        if dimension in ATTEMPTS:
+            parts = attempt(search, parts, DEGREE, ATTEMPTS[dimension])
+        parts = climb(search, parts)
+    if smooth.owner.size and dimension in RESUMED:
+        smooth = climb(search, smooth, RESUMED[dimension])
+    return join_regions([smooth, parts])
 
 
 def _without_volume(search: CubeSearch) -> Mask:

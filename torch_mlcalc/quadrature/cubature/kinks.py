@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,14 +19,31 @@ from torch_mlcalc.quadrature.rules import Array
 Mask = npt.NDArray[Any]
 
 #: Points on a line in one look; the next look is at two of their gaps.
-POINTS = 33
+POINTS = 129
 
-#: Looks. Each narrows a line by 16, so that a jump is known to 16^-12 = 4e-15.
-LOOKS = 12
+#: How much a look narrows a line.
+NARROWED = (POINTS - 1) / 2
 
-#: A second difference that falls by more than 16^-1.5 from one look to the next is that
-#: of something smooth (16^-2); a kink's falls by 16^-1, a jump's stays.
-SMOOTH = 16.0**-1.5
+#: Looks. They leave 64^-9 = 6e-17 of a line; most lines are left before.
+LOOKS = 9
+
+#: In the first look, how many points apart are those that its differences are compared
+#: with; later on it is those of the look before.
+APART = 8
+
+#: When points move together by a factor, the second differences of something smooth
+#: fall by its square, those of a kink by the factor, those of a jump stay. What falls
+#: by more than the first of these powers is smooth, by less than the second a jump.
+SMOOTH, JUMP = -1.8, -0.5
+
+#: Parts of the allowed error that a jump may be misplaced by, and that the slope may be
+#: wrong by at a kink. Of that the second difference beside it tells: the place of a
+#: kink is the centre of the differences around, and what is smooth pulls that aside.
+#: What is allowed is guessed from few nodes.
+PLACED, BENT = 1e-3, 3e-2
+
+#: Nearer than this to an end there is nothing to be cut off.
+NEAR = 1e-9
 
 
 def find_kinks(search: CubeSearch, owner: Index) -> Array:
@@ -35,7 +52,9 @@ def find_kinks(search: CubeSearch, owner: Index) -> Array:
     Every axis is looked at along one line, through the node of a symmetric rule at
     which the integrand is largest, and narrowed to the largest second difference as
     long as that shrinks more slowly than in something smooth. What moves from line to
-    line is not found this way, but what does not is found to the last digits.
+    line is not found this way, but what does not is found as well as the tolerance
+    needs it. The first look is the closest near to the ends, where a kink would escape
+    the nodes of all rules.
 
     Args:
         search: The integrals.
@@ -44,37 +63,34 @@ def find_kinks(search: CubeSearch, owner: Index) -> Array:
     Returns:
         One place for each axis, ``(m, d)``; nan where there is none.
     """
-    d, m = search.dimension, owner.size
-    base = _largest(search, owner)
-    low, high = np.zeros((m, d)), np.ones((m, d))
-    found = np.ones((m, d), dtype=bool)
-    before = np.full((m, d), np.nan)
+    d, seen = search.dimension, _look_around(search, owner)
+    found = np.full(owner.size * d, np.nan)
+    # The lines that are still looked at, and between where.
+    line = np.arange(found.size)
+    low, high, before = np.zeros(line.size), np.ones(line.size), np.empty(0)
     # The first look stays inside; all others are between two points of the one before.
-    steps = (0.5 + np.arange(POINTS)) / POINTS
+    steps, factor = (0.5 + np.arange(POINTS)) / POINTS, float(APART)
     for look in range(LOOKS):
-        width = high - low
-        places = low + width * steps[:, None, None]
-        values = _along(search, owner, base, places)
-        second = np.abs(values[2:] - 2 * values[1:-1] + values[:-2])
-        top, largest = second.argmax(0), second.max(0)
-        noise = 64 * search.ledger.epsilon * np.abs(values).max(0)
-        if look:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                found &= (largest >= SMOOTH * before) | (largest <= noise)
-        else:
-            found &= largest > noise
+        t = low + (high - low) * steps[:, None]
+        values = _along(search, owner, seen, line, _eased(t))
+        second = _second(values)
+        largest, top, every = second.max(0), second.argmax(0), np.arange(line.size)
+        before = before if look else _further(values, top + 1)
         # Below the noise of the integrand there is nothing more to see.
-        going = found & (largest > noise)
-        if not going.any():
+        visible = largest > 64 * search.ledger.epsilon * np.abs(values).max(0)
+        real = np.where(visible, largest >= factor**SMOOTH * before, look > 0)
+        low, high = t[top, every], t[top + 2, every]
+        place, beside = _centre(t, second, top)
+        found[line] = np.where(real, _eased(place), np.nan)
+        jumps = largest > factor**JUMP * before
+        unsure = np.where(jumps, (high - low) * largest / PLACED, beside / BENT)
+        going = visible & real & (unsure > seen.allowed[line // d])
+        line, low, high, before = line[going], low[going], high[going], largest[going]
+        steps, factor = np.arange(POINTS) / (POINTS - 1), NARROWED
+        if not line.size:
             break
-        before = largest
-        low, high = (
-            np.where(going, low + width * steps[top], low),
-            np.where(going, low + width * steps[top + 2], high),
-        )
-        steps = np.linspace(0, 1, POINTS)
-    inside = (low > 1e-9) & (high < 1 - 1e-9)
-    return np.where(found & inside, (low + high) / 2, np.nan)
+    inside = (found > NEAR) & (found < 1 - NEAR)
+    return np.where(inside, found, np.nan).reshape(-1, d)
 
 
 def cost(dimension: int) -> int:
@@ -103,34 +119,102 @@ def cut_at(regions: Regions, owner: Index, places: Array) -> Regions:
     return regions
 
 
-def _largest(search: CubeSearch, owner: Index) -> Array:
-    """The node at which each integrand is largest, ``(m, d)``."""
-    nodes = symmetric_table(7, search.dimension).nodes
-    points = np.broadcast_to(
-        nodes[:, None], (len(nodes), owner.size, search.dimension)
-    ).copy()
-    values = search.evaluate(owner, points)
-    search.ledger.count(owner, len(nodes))
-    size = _size(values, log=search.ledger.log)
-    return nodes[size.argmax(0)]
+class _Seen(NamedTuple):
+    """What a symmetric rule saw of each integrand.
+
+    Attributes:
+        base: The node at which it is largest, ``(m, d)``.
+        unit: The log of its values that is taken for 0, ``(m)``; 0 if not in the log
+            form.
+        allowed: About which error is allowed of its mean, ``(m)``.
+    """
+
+    base: Array
+    unit: Array
+    allowed: Array
 
 
-def _along(search: CubeSearch, owner: Index, base: Array, places: Array) -> Array:
-    """Values ``(k, m, d)`` on a line along each axis through the base."""
-    k, m, d = places.shape
-    points = np.broadcast_to(base[:, None], (k, m, d, d)).copy()
-    axis = np.arange(d)
-    points[:, :, axis, axis] = places
-    values = search.evaluate(np.repeat(owner, d), points.reshape(k, m * d, d))
-    search.ledger.count(owner, k * d)
-    return _size(values, log=search.ledger.log).reshape(k, m, d)
+def _look_around(search: CubeSearch, owner: Index) -> _Seen:
+    table, m, ledger = symmetric_table(7, search.dimension), owner.size, search.ledger
+    nodes = table.nodes
+    points = np.broadcast_to(nodes[:, None], (len(nodes), m, search.dimension))
+    values = _values(search, owner, points)
+    unit, (rtol, atol, _) = np.zeros(m), ledger.tolerance
+    if ledger.log:
+        top = values.max(0)
+        unit = np.where(np.isfinite(top), top, 0.0)
+        values, rtol, atol = np.exp(values - unit), max(rtol, atol), 0.0
+    size = np.abs(values)
+    scale = np.minimum(size.mean(0), np.abs(table.weights @ values))
+    allowed = rtol * scale
+    if atol:
+        allowed = np.maximum(allowed, atol / np.abs(search.volume[owner]))
+    return _Seen(nodes[size.argmax(0)], unit, allowed)
 
 
-def _size(values: npt.NDArray[Any], *, log: bool) -> Array:
-    """One real number for each value: the sum of its events; finite."""
-    if log:
-        top = np.where(np.isfinite(values), values, -np.inf).max()
-        values = np.exp(values - (top if np.isfinite(top) else 0.0))
-    values = np.where(np.isfinite(values), values, 0.0)
-    total: Array = (values.real + values.imag).sum(-1)
+def _along(
+    search: CubeSearch, owner: Index, seen: _Seen, line: Index, places: Array
+) -> Array:
+    """Values ``(k, lines)`` at places on lines, each along an axis through a base."""
+    one, axis = np.divmod(line, search.dimension)
+    points = np.empty((*places.shape, search.dimension))
+    points[:] = seen.base[one]
+    points[:, np.arange(line.size), axis] = places
+    values = _values(search, owner[one], points)
+    if search.ledger.log:
+        return np.exp(np.minimum(values - seen.unit[one], 700.0))
+    return values
+
+
+def _values(search: CubeSearch, owner: Index, points: Array) -> Array:
+    """One real number for each point ``(k, m, d)``: the sum of its events; finite."""
+    evaluate, log, (k, m, d) = search.evaluate, search.ledger.log, points.shape
+    search.ledger.count(owner, k)
+    if evaluate.is_alone:
+        values = evaluate.row(points.reshape(-1, d)).reshape(k, m, -1)
+    else:
+        values = evaluate(owner, points)
+    if values.dtype.kind == "c":
+        values = values.real + values.imag
+    if not np.isfinite(values).all():
+        values = np.where(np.isfinite(values), values, -np.inf if log else 0.0)
+    if values.shape[-1] == 1:
+        return values[..., 0]
+    total: Array = values.max(-1) if log else values.sum(-1)
     return total
+
+
+def _second(values: Array) -> Array:
+    """Sizes of second differences of neighbours."""
+    size: Array = np.abs(values[2:] - 2 * values[1:-1] + values[:-2])
+    return size
+
+
+def _further(values: Array, at: Index) -> Array:
+    """Sizes of second differences with points further apart, about some of them."""
+    at, every = np.clip(at, APART, len(values) - 1 - APART), np.arange(at.size)
+    below, middle, above = values[at + [[-APART], [0], [APART]], every]
+    size: Array = np.abs(above - 2 * middle + below)
+    return size
+
+
+def _centre(t: Array, second: Array, top: Index) -> tuple[Array, Array]:
+    """Centre of the largest second difference and its neighbours, and the least.
+
+    A kink between two points shows in the differences at both, and more in the nearer.
+
+    Returns:
+        The place and that difference, one for each line.
+    """
+    at = np.clip(top, 1, len(second) - 2) + [[-1], [0], [1]]
+    every = np.arange(top.size)
+    weights, places = second[at, every], t[at + 1, every]
+    total = np.add.reduce(weights)
+    centre = np.add.reduce(weights * places) / np.where(total > 0, total, 1)
+    return np.where(total > 0, centre, places[1]), weights.min(0)
+
+
+def _eased(t: Array) -> Array:
+    """Places that are dense near both ends."""
+    eased: Array = t * t * (3 - 2 * t)
+    return eased

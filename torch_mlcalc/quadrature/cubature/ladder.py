@@ -26,9 +26,11 @@ LADDERS = {
 #: An integrand is smooth enough while the last Legendre coefficients of a larger rule
 #: are less than this part of those of the one before. A kink's are 0.3 to 0.5, a jump's
 #: more. Oscillations that no rule has resolved yet look the same, so where a larger
-#: rule costs little it must be missed up to three times in a row.
+#: rule costs little it must be missed several times in a row: so many times before
+#: kinks are looked for, and as often again, from a step on, where there are none.
 SMOOTH = 0.2
-PATIENCE = {1: 3, 2: 3, 3: 3, 4: 2, 5: 2}
+PATIENCE = {1: 3, 2: 2, 3: 2, 4: 2, 5: 2}
+RESUMED = {2: 3, 3: 3}
 
 #: Safety of the change from one rule to the next where coefficients do not fall, and
 #: of the error extrapolated from it where they do. With the square of their fall, over
@@ -68,10 +70,9 @@ class Stage(NamedTuple):
     each: int
 
 
-def stage_of(step: int, dimension: int) -> Stage:
-    """The rules of a step of the ladder; the first two are evaluated together."""
-    ladder = LADDERS[dimension]
-    sizes = ladder[:2] if step == 1 else ladder[step : step + 1]
+def stage_of(step: int, dimension: int, *, first: bool) -> Stage:
+    """The rule of a step of the ladder, with the one before if it is the first step."""
+    sizes = LADDERS[dimension][step - first : step + 1]
     return _stage(sizes, dimension)
 
 

@@ -156,9 +156,9 @@ class CubeSearch:
     def summed(
         self, regions: Regions, table: Table, rows: Array, values: Values
     ) -> Measured:
-        """What :meth:`measure` says of values ``(k, *event)`` in the only region."""
+        """What :meth:`measure` says of values ``(k, m, *event)`` of one integral."""
         low, width = self.corners(regions)
-        values = values.reshape(len(values), 1, -1)
+        values = values.reshape(len(values), regions.owner.size, -1)
         nodes, weights = table
         return self._sum(regions.owner, low, width, nodes, values, rows, weights)
 

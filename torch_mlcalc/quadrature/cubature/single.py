@@ -6,7 +6,6 @@ for one dimension. What is out of the ordinary goes on there.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +14,6 @@ from torch_mlcalc.quadrature.cubature.ladder import (
     EXTRAPOLATED,
     LADDERS,
     LEAST,
-    MOST,
     PATIENCE,
     ROUGH,
     SMOOTH,
@@ -30,6 +28,7 @@ from torch_mlcalc.quadrature.cubature.search import CubeSearch
 from torch_mlcalc.quadrature.evaluator import Values
 from torch_mlcalc.quadrature.host import contract
 from torch_mlcalc.quadrature.ledger import ROUNDING, Amount
+from torch_mlcalc.quadrature.rules import Array
 from torch_mlcalc.quadrature.single.sampling import is_ordinary
 
 #: Nodes of a rule up to which its own cost does not outweigh what is saved.
@@ -66,53 +65,54 @@ class Climbed(NamedTuple):
     done: bool = False
 
 
-def is_single(search: CubeSearch, regions: Regions) -> bool:
-    """Whether all there is is one integral over one whole cube, not in the log form."""
-    ledger, evaluate = search.ledger, search.evaluate
+def is_single(search: CubeSearch) -> bool:
+    """Whether there is one integral, of which nothing is known yet, not in log form."""
+    ledger = search.ledger
     return (
-        regions.owner.size == 1 == ledger.elements
+        search.evaluate.is_alone
         and not ledger.log
         and ledger.tolerance.grad_rtol is None
         and ledger.total is None
-        and evaluate.mark is None
-        and evaluate.integrand.ranks is None
-        and all(k == 1 for k in search.pieces)
-        and not any(regions.low.tolist()[0])
-        and set(regions.high.tolist()[0]) == {1.0}
     )
 
 
-def climb_single(search: CubeSearch, regions: Regions) -> Climbed:
+def climb_single(search: CubeSearch, regions: Regions, begin: int) -> Climbed:
     """Take the first steps of :func:`climb`.
 
     Args:
         search: The integral.
-        regions: Its cube.
+        regions: All of its regions.
+        begin: The first step.
 
     Returns:
         Where it stands.
     """
     ledger, ladder = search.ledger, LADDERS.get(search.dimension, ())
+    (low, width), m = search.corners(regions), regions.owner.size
+    volume = width.prod(1) * search.volume[0]
     before: Sum | None = None
-    rate, rough, step = 0.0, 0, 1
-    for step in range(1, len(ladder)):
-        stage = stage_of(step, search.dimension)
-        count = stage.table.count(search.dimension)
+    rate, rough, step = 0.0, 0, begin
+    for step in range(begin, len(ladder)):
+        stage = stage_of(step, search.dimension, first=before is None)
+        count = stage.table.count(search.dimension) * m
         paid = ledger.n_evals[0] + count <= ledger.max_evals
-        if count > FEW or not stage.rows.size or count > MOST or not paid:
+        if count > FEW or not stage.rows.size or not paid:
             return Climbed(step, _as_amount(before), rate, rough)
-        values = search.evaluate.row(stage.table.nodes)
+        points = low + width * stage.table.nodes[:, None]
+        values = search.evaluate.row(points.reshape(count, -1))
         ledger.n_evals += count
-        if not is_ordinary(values) or not values.any():
+        ordinary = is_ordinary(values) and values.any()
+        values = values.reshape(-1, m, *values.shape[1:])
+        if not ordinary:
             return Climbed(step, _as_amount(before), rate, rough, values)
-        sums = _sums(search, stage, values)
-        before = sums[0] if before is None else before
-        error, slow, late, rate = _judge(
-            search, sums[-1], before, pace_of(step, search.dimension), rate
-        )
-        total = sums[-1]
+        sums = _sums(search, stage, values, volume)
+        total = _total(sums[-1])
+        before = _total(sums[0]) if before is None else before
+        pace = pace_of(step, search.dimension)
+        error, slow, late, rate = _judge(search, total, before, pace, rate)
         if error <= ledger.allowed_plain(total.value, total.absolute):
-            columns = np.array([total.value, error, total.absolute]).reshape(3, 1, 1)
+            columns = sums[-1][..., None]
+            columns[1] = error / m
             search.keep(gauss_table(stage.size), regions, Amount(columns, None))
             return Climbed(step, done=True)
         rough = rough + 1 if slow else 0
@@ -122,19 +122,23 @@ def climb_single(search: CubeSearch, regions: Regions) -> Climbed:
     return Climbed(step + 1, left=True)
 
 
-def _sums(search: CubeSearch, stage: Stage, values: Values) -> list[Sum]:
-    """What each rule of a stage says of the integral."""
-    (volume,) = search.volume.tolist()
-    rows = contract(stage.rows, values).tolist()
+def _sums(
+    search: CubeSearch, stage: Stage, values: Values, volume: Array
+) -> list[Array]:
+    """Value, last coefficients and absolute value by each rule, ``(3, m)``."""
+    rows = contract(stage.rows, values) * volume
     size = contract(stage.table.weights[None], np.abs(values))
-    absolute = float(size[0]) * abs(volume)
+    absolute = size[0] * np.abs(volume)
     floor = ROUNDING * search.ledger.epsilon * absolute
     found = []
     for first in range(0, len(rows), stage.each):
-        value, *others = rows[first : first + stage.each]
-        tail = max(map(abs, others)) * abs(volume) if others else math.nan
-        found.append(Sum(value * volume, max(tail, floor), absolute))
+        tail = np.abs(rows[first + 1 : first + stage.each]).max(0)
+        found.append(np.array([rows[first], np.maximum(tail, floor), absolute]))
     return found
+
+
+def _total(columns: Array) -> Sum:
+    return Sum(*np.add.reduce(columns, 1).tolist())
 
 
 def _judge(
@@ -144,7 +148,9 @@ def _judge(
     ledger = search.ledger
     rounding = ROUNDING * ledger.epsilon * total.absolute
     change = abs(total.value - before.value)
-    fall = total.tail / before.tail if before.tail > rounding else 0.0
+    # A rule that saw only zeros has no coefficients, and those of the next are all new.
+    largest = max(total.tail, before.tail)
+    fall = total.tail / max(before.tail, rounding) if largest > rounding else 0.0
     error = max(ROUGH * change, total.tail)
     if fall < SMOOTH:
         extrapolated = change * min(max(EXTRAPOLATED * fall**2, LEAST), 1.0)

@@ -35,20 +35,21 @@ from torch_mlcalc.quadrature.rules import Array
 Mask = npt.NDArray[Any]
 
 
-def climb(search: CubeSearch, regions: Regions) -> Regions:
+def climb(search: CubeSearch, regions: Regions, begin: int = 1) -> Regions:
     """Integrate by one tensor rule after another, each checked by the one before.
 
     Args:
         search: The integrals.
         regions: All regions of some integrals.
+        begin: The first step, of which the rule before is evaluated too.
 
     Returns:
         Those of the integrals that are not converged.
     """
     ladder = LADDERS.get(search.dimension, ())
-    begun = Climbed(1)
-    if is_single(search, regions):
-        begun = climb_single(search, regions)
+    begun = Climbed(begin)
+    if is_single(search):
+        begun = climb_single(search, regions, begin)
         if begun.done or begun.left:
             return regions if begun.left else regions.take(np.empty(0, np.int64))
     failed: list[Regions] = []
@@ -56,7 +57,7 @@ def climb(search: CubeSearch, regions: Regions) -> Regions:
     rough = np.full(search.elements, begun.rough)
     rate: Array | float = begun.rate
     for step in range(begun.step, len(ladder)):
-        stage = stage_of(step, search.dimension)
+        stage = stage_of(step, search.dimension, first=before is None)
         if values is not None:
             measured, values = (
                 search.summed(regions, stage.table, stage.rows, values),
@@ -68,9 +69,8 @@ def climb(search: CubeSearch, regions: Regions) -> Regions:
             break
         amounts, broken = _amounts(search, regions, stage, measured)
         totals = [search.ledger.with_open(regions.owner, a) for a in amounts]
-        before = totals[0] if step == 1 else before
         total = totals[-1]
-        assert before is not None  # noqa: S101
+        before = totals[0] if before is None else before
         pace = pace_of(step, search.dimension)
         error, slow, late, rate = _judge(search, total, before, pace, rate)
         leaves = np.zeros(search.elements, dtype=bool)
@@ -135,7 +135,9 @@ def _judge(
     change = np.abs(total.value - before.value * factor)
     tail, last = total.error, before.error * factor
     with np.errstate(divide="ignore", invalid="ignore"):
-        fall = np.where(last > rounding, tail / last, 0.0)
+        # A rule that saw only zeros has no coefficients; those of the next are new.
+        none = np.maximum(tail, last) <= rounding
+        fall = np.where(none, 0.0, tail / np.maximum(last, rounding))
         floor = np.where(total.absolute > 0, tail**2 / total.absolute, 0.0)
     # Of very large rules the coefficients are not looked at; smaller ones have fallen.
     fall = np.where(np.isnan(fall), SMOOTH / 2, fall)
