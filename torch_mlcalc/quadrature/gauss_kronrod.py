@@ -25,20 +25,22 @@ from torch_mlcalc.quadrature.rules import Array, Rule, check_count
 from torch_mlcalc.quadrature.search import Mask, Sample, Search, Variable
 from torch_mlcalc.quadrature.variables import Jobs, identity
 
-#: A cell converges slowly if halving it leaves more than this of its error. A square
-#: root at an end leaves 0.35, a logarithm 0.5, x^-0.9 0.93; an analytic integrand, once
-#: resolved, less than 2^-20.
+#: Parts that a failing cell is cut into. On the 168 test problems 2 take as many
+#: evaluations (0.97 times QUADPACK's in the median, 4 take 1.00) in a quarter more
+#: calls of the integrand, which are most of the time of a single integral; 6 take a
+#: tenth more evaluations for 3 % fewer calls.
+PARTS = 4
+
+#: A cell converges slowly if cutting it leaves more than this of its error. A square
+#: root at an end leaves 0.13, a logarithm 0.25, x^-0.9 0.87; an analytic integrand,
+#: once resolved, less than 2^-40.
 SLOW = 0.05
 
 #: Times in a row that a cell may converge slowly: by then it holds a singularity, or a
 #: peak far narrower than it is.
 PATIENCE = 2
 
-#: Parts that such a cell is cut into. To close in on a point, cutting into 4 costs as
-#: many evaluations as cutting into 2 twice, in half as many levels.
-STUBBORN = 4
-
-#: Halving a cell around a pole leaves all of its error; x^-0.95 leaves 0.966.
+#: Cutting a cell around a pole leaves all of its error; x^-0.95 leaves 0.93.
 POLE = 0.98
 
 #: Cells of a second and a third look at an integrand that was exactly 0 at every node.
@@ -50,11 +52,11 @@ LOOKS = (8, 64)
 @final
 @dataclass(frozen=True)
 class GaussKronrod(Rule):
-    r"""Adaptive bisection with a Gauss-Kronrod pair, breadth first.
+    r"""Adaptive subdivision with a Gauss-Kronrod pair, breadth first.
 
-    Every cell of every integral whose error is above its share of the tolerance is
-    split in the same level, so that a level costs one call of the integrand. The error
-    of a cell is QUADPACK's,
+    Every cell of every integral whose error is above its share of the tolerance is cut
+    into four in the same level, so that a level costs one call of the integrand. The
+    error of a cell is QUADPACK's,
 
     .. math:: \Delta \min\bigl(1, (200\,|K - G| / \Delta)^{3/2}\bigr), \qquad
         \Delta = \int |f - \bar f|
@@ -194,7 +196,7 @@ def bisect(
             settle(search, *kept, variable, n)
         low, high, _, _ = cells.columns
         cells = _cells(cells.job, low, high, np.max(amount.error, 1), slow).take(split)
-        cells = _parts(cells)
+        cells = divided(cells, PARTS)
     return handed
 
 
@@ -292,8 +294,7 @@ def _decide(
     if narrow.any():
         stuck = verdict & narrow & (error > POLE * previous)
         ledger.blame(owner[stuck], Status.SUSPECTED_DIVERGENT)
-    parts = np.where(slow >= PATIENCE, STUBBORN, 2)
-    affordable = ledger.affordable(owner, n * parts * split)
+    affordable = ledger.affordable(owner, n * PARTS * split)
     if not affordable.all():
         lacking = ~affordable[owner]
         ledger.blame(owner[verdict & lacking], Status.TOLERANCE_NOT_REACHED)
@@ -317,15 +318,6 @@ def _join(one: Cells, other: Cells) -> Cells:
         np.concatenate([one.job, other.job]),
         np.concatenate([one.columns, other.columns], 1),
     )
-
-
-def _parts(cells: Cells) -> Cells:
-    """Halves of the cells, and more parts of those that converge slowly."""
-    stubborn = cells.columns[3] >= PATIENCE
-    if not stubborn.any():
-        return divided(cells, 2)
-    more = divided(cells.take(stubborn), STUBBORN)
-    return _join(divided(cells.take(~stubborn), 2), more)
 
 
 def settle(

@@ -157,7 +157,8 @@ class Ledger:
 
     def add(self, element: Index, amount: Amount) -> None:
         """Add contributions for good."""
-        self.total = self.with_open(element, amount)
+        first = self.total is None and self.elements == element.size == 1
+        self.total = amount if first else self.with_open(element, amount)
 
     def with_open(self, element: Index, amount: Amount) -> Amount:
         """Totals as if the contributions had been added."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from functools import partial
+from functools import lru_cache, partial
+from typing import NamedTuple
 
 import numpy as np
 
 from torch_mlcalc.quadrature.estimate import Status
 from torch_mlcalc.quadrature.gauss_kronrod import (
+    PARTS,
     PATIENCE,
     POLE,
     SLOW,
-    STUBBORN,
     Cells,
     amount_of,
     bisect,
@@ -55,7 +56,7 @@ def bisect_single(one: Single, jobs: Jobs, n: int, *, windows: bool) -> list[Job
     cells: list[Cell] = [(0.0, 1.0, math.inf, 0.0)]
     while True:
         opened = _measure(one, jobs, cells, n)
-        ledger.n_evals += n * len(cells)
+        ledger.n_evals[0] += n * len(cells)
         if not isinstance(opened, list):
             _book(one, jobs, kept, n)
             return handed + bisect(
@@ -72,9 +73,9 @@ def bisect_single(one: Single, jobs: Jobs, n: int, *, windows: bool) -> list[Job
             kept += opened
             break
         divided: list[Cell] = []
-        for row, parts, slow in _decide(ledger, opened, share, n):
+        for row, cut, slow in _decide(ledger, opened, share, n):
             (low, high, _, _), value, error, size = row
-            if not parts:
+            if not cut:
                 kept.append(row)
             elif windows and slow >= PATIENCE and (low == 0 or high == 1):
                 handed.append(
@@ -84,7 +85,7 @@ def bisect_single(one: Single, jobs: Jobs, n: int, *, windows: bool) -> list[Job
                 columns = np.array([value, 0.0, size]).reshape(3, 1, 1)
                 ledger.expected.append((ONE, Amount(columns, None)))
             else:
-                edges = [low + i / parts * (high - low) for i in range(parts + 1)]
+                edges = [low + i / PARTS * (high - low) for i in range(PARTS + 1)]
                 pairs = zip(edges[:-1], edges[1:], strict=True)
                 divided += [(a, b, error, slow) for a, b in pairs]
         if not divided:
@@ -99,18 +100,18 @@ def _measure(
 ) -> list[Measured] | tuple[Amount, Mask]:
     """Every cell with what it holds; what the batch says of cells that are special."""
     search, count = one.search, len(cells)
-    nodes, both = kronrod_table(n)
-    points = _points(one, cells, nodes)
+    points = _points(one, cells, n)
     lower, upper = one.range()
     # Cells and nodes ascend.
     safe = lower < points[0, 0] and points[-1, -1] < upper
-    if not safe or (count > 1 and len(search.evaluate.blocks(count, n)) > 1):
+    many = count > FEW or (count > 1 and len(search.evaluate.blocks(count, n)) > 1)
+    if many or not safe:
         own = jobs.take(np.zeros(count, dtype=np.int64))
         return measure(search, own, _cells(cells), identity, n)
     flat = one.values(points.reshape(-1))
     rows = None
     if flat.ndim == 1 and flat.dtype == float:
-        rows = _sums(one, cells, flat.reshape(n, count), both)
+        rows = _sums(one, cells, flat.reshape(n, count), n)
     if rows is None:
         own = jobs.take(np.zeros(count, dtype=np.int64))
         half = np.array([(high - low) / 2 for low, high, _, _ in cells])
@@ -118,7 +119,38 @@ def _measure(
     return rows
 
 
-def _points(one: Single, cells: list[Cell], nodes: Array) -> Array:
+class Products(NamedTuple):
+    """The rule as matrices, so that few products do what a level needs.
+
+    Attributes:
+        place: From middle and half length of a cell to its nodes, ``(n, 2)``.
+        apply: From values to the integral, its error, the values and their distances
+            from the mean; ``(2 n + 2, n)``.
+        add: From the absolute values of the last two to their integrals, ``(2, 2 n)``.
+    """
+
+    place: Array
+    apply: Array
+    add: Array
+
+
+@lru_cache(maxsize=32)
+def _products(n: int) -> Products:
+    nodes, both = kronrod_table(n)
+    centre = np.eye(n) - both[0] / 2
+    return Products(
+        np.stack([np.ones(n), nodes], 1),
+        np.concatenate([both, np.eye(n), centre]),
+        np.kron(np.eye(2), both[0]),
+    )
+
+
+#: Cells of one level up to which products with matrices are faster than arithmetic on
+#: all values, and are done on one thread (see :func:`host.contract`).
+FEW = 64
+
+
+def _points(one: Single, cells: list[Cell], n: int) -> Array:
     """Nodes of the cells, ``(n, count)``."""
     middles, halves, unit = [], [], one.unit
     for low, high, _, _ in cells:
@@ -130,26 +162,26 @@ def _points(one: Single, cells: list[Cell], nodes: Array) -> Array:
         else:
             middles.append(one.positive + unit * middle)
         halves.append(unit * half)
-    return one.rounded(np.array(middles) + np.array(halves) * nodes[:, None])
+    return one.rounded(_products(n).place.dot(np.array([middles, halves])))
 
 
 def _sums(
-    one: Single, cells: list[Cell], values: Array, both: Array
+    one: Single, cells: list[Cell], values: Array, n: int
 ) -> list[Measured] | None:
     """What the cells hold; None if that is nothing, or not finite."""
-    pair = both.dot(values)
-    absolute = both[0].dot(np.abs(values)).tolist()
+    _, apply, add = _products(n)
+    product = apply.dot(values)
+    absolute, spread = add.dot(np.abs(product[2:])).tolist()
     if not 0 < sum(absolute) < math.inf:
         return None
-    spread = both[0].dot(np.abs(values - pair[0] / 2)).tolist()
-    value, error = pair.tolist()
-    floor = ROUNDING * one.search.ledger.epsilon
+    value, error = product[:2].tolist()
+    floor, sign = ROUNDING * one.search.ledger.epsilon, one.sign
     rows = []
     for i, cell in enumerate(cells):
         factor = (cell[1] - cell[0]) / 2 * one.unit
         size = absolute[i] * factor
         sharp = max(_sharpened(abs(error[i]), spread[i]) * factor, floor * size)
-        rows.append((cell, value[i] * factor * one.sign, sharp, size))
+        rows.append((cell, value[i] * factor * sign, sharp, size))
     return rows
 
 
@@ -168,20 +200,23 @@ def _share(
     set_aside: list[Measured],
 ) -> float:
     """Error that each open cell may have; infinity if the integral has converged."""
-    everything = kept + set_aside + opened
-    total = sum(value for _, value, _, _ in everything)
-    size = sum(size for _, _, _, size in everything)
-    settled = sum(error for _, _, error, _ in kept)
+    total = size = error = settled = 0.0
+    for _, value, own, absolute in kept:
+        total, settled, size = total + value, settled + own, size + absolute
+    for _, value, own, absolute in opened:
+        total, error, size = total + value, error + own, size + absolute
+    for _, value, _, absolute in set_aside:
+        total, size = total + value, size + absolute
     allowed = ledger.allowed_plain(total, size)
-    if settled + sum(error for _, _, error, _ in opened) <= allowed:
+    if settled + error <= allowed:
         return math.inf
     return max(allowed - settled, 0.0) / (2 * len(opened))
 
 
 def _decide(
     ledger: Ledger, opened: list[Measured], share: float, n: int
-) -> list[tuple[Measured, int, float]]:
-    """Into how many parts to divide each cell, 0 to keep it, and its history."""
+) -> list[tuple[Measured, bool, float]]:
+    """Whether to divide each cell, and its history."""
     decisions, failing = [], False
     for row in opened:
         (low, high, previous, slow), _, error, size = row
@@ -192,13 +227,12 @@ def _decide(
         narrow = high - low <= 64 * ledger.epsilon * max(abs(low), abs(high))
         if fails and narrow and error > POLE * previous:
             ledger.blame(ONE, Status.SUSPECTED_DIVERGENT)
-        parts = STUBBORN if slow >= PATIENCE else 2
-        decisions.append((row, parts if fails and not narrow else 0, slow))
-    cost = n * sum(parts for _, parts, _ in decisions)
+        decisions.append((row, fails and not narrow, slow))
+    cost = n * PARTS * sum(cut for _, cut, _ in decisions)
     if ledger.n_evals[0] + cost > ledger.max_evals:
         if failing:
             ledger.blame(ONE, Status.TOLERANCE_NOT_REACHED)
-        decisions = [(row, 0, slow) for row, _, slow in decisions]
+        decisions = [(row, False, slow) for row, _, slow in decisions]
     return decisions
 
 
@@ -211,12 +245,12 @@ def _book(one: Single, jobs: Jobs, kept: list[Measured], n: int) -> None:
     if not kept:
         return
     ledger = one.search.ledger
-    cells, *columns = zip(*kept, strict=True)
-    sums = np.array([math.fsum(column) for column in columns])
-    ledger.add(ONE, Amount(sums.reshape(3, 1, 1), None))
-    ledger.nodes.append(partial(_nodes, one, jobs, list(cells), n))
+    _, *columns = zip(*kept, strict=True)
+    sums = [[[math.fsum(column)]] for column in columns]
+    ledger.add(ONE, Amount(np.array(sums), None))
+    ledger.nodes.append(partial(_nodes, one, jobs, kept, n))
 
 
-def _nodes(one: Single, jobs: Jobs, kept: list[Cell], n: int) -> Part:
-    cells = _cells(kept)
+def _nodes(one: Single, jobs: Jobs, kept: list[Measured], n: int) -> Part:
+    cells = _cells([cell for cell, _, _, _ in kept])
     return nodes_of(one.search, jobs.take(cells.job), cells, identity, n)
