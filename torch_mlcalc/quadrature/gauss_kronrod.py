@@ -40,6 +40,11 @@ SLOW = 0.05
 #: peak far narrower than it is.
 PATIENCE = 2
 
+#: The same where no cell fails but those at the ends: there it is a singularity, and a
+#: window of it takes a call and 84 evaluations less. On the test problems that makes
+#: 891 calls of 915, and 0.93 times QUADPACK's evaluations of 1.00.
+EAGER = 1
+
 #: Cutting a cell around a pole leaves all of its error; x^-0.95 leaves 0.93.
 POLE = 0.98
 
@@ -183,7 +188,9 @@ def bisect(
         split, slow = _decide(ledger, owner, cells, amount, verdict, n)
         keep = ~split
         if windows:
-            hand = split & (slow >= PATIENCE) & _at_end(cells)
+            hand = split & _at_end(cells)
+            inside = np.bincount(owner, split & ~hand, ledger.elements)[owner]
+            hand &= slow >= np.where(inside, PATIENCE, EAGER)
             if hand.any():
                 low, high, _, _ = cells.columns
                 handed.append(Jobs(own.piece, own.kind, low, high).take(hand))

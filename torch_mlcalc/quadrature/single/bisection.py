@@ -10,6 +10,7 @@ import numpy as np
 
 from torch_mlcalc.quadrature.estimate import Status
 from torch_mlcalc.quadrature.gauss_kronrod import (
+    EAGER,
     PARTS,
     PATIENCE,
     POLE,
@@ -73,11 +74,13 @@ def bisect_single(one: Single, jobs: Jobs, n: int, *, windows: bool) -> list[Job
             kept += opened
             break
         divided: list[Cell] = []
-        for row, cut, slow in _decide(ledger, opened, share, n):
+        decisions = _decide(ledger, opened, share, n)
+        patience = EAGER if _only_ends(decisions) else PATIENCE
+        for row, cut, slow in decisions:
             (low, high, _, _), value, error, size = row
             if not cut:
                 kept.append(row)
-            elif windows and slow >= PATIENCE and (low == 0 or high == 1):
+            elif windows and slow >= patience and (low == 0 or high == 1):
                 handed.append(
                     Jobs(jobs.piece, jobs.kind, np.array([low]), np.array([high]))
                 )
@@ -234,6 +237,12 @@ def _decide(
             ledger.blame(ONE, Status.TOLERANCE_NOT_REACHED)
         decisions = [(row, False, slow) for row, _, slow in decisions]
     return decisions
+
+
+def _only_ends(decisions: list[tuple[Measured, bool, float]]) -> bool:
+    """Whether all cells to be divided are at an end of the piece."""
+    cut = [cell for (cell, _, _, _), divide, _ in decisions if divide]
+    return all(low == 0 or high == 1 for low, high, _, _ in cut)
 
 
 def _cells(cells: list[Cell]) -> Cells:
