@@ -184,8 +184,12 @@ def _wants_gradient(problem: Problem, evaluate: Evaluator) -> bool:
 
 def _moves(problem: Problem) -> bool:
     """Whether a limit or breakpoint has a gradient."""
-    tensors = (*problem.extent[:2], problem.breakpoints)
-    return any(isinstance(t, Tensor) and t.requires_grad for t in tensors)
+    (lower, upper, _, _), inner = problem.extent, problem.breakpoints
+    return (
+        (isinstance(lower, Tensor) and lower.requires_grad)
+        or (isinstance(upper, Tensor) and upper.requires_grad)
+        or (inner is not None and inner.requires_grad)
+    )
 
 
 def _host_pieces(
@@ -266,7 +270,8 @@ def _total(evaluate: Evaluator, ledger: Ledger) -> Tensor:
         if total.log_unit is not None:
             with np.errstate(divide="ignore"):
                 value = np.log(value) + total.log_unit.reshape(shape)
-    tensor = torch.as_tensor(value)
+    plain = isinstance(value, np.ndarray)
+    tensor = torch.from_numpy(value) if plain else torch.as_tensor(value)
     if tensor.dtype != evaluate.dtype or integrand.device.type != "cpu":
         tensor = tensor.to(integrand.device, evaluate.dtype)
     return as_result(tensor, integrand)

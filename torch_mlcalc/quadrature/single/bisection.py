@@ -107,8 +107,8 @@ def _measure(
     lower, upper = one.range()
     # Cells and nodes ascend.
     safe = lower < points[0, 0] and points[-1, -1] < upper
-    many = count > FEW or (count > 1 and len(search.evaluate.blocks(count, n)) > 1)
-    if many or not safe:
+    alone = count == 1 or len(search.evaluate.blocks(count, n)) == 1
+    if not safe or count > FEW or not alone:
         own = jobs.take(np.zeros(count, dtype=np.int64))
         return measure(search, own, _cells(cells), identity, n)
     flat = one.values(points.reshape(-1))

@@ -265,10 +265,13 @@ def _first_level(one: Single, jobs: Jobs) -> Run | Levels:
     else:
         first = before if seen.finite[before] else first
         last = after if seen.finite[after] else last
+        if first == last:
+            first, last = before, after
         flawed = not seen.finite[first : last + 1].all()
     usable = list(range(first, last + 1))
     if seen.usable is not None:
-        usable = [i for i in usable if seen.usable[i]]
+        there = seen.usable.tolist()
+        usable = [i for i in usable if there[i]]
     sums = _EMPTY
     if usable:
         sums = Sums(

@@ -68,8 +68,11 @@ class Single(NamedTuple):
 
     def points(self, positions: Array) -> Array:
         """Points of canonical positions, as the integrand's dtype represents them."""
-        if self.positive == self.negative:
+        # Seen from one end: two thirds of the time of a short column.
+        if self.positive == self.negative or positions[0] >= 0 <= positions[-1]:
             points: Array = self.positive + self.unit * positions
+        elif positions[0] < 0 > positions[-1]:
+            points = self.negative + self.unit * positions
         else:
             anchor = np.where(positions >= 0, self.positive, self.negative)
             points = anchor + self.unit * positions
