@@ -89,7 +89,7 @@ def find(
     with quiet, np.errstate(all="ignore"):
         automatic.run(Search(pieces, evaluate, ledger), rule)
     status = status_of(ledger)
-    if status.any():
+    if np.count_nonzero(status):
         report(status, _detail(ledger), settings.on_failure, stacklevel=4)
     return Found(problem, pieces, evaluate, ledger, status, settings.memory, rule)
 

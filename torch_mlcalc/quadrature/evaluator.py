@@ -177,8 +177,11 @@ class Evaluator:
         if not self._fresh:
             return integrand(tensor, rows)
         # The first call tells whether a gradient will be wanted at all, also of
-        # closed-over tensors.
-        with torch.set_grad_enabled(self.grad):
+        # closed-over tensors. The caller has frozen them.
+        if self.grad:
+            with torch.enable_grad():
+                values = integrand(tensor, rows)
+        else:
             values = integrand(tensor, rows)
         self.event_shape = tuple(values.shape[tensor.ndim - len(self.tail) :])
         self.dtype, self.requires_grad = values.dtype, values.requires_grad

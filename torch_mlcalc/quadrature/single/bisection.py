@@ -255,8 +255,8 @@ def _book(one: Single, jobs: Jobs, kept: list[Measured], n: int) -> None:
         return
     ledger = one.search.ledger
     _, *columns = zip(*kept, strict=True)
-    sums = [[[math.fsum(column)]] for column in columns]
-    ledger.add(ONE, Amount(np.array(sums), None))
+    sums = np.array([math.fsum(column) for column in columns])
+    ledger.add(ONE, Amount(sums.reshape(3, 1, 1), None))
     ledger.nodes.append(partial(_nodes, one, jobs, kept, n))
 
 
