@@ -19,6 +19,7 @@ from integrals_table import (
     LogProblem,
     Problem,
     cubature_answer,
+    floor_call,
     mlc_answer,
     mlc_call,
     quad_answer,
@@ -141,6 +142,7 @@ def _times(ours: Answers, theirs: Answers, quadax: Call, quick: bool) -> list[Ro
         _compare(
             found, "mlc backward", "quadax alone backward", 1, "forward and backward"
         ),
+        _floor(found),
         _compare(found, "mlc", "cubature", 1 / 5, "forward"),
         _compare(
             found, "mlc backward", "cubature backward", 1 / 5, "forward and backward"
@@ -153,6 +155,7 @@ def _timers_of_ours(row: Problem) -> dict[str, Timer]:
     return {
         "mlc": timer(mlc_call(row, gradient=False)),
         "mlc backward": timer(mlc_call(row, gradient=True)),
+        "floor": timer(floor_call(row)),
     }
 
 
@@ -200,6 +203,22 @@ def _compare(
         f"{len(pairs)} integrals on which both are right (gradients to "
         f"{GRADIENT_RTOL:g}), met on {wins} of them; medians {as_time(a)} and "
         f"{as_time(b)}",
+    )
+
+
+def _floor(found: Sequence[Times]) -> Row:
+    """What part of the times no search could be without."""
+    both = [t for t in found if "quadax" in t]
+    ours = statistics.median(t["mlc"] / t["floor"] for t in both)
+    theirs = statistics.median(t["quadax"] / t["floor"] for t in both)
+    floor = as_time(statistics.median(t["floor"] for t in both))
+    return figure(
+        "floor: the integrand alone, same nodes, same calls: torch_mlcalc / floor",
+        "",
+        f"{ours:.2f} (median)",
+        None,
+        f"{len(both)} integrals; median of the floor {floor}; quadax / floor "
+        f"{theirs:.2f} (median)",
     )
 
 

@@ -91,6 +91,23 @@ def mlc_call(row: Problem, gradient: bool) -> Callable[[], Tensor]:
     return call
 
 
+def floor_call(row: Problem) -> Callable[[], None]:
+    """The integrand alone, at the nodes of :func:`mlc_call`, in as many calls."""
+    theta, calls = torch.tensor(row.theta), []
+
+    def integrand(x: Tensor) -> Tensor:
+        calls.append(x.clone())
+        return row.integrand(x, theta)
+
+    mlc.integrate(integrand, mlc.Interval(row.lower, row.upper), rtol=RTOL)
+
+    def call() -> None:
+        for points in calls:
+            row.integrand(points, theta)
+
+    return call
+
+
 def quad_answer(row: Row) -> Answer:
     """scipy.integrate.quad, which claims success if it has no message."""
     integrand = _integrand(row, torch.tensor(getattr(row, "theta", 0.0)))

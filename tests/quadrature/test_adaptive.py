@@ -210,6 +210,36 @@ def test_batch_gives_what_its_elements_give_alone(rule: q.Rule | None) -> None:
     torch.testing.assert_close(batched, torch.stack(alone), rtol=1e-13, atol=0)
 
 
+@pytest.mark.parametrize(
+    ("domain", "breakpoints"),
+    [
+        (q.Interval(3, 0), None),
+        (q.Interval(-1, math.inf), [0.5, 2.0]),
+        (q.RealLine(), None),
+    ],
+    ids=["reversed", "breakpoints", "line"],
+)
+@pytest.mark.parametrize("memory", [None, 512])
+def test_without_a_plan_value_and_gradients_are_those_of_the_plan(
+    domain: q.Domain, breakpoints: list[float] | None, memory: int | None
+) -> None:
+    rate = torch.tensor(0.7, requires_grad=True)
+
+    def integrand(x: Tensor) -> Tensor:
+        value = torch.exp(-rate * x.square())
+        return torch.stack([value, value * (x - 0.2).abs().sqrt()], -1)
+
+    options = {"breakpoints": breakpoints, "rtol": 1e-6, "memory": memory}
+    value = q.integrate(integrand, domain, **options)
+    planned = q.integrate_with_error(integrand, domain, **options).value
+    for _ in range(3):
+        torch.testing.assert_close(value, planned, rtol=1e-12, atol=1e-14)
+        value, planned = (
+            torch.autograd.grad(v.sum(), rate, create_graph=True)[0]
+            for v in (value, planned)
+        )
+
+
 @_named(PROBLEMS)
 def test_a_single_integral_takes_the_steps_of_a_batch(row: Problem) -> None:
     theta, single = torch.tensor(row.theta), torch.tensor([row.theta] * 2)

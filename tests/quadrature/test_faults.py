@@ -37,6 +37,18 @@ def _nan_inside(x: Tensor) -> Tensor:
 # --- integrals that fail -----------------------------------------------------------
 
 
+@pytest.mark.parametrize("shape", [(), (2,)], ids=["single", "batch"])
+def test_an_integrand_that_is_finite_at_one_node_only(shape: tuple[int, ...]) -> None:
+    estimate = q.integrate_with_error(
+        lambda x, _: torch.where((x - 0.5).abs() < 0.01, 1.0, math.inf),
+        q.Interval(0, 1),
+        q.DoubleExponential(),
+        args=(torch.zeros(shape),),
+        on_failure="ignore",
+    )
+    assert (estimate.status == q.Status.NON_FINITE).all()
+
+
 def test_failure_warns_by_category_and_says_what_to_try() -> None:
     with pytest.warns(q.IntegrationWarning, match="1 of 1 integrals did not") as caught:
         q.integrate(_reciprocal, UNIT)

@@ -175,7 +175,7 @@ def test_a_slope_met_by_a_single_node_is_not_reported_as_converged() -> None:
     # between the nodes of any symmetric rule but for the one in the middle.
     place = torch.tensor(0.5, requires_grad=True)
     estimate = q.integrate_with_error(
-        lambda x: step(x, place),
+        lambda x: step(x, place, 1e7),
         q.Interval(0, 1),
         rtol=1e-3,
         grad_rtol=GRAD_RTOL,

@@ -18,6 +18,7 @@ from torch_mlcalc.quadrature.adaptive_hermite import (
     through_mode,
 )
 from torch_mlcalc.quadrature.checks import Settings, refuse_tolerance
+from torch_mlcalc.quadrature.contract import LinearSum, block_size
 from torch_mlcalc.quadrature.domains import Extent, of_numbers
 from torch_mlcalc.quadrature.double_exponential import DoubleExponential
 from torch_mlcalc.quadrature.estimate import Estimate, Tolerance, report
@@ -82,11 +83,13 @@ def find(
     epsilon = torch.finfo(integrand.dtype).eps
     budget = settings.max_evals or MAX_EVALS
     ledger = Ledger(pieces.elements, tolerance, epsilon, budget, log=log)
+    # Without forward mode the half of it does, in a fifth of the time.
+    quiet = frozen() if dual_level() else torch.no_grad()
     # What overflows or has no value is looked at, level by level, where it matters.
-    with frozen(), np.errstate(all="ignore"):
+    with quiet, np.errstate(all="ignore"):
         automatic.run(Search(pieces, evaluate, ledger), rule)
     status = status_of(ledger)
-    if status.any():
+    if np.count_nonzero(status):
         report(status, _detail(ledger), settings.on_failure, stacklevel=4)
     return Found(problem, pieces, evaluate, ledger, status, settings.memory, rule)
 
@@ -100,6 +103,9 @@ def value_of(found: Found, plan: LinePlan | None = None) -> Tensor:
         return _total(found.evaluate, found.ledger)
     if isinstance(found.rule, AdaptiveGaussHermite) and found.rule.n is not None:
         return _through_mode(found, found.rule)
+    value = _at_once(found) if plan is None else None
+    if value is not None:
+        return value
     plan = plan or freeze(found)
     return plan.apply(
         problem.extent,
@@ -108,6 +114,37 @@ def value_of(found: Found, plan: LinePlan | None = None) -> Tensor:
         log=log,
         memory=found.memory,
     )
+
+
+def _at_once(found: Found) -> Tensor | None:
+    """A single integral from one call at all nodes, where these stand still.
+
+    To make a plan of them and apply it takes a millisecond, several times a cheap
+    integrand with its gradient.
+
+    Returns:
+        The integral, or None where there is more to it.
+    """
+    problem, pieces, evaluate, ledger, *_ = found
+    integrand, alone = problem.integrand, evaluate.mark is None and not ledger.log
+    known = integrand.dtype in (torch.float64, torch.float32)
+    if not alone or not known or integrand.batch_shape or integrand.ranks is not None:
+        return None
+    if not pieces.sign.all() or dual_level() or _moves(problem):
+        return None
+    with np.errstate(all="ignore"):
+        parts = [make() for make in ledger.nodes]
+        points = [pieces.points(part.piece, part.positions).ravel() for part in parts]
+        units = [(pieces.unit * pieces.sign)[part.piece] for part in parts]
+    count = sum(column.size for column in points)
+    if block_size(count, integrand.dtype.itemsize, found.memory) < count:
+        return None
+    weights = [(p.weights * unit).ravel() for p, unit in zip(parts, units, strict=True)]
+    where, weight = (
+        torch.from_numpy(np.concatenate(c)).to(integrand.device, integrand.dtype)
+        for c in (points, weights)
+    )
+    return LinearSum()(weight, weight, integrand(where))
 
 
 def _through_mode(found: Found, rule: AdaptiveGaussHermite) -> Tensor:
@@ -140,9 +177,19 @@ def estimate_of(found: Found) -> Estimate:
 def _wants_gradient(problem: Problem, evaluate: Evaluator) -> bool:
     if transforming() or dual_level():
         return True
-    tensors = [t for t in (*problem.extent[:2], problem.breakpoints)]
-    moving = any(isinstance(t, Tensor) and t.requires_grad for t in tensors)
-    return torch.is_grad_enabled() and (moving or evaluate.requires_grad)
+    if not torch.is_grad_enabled():
+        return False
+    return evaluate.requires_grad or _moves(problem)
+
+
+def _moves(problem: Problem) -> bool:
+    """Whether a limit or breakpoint has a gradient."""
+    (lower, upper, _, _), inner = problem.extent, problem.breakpoints
+    return (
+        (isinstance(lower, Tensor) and lower.requires_grad)
+        or (isinstance(upper, Tensor) and upper.requires_grad)
+        or (inner is not None and inner.requires_grad)
+    )
 
 
 def _host_pieces(
@@ -223,7 +270,10 @@ def _total(evaluate: Evaluator, ledger: Ledger) -> Tensor:
         if total.log_unit is not None:
             with np.errstate(divide="ignore"):
                 value = np.log(value) + total.log_unit.reshape(shape)
-    tensor = torch.as_tensor(value, device=integrand.device).to(evaluate.dtype)
+    plain = isinstance(value, np.ndarray)
+    tensor = torch.from_numpy(value) if plain else torch.as_tensor(value)
+    if tensor.dtype != evaluate.dtype or integrand.device.type != "cpu":
+        tensor = tensor.to(integrand.device, evaluate.dtype)
     return as_result(tensor, integrand)
 
 

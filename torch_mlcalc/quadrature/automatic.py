@@ -24,7 +24,7 @@ from torch_mlcalc.quadrature.pieces import Index, Part
 from torch_mlcalc.quadrature.placement import FINITE
 from torch_mlcalc.quadrature.rules import Rule
 from torch_mlcalc.quadrature.search import Search
-from torch_mlcalc.quadrature.single import ONE, Single, bisect_single, refine_single
+from torch_mlcalc.quadrature.single import Single, bisect_single, refine_single
 from torch_mlcalc.quadrature.variables import Jobs, double_exponential, identity
 
 # Nodes of a piece without length, on which the integrand is a constant.
@@ -68,7 +68,7 @@ def run(search: Search, rule: Rule | None) -> None:
 
 def _run_single(one: Single, rule: Rule | None) -> None:
     """The same for a single piece, in plain numbers as long as there is one job."""
-    search, jobs = one.search, one.search.whole(ONE)
+    search, jobs = one.search, one.jobs
     if isinstance(rule, DoubleExponential):
         refine_single(one, jobs, rule.max_level, patient=True)
         return

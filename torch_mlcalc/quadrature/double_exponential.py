@@ -252,6 +252,9 @@ def first_levels(search: Search, jobs: Jobs, t: Array, sample: Sample) -> Levels
     # Where rounding puts the next node on an end, finer levels still have some before.
     first = np.where(finite[before, column], before, first)
     last = np.where(finite[after, column], after, last)
+    # A single node that is finite is no range: its neighbours are a flaw of it.
+    lonely = first == last
+    first, last = np.where(lonely, before, first), np.where(lonely, after, last)
     low, high = t[first], t[last]
     flawed = np.logical_or.reduce(~finite & _between(t, low, high))
     slow = np.zeros(value.shape, bool)

@@ -167,7 +167,12 @@ class Evaluator:
             tensor = tensor.to(self.integrand.device)
         batch = self.integrand.batch_shape
         if not batch:
-            return read(self._values(tensor))
+            found = self._values(tensor)
+            # Nearly always; what read does besides takes as long as this.
+            if found.dtype is torch.float64 and found.device.type == "cpu":
+                array: Values = found.detach().numpy()
+                return array
+            return read(found)
         values = read(self._values(tensor.reshape(len(points), *batch, *self.tail)))
         return values.reshape(len(points), *self.event_shape)
 
@@ -178,8 +183,11 @@ class Evaluator:
         if not self._fresh:
             return integrand(tensor, rows)
         # The first call tells whether a gradient will be wanted at all, also of
-        # closed-over tensors.
-        with torch.set_grad_enabled(self.grad):
+        # closed-over tensors. The caller has frozen them.
+        if self.grad:
+            with torch.enable_grad():
+                values = integrand(tensor, rows)
+        else:
             values = integrand(tensor, rows)
         self.event_shape = tuple(values.shape[tensor.ndim - len(self.tail) :])
         self.dtype, self.requires_grad = values.dtype, values.requires_grad

@@ -26,23 +26,30 @@ from torch_mlcalc.quadrature.search import Mask, Sample, Search, Variable
 from torch_mlcalc.quadrature.spikes import spikes
 from torch_mlcalc.quadrature.variables import Jobs, identity
 
-#: A cell converges slowly if halving it leaves more than this of its error. A square
-#: root at an end leaves 0.35, a logarithm 0.5, x^-0.9 0.93; an analytic integrand, once
-#: resolved, less than 2^-20.
+#: Parts that a failing cell is cut into. On the 168 test problems 2 take as many
+#: evaluations (0.97 times QUADPACK's in the median, 4 take 1.00) in a quarter more
+#: calls of the integrand, which are most of the time of a single integral; 6 take a
+#: tenth more evaluations for 3 % fewer calls.
+PARTS = 4
+
+#: A cell converges slowly if cutting it leaves more than this of its error. A square
+#: root at an end leaves 0.13, a logarithm 0.25, x^-0.9 0.87; an analytic integrand,
+#: once resolved, less than 2^-40.
 SLOW = 0.05
 
 #: Times in a row that a cell may converge slowly: by then it holds a singularity, or a
 #: peak far narrower than it is.
 PATIENCE = 2
 
-#: Parts that such a cell is cut into. To close in on a point, cutting into 4 costs as
-#: many evaluations as cutting into 2 twice, in half as many levels.
-STUBBORN = 4
+#: The same where no cell fails but those at the ends: there it is a singularity, and a
+#: window of it takes a call and 84 evaluations less. On the test problems that makes
+#: 891 calls of 915, and 0.93 times QUADPACK's evaluations of 1.00.
+EAGER = 1
 
 #: Parts of a cell with a peak that only one of its nodes has met, or 2 at an end.
 AROUND = 3
 
-#: Halving a cell around a pole leaves all of its error; x^-0.95 leaves 0.966.
+#: Cutting a cell around a pole leaves all of its error; x^-0.95 leaves 0.93.
 POLE = 0.98
 
 #: Cells of a second and a third look at an integrand that was exactly 0 at every node.
@@ -54,11 +61,11 @@ LOOKS = (8, 64)
 @final
 @dataclass(frozen=True)
 class GaussKronrod(Rule):
-    r"""Adaptive bisection with a Gauss-Kronrod pair, breadth first.
+    r"""Adaptive subdivision with a Gauss-Kronrod pair, breadth first.
 
-    Every cell of every integral whose error is above its share of the tolerance is
-    split in the same level, so that a level costs one call of the integrand. The error
-    of a cell is QUADPACK's,
+    Every cell of every integral whose error is above its share of the tolerance is cut
+    into four in the same level, so that a level costs one call of the integrand. The
+    error of a cell is QUADPACK's,
 
     .. math:: \Delta \min\bigl(1, (200\,|K - G| / \Delta)^{3/2}\bigr), \qquad
         \Delta = \int |f - \bar f|
@@ -204,8 +211,9 @@ def bisect(
         split, slow = _decide(ledger, owner, cells, amount, peak, verdict, n)
         keep = ~split
         if windows:
-            hand = split & (slow >= PATIENCE) & _at_end(cells)
-            hand &= np.isnan(peak[0])
+            hand = split & _at_end(cells) & np.isnan(peak[0])
+            inside = np.bincount(owner, split & ~hand, ledger.elements)[owner]
+            hand &= slow >= np.where(inside, PATIENCE, EAGER)
             if hand.any():
                 low, high, _, _ = cells.columns
                 handed.append(Jobs(own.piece, own.kind, low, high).take(hand))
@@ -327,8 +335,7 @@ def _decide(
     if narrow.any():
         stuck = verdict & narrow & (error > POLE * previous)
         ledger.blame(owner[stuck], Status.SUSPECTED_DIVERGENT)
-    parts = np.where(slow >= PATIENCE, STUBBORN, 2)
-    parts[~np.isnan(peak[0])] = AROUND
+    parts = np.where(np.isnan(peak[0]), PARTS, AROUND)
     affordable = ledger.affordable(owner, n * parts * split)
     if not affordable.all():
         lacking = ~affordable[owner]
@@ -356,17 +363,12 @@ def _join(*cells: Cells) -> Cells:
 
 
 def _parts(cells: Cells, peak: Array) -> Cells:
-    """Halves, more parts where they converge slowly, and three around a peak."""
-    parts = []
+    """Equal parts, and three around a peak."""
     around = ~np.isnan(peak[0])
-    if around.any():
-        parts.append(_around(cells.take(around), peak[:, around]))
-        cells = cells.take(~around)
-    stubborn = cells.columns[3] >= PATIENCE
-    if stubborn.any():
-        parts.append(divided(cells.take(stubborn), STUBBORN))
-        cells = cells.take(~stubborn)
-    return _join(divided(cells, 2), *parts)
+    if not around.any():
+        return divided(cells, PARTS)
+    parts = _around(cells.take(around), peak[:, around])
+    return _join(parts, divided(cells.take(~around), PARTS))
 
 
 def _around(cells: Cells, peak: Array) -> Cells:

@@ -162,8 +162,14 @@ def bind_shaped(
 
 def default_device() -> torch.device:
     """Where torch makes a tensor if nothing is said."""
-    # A third of the time of torch.getdefault_device(), which is 10 % of a small call.
-    return torch.empty(0).device
+    # A mode may say otherwise. To ask a tensor takes ten times as long, and to ask
+    # torch.get_default_device() three times that.
+    if torch._C._len_torch_function_stack() or torch._C._get_default_device() != "cpu":
+        return torch.empty(0).device
+    return _CPU
+
+
+_CPU = torch.device("cpu")
 
 
 # The compiler cannot trace the query; this makes it ask once. See also fixed.py.

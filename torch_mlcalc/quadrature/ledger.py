@@ -158,7 +158,13 @@ class Ledger:
 
     def add(self, element: Index, amount: Amount) -> None:
         """Add contributions for good."""
-        self.total = self.with_open(element, amount)
+        total = self.total
+        if self.elements > 1 or element.size > 1 or amount.log_unit is not None:
+            self.total = self.with_open(element, amount)
+        elif total is None:
+            self.total = amount
+        else:
+            self.total = Amount(total.columns + amount.columns, None)
 
     def with_open(self, element: Index, amount: Amount) -> Amount:
         """Totals as if the contributions had been added."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from functools import partial
+from functools import lru_cache, partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,10 +12,11 @@ from torch_mlcalc.quadrature.estimate import Status
 from torch_mlcalc.quadrature.evaluator import Values
 from torch_mlcalc.quadrature.gauss_kronrod import (
     AROUND,
+    EAGER,
+    PARTS,
     PATIENCE,
     POLE,
     SLOW,
-    STUBBORN,
     Cells,
     Measured,
     amount_of,
@@ -58,7 +60,7 @@ def bisect_single(one: Single, jobs: Jobs, n: int, *, windows: bool) -> list[Job
     cells: list[Cell] = [(0.0, 1.0, math.inf, 0.0)]
     while True:
         opened = _measure(one, jobs, cells, n)
-        ledger.n_evals += n * len(cells)
+        ledger.n_evals[0] += n * len(cells)
         if not isinstance(opened, list):
             _book(one, jobs, kept, n)
             return handed + bisect(
@@ -75,12 +77,13 @@ def bisect_single(one: Single, jobs: Jobs, n: int, *, windows: bool) -> list[Job
             kept += opened
             break
         divided: list[Cell] = []
-        for row, parts, slow in _decide(ledger, opened, share, n):
+        decisions = _decide(ledger, opened, share, n)
+        patience = EAGER if _only_ends(decisions) else PATIENCE
+        for row, parts, slow in decisions:
             (low, high, _, _), value, error, size, peak = row
-            at_end = not peak and (low == 0 or high == 1)
             if not parts:
                 kept.append(row)
-            elif windows and slow >= PATIENCE and at_end:
+            elif windows and slow >= patience and _at_end(row):
                 handed.append(
                     Jobs(jobs.piece, jobs.kind, np.array([low]), np.array([high]))
                 )
@@ -102,18 +105,18 @@ def _measure(
 ) -> list[Row] | Measured:
     """Every cell with what it holds; what the batch says of cells that are special."""
     search, count = one.search, len(cells)
-    nodes, both = kronrod_table(n)
-    points = _points(one, cells, nodes)
+    points = _points(one, cells, n)
     lower, upper = one.range()
     # Cells and nodes ascend.
     safe = lower < points[0, 0] and points[-1, -1] < upper
-    if not safe or (count > 1 and len(search.evaluate.blocks(count, n)) > 1):
+    alone = count == 1 or len(search.evaluate.blocks(count, n)) == 1
+    if not safe or count > FEW or not alone:
         own = jobs.take(np.zeros(count, dtype=np.int64))
         return measure(search, own, _cells(cells), identity, n)
     flat = one.values(points.reshape(-1))
     rows = None
     if flat.ndim == 1 and flat.dtype == float:
-        rows = _sums(one, cells, flat.reshape(n, count), both)
+        rows = _sums(one, cells, flat.reshape(n, count), n)
     if rows is None:
         own = jobs.take(np.zeros(count, dtype=np.int64))
         half = np.array([(high - low) / 2 for low, high, _, _ in cells])
@@ -121,7 +124,38 @@ def _measure(
     return rows
 
 
-def _points(one: Single, cells: list[Cell], nodes: Array) -> Array:
+class Products(NamedTuple):
+    """The rule as matrices, so that few products do what a level needs.
+
+    Attributes:
+        place: From middle and half length of a cell to its nodes, ``(n, 2)``.
+        apply: From values to the integral, its error, the values and their distances
+            from the mean; ``(2 n + 2, n)``.
+        add: From the absolute values of the last two to their integrals, ``(2, 2 n)``.
+    """
+
+    place: Array
+    apply: Array
+    add: Array
+
+
+@lru_cache(maxsize=32)
+def _products(n: int) -> Products:
+    nodes, both = kronrod_table(n)
+    centre = np.eye(n) - both[0] / 2
+    return Products(
+        np.stack([np.ones(n), nodes], 1),
+        np.concatenate([both, np.eye(n), centre]),
+        np.kron(np.eye(2), both[0]),
+    )
+
+
+#: Cells of one level up to which products with matrices are faster than arithmetic on
+#: all values, and are done on one thread (see :func:`host.contract`).
+FEW = 64
+
+
+def _points(one: Single, cells: list[Cell], n: int) -> Array:
     """Nodes of the cells, ``(n, count)``."""
     middles, halves, unit = [], [], one.unit
     for low, high, _, _ in cells:
@@ -133,20 +167,18 @@ def _points(one: Single, cells: list[Cell], nodes: Array) -> Array:
         else:
             middles.append(one.positive + unit * middle)
         halves.append(unit * half)
-    return one.rounded(np.array(middles) + np.array(halves) * nodes[:, None])
+    return one.rounded(_products(n).place.dot(np.array([middles, halves])))
 
 
-def _sums(
-    one: Single, cells: list[Cell], values: Array, both: Array
-) -> list[Row] | None:
+def _sums(one: Single, cells: list[Cell], values: Array, n: int) -> list[Row] | None:
     """What the cells hold; None if that is nothing, or not finite."""
-    pair = both.dot(values)
-    absolute = both[0].dot(np.abs(values)).tolist()
+    _, apply, add = _products(n)
+    product = apply.dot(values)
+    absolute, spread = add.dot(np.abs(product[2:])).tolist()
     if not 0 < sum(absolute) < math.inf:
         return None
-    spread = both[0].dot(np.abs(values - pair[0] / 2)).tolist()
-    value, error = pair.tolist()
-    floor = ROUNDING * one.search.ledger.epsilon
+    value, error = product[:2].tolist()
+    floor, sign = ROUNDING * one.search.ledger.epsilon, one.sign
     rows = []
     for i, cell in enumerate(cells):
         factor = (cell[1] - cell[0]) / 2 * one.unit
@@ -154,7 +186,7 @@ def _sums(
         sharp = _sharpened(abs(error[i]), spread[i])
         peak = _peak(values[:, i], sharp, absolute[i])
         sharp = max(sharp * factor, floor * size)
-        rows.append((cell, value[i] * factor * one.sign, sharp, size, peak))
+        rows.append((cell, value[i] * factor * sign, sharp, size, peak))
     return rows
 
 
@@ -194,12 +226,15 @@ def _share(
     set_aside: list[Row],
 ) -> float:
     """Error that each open cell may have; infinity if the integral has converged."""
-    everything = kept + set_aside + opened
-    total = sum(value for _, value, _, _, _ in everything)
-    size = sum(size for _, _, _, size, _ in everything)
-    settled = sum(error for _, _, error, _, _ in kept)
+    total = size = error = settled = 0.0
+    for _, value, own, absolute, _ in kept:
+        total, settled, size = total + value, settled + own, size + absolute
+    for _, value, own, absolute, _ in opened:
+        total, error, size = total + value, error + own, size + absolute
+    for _, value, _, absolute, _ in set_aside:
+        total, size = total + value, size + absolute
     allowed = ledger.allowed_plain(total, size)
-    if settled + sum(error for _, _, error, _, _ in opened) <= allowed:
+    if settled + error <= allowed:
         return math.inf
     return max(allowed - settled, 0.0) / (2 * len(opened))
 
@@ -218,7 +253,7 @@ def _decide(
         narrow = high - low <= 64 * ledger.epsilon * max(abs(low), abs(high))
         if fails and narrow and error > POLE * previous:
             ledger.blame(ONE, Status.SUSPECTED_DIVERGENT)
-        parts = AROUND if peak else STUBBORN if slow >= PATIENCE else 2
+        parts = AROUND if peak else PARTS
         decisions.append((row, parts if fails and not narrow else 0, slow))
     cost = n * sum(parts for _, parts, _ in decisions)
     if ledger.n_evals[0] + cost > ledger.max_evals:
@@ -226,6 +261,17 @@ def _decide(
             ledger.blame(ONE, Status.TOLERANCE_NOT_REACHED)
         decisions = [(row, 0, slow) for row, _, slow in decisions]
     return decisions
+
+
+def _at_end(row: Row) -> bool:
+    """Whether what is difficult in a cell may be an end of the piece."""
+    (low, high, _, _), *_, peak = row
+    return not peak and (low == 0 or high == 1)
+
+
+def _only_ends(decisions: list[tuple[Row, int, float]]) -> bool:
+    """Whether that is so in all cells to be divided."""
+    return all(_at_end(row) for row, parts, _ in decisions if parts)
 
 
 def _cells(cells: list[Cell]) -> Cells:
@@ -237,12 +283,12 @@ def _book(one: Single, jobs: Jobs, kept: list[Row], n: int) -> None:
     if not kept:
         return
     ledger = one.search.ledger
-    cells, *columns, _ = zip(*kept, strict=True)
+    _, *columns, _ = zip(*kept, strict=True)
     sums = np.array([math.fsum(column) for column in columns])
     ledger.add(ONE, Amount(sums.reshape(3, 1, 1), None))
-    ledger.nodes.append(partial(_nodes, one, jobs, list(cells), n))
+    ledger.nodes.append(partial(_nodes, one, jobs, kept, n))
 
 
-def _nodes(one: Single, jobs: Jobs, kept: list[Cell], n: int) -> Part:
-    cells = _cells(kept)
+def _nodes(one: Single, jobs: Jobs, kept: list[Row], n: int) -> Part:
+    cells = _cells([cell for cell, *_ in kept])
     return nodes_of(one.search, jobs.take(cells.job), cells, identity, n)

@@ -56,11 +56,11 @@ class Sums(NamedTuple):
 
     def joined(self, nodes: Nodes) -> Sums:
         """With more nodes."""
-        values = nodes.values
+        t, values, usable = nodes
         size = np.abs(values)
-        t, first, last = nodes.t, self.first, self.last
-        if nodes.usable is not None:
-            (there,) = np.nonzero(nodes.usable)
+        first, last = self.first, self.last
+        if usable is not None:
+            (there,) = usable.nonzero()
             t, values = t[there], values[there]
         if t.size:
             first = min(first, (float(t[0]), float(values[0])))
@@ -68,7 +68,7 @@ class Sums(NamedTuple):
         return Sums(
             self.total + float(np.add.reduce(values)),
             self.absolute + float(np.add.reduce(size)),
-            max(self.largest, float(np.maximum.reduce(size, initial=0.0))),
+            max(self.largest, float(size.max(initial=0.0))),
             first,
             last,
         )
@@ -91,7 +91,7 @@ class Run(NamedTuple):
     slow: bool
 
     @property
-    def count(self) -> int:
+    def spent(self) -> int:
         """Number of nodes."""
         return sum(nodes.t.size for nodes in self.nodes)
 
@@ -169,7 +169,7 @@ def refine_single(
         if seen and done:
             _settle(one, jobs, run, found, step)
             return []
-        spent = search.ledger.n_evals[0] + 2 * run.count > search.ledger.max_evals
+        spent = search.ledger.n_evals[0] + 2 * run.spent > search.ledger.max_evals
         tired = level >= EARLIEST and (found.slow or cut)
         if not seen or spent or tired or level == max_level:
             # The batch decides how it ends.
@@ -248,27 +248,49 @@ def _first_level(one: Single, jobs: Jobs) -> Run | Levels:
     search = one.search
     t, positions, slope = _place(one, jobs, FIRST_STEP, 1)
     seen = _sample(one, positions, slope)
-    search.ledger.n_evals += t.size
+    search.ledger.n_evals[0] += t.size
     if isinstance(seen, Sample):
         return first_levels(search, jobs, t, seen)
-    size = np.abs(seen.values)
-    (there,) = np.nonzero(size > negligible(search.ledger) * size.sum())
-    first, last = (int(there[0]), int(there[-1])) if there.size else (0, t.size - 1)
+    # So few that lists are faster.
+    values, nodes = seen.values.tolist(), t.tolist()
+    sizes = [abs(value) for value in values]
+    cut = negligible(search.ledger) * sum(sizes)
+    there = [i for i, size in enumerate(sizes) if size > cut]
+    first, last = (there[0], there[-1]) if there else (0, len(nodes) - 1)
+    # Where rounding puts the next node on an end, finer levels still have some.
+    before, after = max(first - 1, 0), min(last + 1, len(nodes) - 1)
     flawed = False
-    if seen.finite is not None:
-        # Where rounding puts the next node on an end, finer levels still have some.
-        before, after = max(first - 1, 0), min(last + 1, t.size - 1)
+    if seen.finite is None:
+        first, last = before, after
+    else:
         first = before if seen.finite[before] else first
         last = after if seen.finite[after] else last
+        if first == last:
+            first, last = before, after
         flawed = not seen.finite[first : last + 1].all()
-    else:
-        first, last = max(first - 1, 0), min(last + 1, t.size - 1)
-    nodes = Nodes(t, seen.values, seen.usable)
-    some = slice(first, last + 1)
-    sums = _EMPTY.joined(Nodes(*(None if c is None else c[some] for c in nodes)))
-    value = FIRST_STEP * float(seen.values.sum())
-    low, high = float(t[first]), float(t[last])
-    return Run([nodes], sums, flawed, low, high, value, math.inf, slow=False)
+    usable = list(range(first, last + 1))
+    if seen.usable is not None:
+        there = seen.usable.tolist()
+        usable = [i for i in usable if there[i]]
+    sums = _EMPTY
+    if usable:
+        sums = Sums(
+            sum(values[first : last + 1]),
+            sum(sizes[first : last + 1]),
+            max(sizes[first : last + 1]),
+            (nodes[usable[0]], values[usable[0]]),
+            (nodes[usable[-1]], values[usable[-1]]),
+        )
+    return Run(
+        [Nodes(t, seen.values, seen.usable)],
+        sums,
+        flawed,
+        nodes[first],
+        nodes[last],
+        FIRST_STEP * sum(values),
+        math.inf,
+        slow=False,
+    )
 
 
 def _add_level(one: Single, jobs: Jobs, run: Run, step: float, ratio: int) -> Run:
@@ -281,7 +303,7 @@ def _add_level(one: Single, jobs: Jobs, run: Run, step: float, ratio: int) -> Ru
     seen = _sample(one, positions[some], slope[some])
     assert isinstance(seen, Seen)  # noqa: S101
     nodes = Nodes(every[some], seen.values, seen.usable)
-    one.search.ledger.n_evals += nodes.t.size
+    one.search.ledger.n_evals[0] += nodes.t.size
     value, change = run.value, run.change
     if ratio > 2:
         # The sum of a level whose nodes came together with those of the next.
@@ -302,10 +324,8 @@ def _add_level(one: Single, jobs: Jobs, run: Run, step: float, ratio: int) -> Ru
 
 def _measure(one: Single, run: Run, step: float) -> Measured:
     """Sum of the job with its error, and how it ends."""
-    ledger, (total, absolute, largest, (first, low), (_, high)) = (
-        one.search.ledger,
-        run.sums,
-    )
+    ledger = one.search.ledger
+    total, absolute, _, (first, low), (_, high) = run.sums
     if first == math.inf:
         return _NOTHING
     rest, doubt, endless = _ends(one, run, step)

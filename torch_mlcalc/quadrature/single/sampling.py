@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,18 +11,22 @@ import torch
 from torch_mlcalc.quadrature.evaluator import Values
 from torch_mlcalc.quadrature.rules import Array
 from torch_mlcalc.quadrature.search import Sample, Search
+from torch_mlcalc.quadrature.variables import Jobs
 
 #: The one element, and the one piece.
 ONE = np.zeros(1, dtype=np.int64)
 ONE.setflags(write=False)
+_START, _STOP = np.zeros(1), np.ones(1)
+_START.setflags(write=False)
+_STOP.setflags(write=False)
 
 
-@dataclass(frozen=True)
-class Single:
+class Single(NamedTuple):
     """The only piece of the only integral of a search.
 
     Attributes:
         search: The search.
+        jobs: The piece as a job.
         lower: Lower end, which may be infinite.
         upper: Upper end.
         positive: What non-negative positions count from.
@@ -33,6 +37,7 @@ class Single:
     """
 
     search: Search
+    jobs: Jobs
     lower: float
     upper: float
     positive: float
@@ -58,12 +63,16 @@ class Single:
             pieces.anchors.tolist(),
         )
         (unit,), (kind,) = pieces.unit.tolist(), pieces.kind.tolist()
-        return cls(search, lower, upper, positive, negative, unit, sign, kind)
+        jobs = Jobs(ONE, pieces.kind, _START, _STOP)
+        return cls(search, jobs, lower, upper, positive, negative, unit, sign, kind)
 
     def points(self, positions: Array) -> Array:
         """Points of canonical positions, as the integrand's dtype represents them."""
-        if self.positive == self.negative:
+        # Seen from one end: two thirds of the time of a short column.
+        if self.positive == self.negative or positions[0] >= 0 <= positions[-1]:
             points: Array = self.positive + self.unit * positions
+        elif positions[0] < 0 > positions[-1]:
+            points = self.negative + self.unit * positions
         else:
             anchor = np.where(positions >= 0, self.positive, self.negative)
             points = anchor + self.unit * positions
