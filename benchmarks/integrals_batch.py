@@ -161,8 +161,9 @@ def _short(quick: bool) -> list[Row]:
 
 
 def _long(quick: bool) -> list[Row]:
-    n = 10**6 if quick else 10**7
-    calls = {m: workloads.long(m, n) for m in ("mlc", "single sweep", "torchquad")}
+    n, floor = 10**7, "integrand alone, in blocks"
+    methods = ("mlc", "single sweep", "torchquad", floor)
+    calls = {m: workloads.long(m, n) for m in methods}
     errors = {m: abs(float(c()) / workloads.WAVES - 1) for m, c in calls.items()}
     seconds = medians({m: timer(c) for m, c in calls.items()}, 3 if quick else 7)
     memory = {
@@ -175,6 +176,8 @@ def _long(quick: bool) -> list[Row]:
     return [
         timed.ratio(name, "single sweep", "mlc", least=3),
         timed.ratio(name, "torchquad", "mlc", least=5),
+        # What no rule can do without; the rest is placing the nodes.
+        {**timed.ratio(name, "mlc", floor, most=1), "asked": "", "met": None},
         figure(
             f"{name}: extra memory",
             "below 64 MiB",
@@ -215,17 +218,12 @@ def _network_memory(n: int, quick: bool) -> Row:
     sizes = (10**5, 10**6) if quick else (10**5, 10**6, 10**7)
     ours = {size: measure(method="mlc", n=size) for size in sizes}
     theirs = {m: measure(method=m, n=n) for m in ("plain autograd", "torchquad")}
-    # Once glibc has seen a large block freed it keeps such blocks, unless told not to.
-    fixed = measure(
-        method="mlc", n=max(sizes), environ={"MALLOC_MMAP_THRESHOLD_": "65536"}
-    )
     spread = max(ours.values()) / min(ours.values())
     return figure(
         "2x64 network: extra memory",
         "flat within 20 % from 1e5 to 1e7 nodes, below 100 MiB",
         ", ".join(f"{size:.0e} nodes {v:.0f} MiB" for size, v in ours.items()),
         spread <= 1.2 and max(ours.values()) < 100,
-        f"{fixed:.0f} MiB at {max(sizes):.0e} nodes where malloc returns what is freed "
-        f"(MALLOC_MMAP_THRESHOLD_=65536); at {n:.0e} nodes: "
+        f"at {n:.0e} nodes: "
         + ", ".join(f"{m} {v:.0f} MiB" for m, v in theirs.items()),
     )

@@ -151,6 +151,9 @@ def _waves(x: Tensor) -> Tensor:
     return torch.exp(-x * x) * torch.cos(3 * x) + torch.sin(x) ** 2
 
 
+#: Nodes of a block of the integrand alone; the fastest of 16 to 128 k, though not much.
+BLOCK = 65536
+
 #: The integral of _waves over (0, 10), but for exp(-100).
 WAVES = math.sqrt(math.pi) / 2 * math.exp(-9 / 4) + 5 - math.sin(20) / 4
 
@@ -160,11 +163,14 @@ def long(method: str, n: int) -> Call:
     if method == "mlc":
         rule = mlc.Trapezoid(n)
         return lambda: mlc.integrate(_waves, mlc.Interval(0.0, 10.0), rule)
-    if method == "single sweep":
+    if method in ("single sweep", "integrand alone, in blocks"):
         x = torch.linspace(0, 10, n)
         w = torch.full_like(x, 10 / (n - 1))
         w[[0, -1]] /= 2
-        return lambda: (w * _waves(x)).sum()
+        if method == "single sweep":
+            return lambda: (w * _waves(x)).sum()
+        blocks = list(zip(x.split(BLOCK), w.split(BLOCK), strict=True))
+        return lambda: sum(wi @ _waves(xi) for xi, wi in blocks)
     from torchquad import Trapezoid
 
     integrator = Trapezoid()

@@ -44,6 +44,21 @@ def test_median_is_of_calls_in_turns(instruments: dict[str, ModuleType]) -> None
     assert calls == ["a", "b", *"ababab"]
 
 
+def test_what_is_far_slower_is_timed_once(instruments: dict[str, ModuleType]) -> None:
+    calls: list[str] = []
+
+    def clock(name: str, seconds: float) -> object:
+        def timed(count: int) -> float:
+            calls.append(name)
+            return seconds
+
+        return timed
+
+    timers = {"slow": clock("slow", 30.0), "fast": clock("fast", 2.0)}
+    assert instruments["timing"].medians(timers, 2) == {"slow": 30.0, "fast": 2.0}
+    assert calls == ["slow", "fast", "fast", "fast"]
+
+
 @pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists(), reason="the kernel keeps no high water"
 )

@@ -12,6 +12,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 
 import torch_mlcalc.quadrature as q
+from torch_mlcalc.quadrature import contract
 
 F64 = torch.float64
 forward_mode = pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
@@ -813,7 +814,10 @@ def test_gradient_of_a_leaf_is_taken_in_one_pass_and_keeps_one_block() -> None:
 
 
 @pytest.mark.parametrize("why", ["limit", "non_leaf", "hook", "memo", "batch"])
-def test_blocks_keep_nothing_for_the_backward_pass(why: str) -> None:
+def test_many_blocks_keep_nothing_for_the_backward_pass(
+    why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contract, "KEPT_BYTES", 10**6)
     theta, memo = t(0.7, grad=True), []
     domain: q.Interval = q.Interval(0, t(1.0))
     before = theta if why == "memo" else theta * 1.0
@@ -840,6 +844,23 @@ def test_blocks_keep_nothing_for_the_backward_pass(why: str) -> None:
     (found,) = torch.autograd.grad(value, theta)
     factor = 2 if why in ("hook", "batch") else 1
     assert found.item() == pytest.approx(factor * DECAY_SLOPE, rel=1e-9)
+
+
+@pytest.mark.parametrize("memory", [None, 10**6])
+def test_few_blocks_are_evaluated_once_unless_memory_is_bounded(
+    memory: int | None,
+) -> None:
+    theta, calls = t(0.7, grad=True) * 1.0, []
+
+    def integrand(x: Tensor) -> Tensor:
+        calls.append(len(x))
+        return _decay(x, theta)
+
+    rule = q.Trapezoid(200_000)
+    value = q.integrate(integrand, q.Interval(0, t(1.0)), rule, memory=memory)
+    (found,) = torch.autograd.grad(value, theta)
+    assert (sum(calls) == 200_000) == (memory is None)
+    assert found.item() == pytest.approx(DECAY_SLOPE, rel=1e-9)
 
 
 @pytest.mark.parametrize("log", [False, True], ids=["linear", "log"])

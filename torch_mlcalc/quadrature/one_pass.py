@@ -83,21 +83,24 @@ class Running:
         part = part.detach()
         if self.value is None:
             self.value = part
-            self.gradients = dict(zip(leaves, slopes, strict=True))
+            # Copies, as a slope may share its memory with a table of weights.
+            copies = [slope.clone() for slope in slopes]
+            self.gradients = dict(zip(leaves, copies, strict=True))
             return
         pair = self.value.requires_grad_(), part.requires_grad_()
         total = self.join(*pair)
         before, now = torch.autograd.grad(total.sum(), pair)
         self.value = total.detach()
-        # Never in place: a slope may share its memory with a table of weights.
-        self.gradients = {
-            leaf: slope * before.to(slope.dtype).reshape(())
-            for leaf, slope in self.gradients.items()
-        }
+        # In place: what a block leaves in the middle of the memory of the next, which
+        # then does not fit there any more, would add up to more than a block needs.
+        for slope in self.gradients.values():
+            slope.mul_(before.to(slope.dtype).reshape(()))
         for leaf, slope in zip(leaves, slopes, strict=True):
             slope = slope * now.to(slope.dtype).reshape(())
-            known = self.gradients.get(leaf)
-            self.gradients[leaf] = slope if known is None else known + slope
+            if leaf in self.gradients:
+                self.gradients[leaf].add_(slope)
+            else:
+                self.gradients[leaf] = slope
 
     def total(self, again: Callable[[], Tensor]) -> Tensor:
         """The number, which knows its gradient.

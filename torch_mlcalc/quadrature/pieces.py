@@ -60,11 +60,9 @@ class Pieces(NamedTuple):
         return column if column.shape[-1] == 1 else chosen(column, piece)
 
     def points(self, piece: Index, positions: Array) -> Array:
-        """Points ``(k, m)`` of canonical positions ``(k, m)`` in pieces ``(m,)``.
-
-        The positions of a column are in the order of the piece, so that those of most
-        columns, all but a cell around the middle, count from the same end.
-        """
+        """Points ``(k, m)`` of canonical positions ``(k, m)`` in pieces ``(m,)``."""
+        # The positions of a column are in the order of the piece, so that in most of
+        # them, all but a cell around the middle, they count from the same end.
         anchors = self.of(self.anchors, piece)
         begin, end = positions[0] >= 0, positions[-1] >= 0
         points: Array = self.of(self.unit, piece) * positions
