@@ -27,7 +27,7 @@ Mask = npt.NDArray[Any]
 ATTEMPTS = {4: 0, 5: 1_000, 6: 5_000, 7: 20_000, 8: 60_000}
 
 #: The same before larger tensor rules are tried, about as many as the next of those.
-RETRIES = {4: 5_000, 5: 20_000}
+RETRIES = {4: 5_000, 5: 30_000}
 
 #: Degree of that rule where it is not asked for by name.
 DEGREE = 9

@@ -201,6 +201,8 @@ def _measure(
     rows = np.concatenate([table.weights[None], table.differences, table.fourth])
     measured = search.measure(regions, Table(table.nodes, table.weights), rows)
     error, rough = _error(measured.sums[1], measured.sums[2])
+    if parents is None:
+        error = np.maximum(error, _unresolved(measured, search.dimension))
     amount = search.amount(regions, measured, error, measured.sums[0])
     if parents is None:
         amount.columns[1] *= CERTAIN
@@ -223,6 +225,17 @@ def _error(difference: Values, lower: Values) -> tuple[Array, Mask]:
     rough = error > RESOLVED * coarse
     error = np.where(rough, UNRESOLVED * np.maximum(error, coarse), error)
     return error, np.logical_or.reduce(rough, 1)
+
+
+def _unresolved(measured: Measured, dimension: int) -> Array:
+    """What the largest fourth difference admits of the error, where nothing else does.
+
+    Two rules of one region may agree by accident, on a jump beyond most nodes, but not
+    where the differences are small; the error is about their square, or less.
+    """
+    fourth = np.abs(measured.sums[3 : 3 + dimension]).max(0)
+    absolute = measured.sums[-1].real
+    return np.where(absolute > 0, fourth**2 / np.where(absolute > 0, absolute, 1), 0.0)
 
 
 def _compared(amount: Amount, pool: Pool) -> Amount:

@@ -31,9 +31,9 @@ LADDERS = {
 #: in 6 dimensions gives the sine of the sum over [0, 10]^6 to 2e-11, of which the 5th
 #: knows only one digit.
 SMOOTH = 0.2
-PATIENCE = {1: 3, 2: 2, 3: 2, 4: 2, 5: 2}
-RESUMED = {2: 3, 3: 3, 4: 3, 5: 3, 6: 2}
-PERSISTENT = {2: 2, 3: 2, 4: 2, 5: 2, 6: 3}
+PATIENCE = {1: 3, 2: 2, 3: 2}
+RESUMED = {2: 3, 3: 3, 4: 2, 5: 2, 6: 2}
+PERSISTENT = {2: 2, 3: 2, 4: 3, 5: 3, 6: 3}
 
 #: Safety of the change from one rule to the next where coefficients do not fall, and
 #: of the error extrapolated from it where they do. With the square of their fall, over

@@ -112,7 +112,7 @@ def climb_single(search: CubeSearch, regions: Regions, begin: int) -> Climbed:
         total = _total(sums[-1])
         before = _total(sums[0]) if before is None else before
         pace = pace_of(step, search.dimension)
-        error, slow, late, rate = _judge(search, total, before, pace, rate)
+        error, slow, late, rate = _judge(search, total, before, pace, rate, rough)
         if error <= ledger.allowed_plain(total.value, total.absolute):
             columns = sums[-1][..., None]
             columns[1] = error / m
@@ -146,7 +146,7 @@ def _total(columns: Array) -> Sum:
 
 
 def _judge(
-    search: CubeSearch, total: Sum, before: Sum, pace: Pace, rate: float
+    search: CubeSearch, total: Sum, before: Sum, pace: Pace, rate: float, rough: int
 ) -> tuple[float, bool, bool, float]:
     """Error, whether it shrinks slowly, whether that is too late, rate; see climb."""
     ledger = search.ledger
@@ -158,7 +158,7 @@ def _judge(
     own = fall ** (1 / pace.length)
     error = max(ROUGH * change, total.tail)
     if fall < SMOOTH:
-        steady = own <= rate**STEADY
+        steady = own <= rate**STEADY and (fall <= SMOOTH**2 or not rough)
         trusted = fall**2 if steady or not rate else fall
         extrapolated = change * min(max(EXTRAPOLATED * trusted, LEAST), 1.0)
         floor = total.tail**2 / total.absolute

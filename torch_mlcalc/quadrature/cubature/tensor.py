@@ -74,7 +74,7 @@ def climb(search: CubeSearch, regions: Regions, begin: int = 1) -> Regions:
         before = totals[0] if before is None else before
         pace = pace_of(step, search.dimension)
         error, slow, late, rate, change = _judge(
-            search, total, before, pace, rate, change
+            search, total, before, pace, rate, change, rough > 0
         )
         leaves = np.zeros(search.elements, dtype=bool)
         leaves[regions.owner[broken]] = True
@@ -126,6 +126,7 @@ def _judge(
     pace: Pace,
     rate: Array | float,
     moved: Array | float,
+    rough: Mask,
 ) -> tuple[Array, Mask, Mask, Array, Array]:
     """Error of each integral, whether it shrinks slowly or too late, and at which rate.
 
@@ -134,7 +135,8 @@ def _judge(
     the change is small by chance there are the coefficients themselves: that of twice
     the degree follows from the last by that square, or by a fall at the same pace. What
     falls more slowly than before may have a kink, whose coefficients fall by the change
-    itself, and more by accident: then it is the first power.
+    itself, and more by accident: then it is the first power. So it is after a rule that
+    found the integrand rough, unless they fall so much that it is no accident.
 
     Returns:
         Errors, two masks of integrals, the least fall of coefficients so far for each
@@ -154,9 +156,10 @@ def _judge(
         unseen = np.sqrt(change / (moved * factor))
     fall = np.where(np.isnan(fall), np.nan_to_num(unseen, nan=1.0), fall)
     floor = np.where(np.isnan(floor), 0.0, floor)
-    smooth = fall < SMOOTH
+    smooth, fall = fall < SMOOTH, np.minimum(fall, 1)
     own, rate = fall ** (1 / pace.length), np.asarray(rate)
-    steady = own <= rate**STEADY
+    believed = (fall <= SMOOTH**2) | ~rough[:, None]
+    steady = (own <= rate**STEADY) & believed
     trusted = np.where(steady | (rate == 0), fall**2, fall)
     extrapolated = change * np.clip(EXTRAPOLATED * trusted, LEAST, 1)
     extended = np.minimum(floor, np.nan_to_num(tail) * fall**pace.passed)
@@ -168,7 +171,7 @@ def _judge(
     )
     error = np.maximum(error, rounding)
     with np.errstate(invalid="ignore"):  # of a change that is infinite
-        best = change * np.minimum(fall, 1) ** (2 + 2 * pace.left)
+        best = change * fall ** (2 + 2 * pace.left)
     seen = change > rounding
     slow = np.logical_or.reduce(~smooth & seen, 1)
     late = np.logical_or.reduce(smooth & (best > ledger.allowed(total)) & seen, 1)
