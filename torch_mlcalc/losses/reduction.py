@@ -9,7 +9,7 @@ from torch import Tensor, nn
 Reduction = Literal["none", "mean", "sum"]
 
 #: Elements up to which calling an operation takes longer than what it does to them.
-_FEW = 4096
+FEW = 4096
 
 # As torch's kernels name them.
 _KERNEL_REDUCTION = {"none": 0, "mean": 1, "sum": 2}
@@ -161,7 +161,7 @@ def reduce(loss: Tensor, weight: Tensor | None, reduction: Reduction) -> Tensor:
     # Tensor.mean has a backward that fills a tensor as large as the loss with a number,
     # a third of the time of forward and backward at 1e6 elements; at 1e3 it is a tenth
     # faster than a sum and a quotient. On the CPU the bits are the same.
-    if weight is None and loss.numel() <= _FEW:
+    if weight is None and loss.numel() <= FEW:
         return loss.mean()
     count = loss.numel() if weight is None else weight.sum(dtype=loss.dtype)
     return loss.sum() / count

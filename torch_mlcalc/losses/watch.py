@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 
@@ -27,7 +27,7 @@ def can_read(tensor: Tensor) -> bool:
         subclass such as a fake one, no transform, no dispatch mode that traces.
     """
     return (
-        type(tensor) is Tensor
+        type(tensor) in (Tensor, nn.Parameter)
         and tensor.device.type == "cpu"
         and not is_watched()
         and not torch._C._len_torch_dispatch_stack()
