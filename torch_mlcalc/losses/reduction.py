@@ -11,11 +11,11 @@ Reduction = Literal["none", "mean", "sum"]
 #: Elements up to which calling an operation takes longer than what it does to them.
 FEW = 4096
 
-# As torch's kernels name them.
-_KERNEL_REDUCTION = {"none": 0, "mean": 1, "sum": 2}
+#: As torch's kernels name them.
+KERNEL_REDUCTION = {"none": 0, "mean": 1, "sum": 2}
 
-# What is computed in its own dtype needs no promotion: a tenth of a small call.
-_PLAIN = (torch.float32, torch.float64)
+#: What is computed in its own dtype needs no promotion: a tenth of a small call.
+PLAIN = (torch.float32, torch.float64)
 
 # dtype.to_real() in a form that torch.compile can trace.
 _REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
@@ -88,7 +88,7 @@ def prepare(
     _check_tensor("target", target)
     _check_shape("target", target, input)
     dtype = input.dtype
-    if weight is None and dtype == target.dtype and dtype in _PLAIN:
+    if weight is None and dtype == target.dtype and dtype in PLAIN:
         return input, target, dtype
     dtype = torch.promote_types(dtype, target.dtype)
     _check_dtype(dtype, input, target, allow_complex)
@@ -192,7 +192,7 @@ def reduce_kernel(
         What :func:`reduce` returns.
     """
     if weight is None:
-        return kernel(input, target, _KERNEL_REDUCTION[reduction], *settings)
+        return kernel(input, target, KERNEL_REDUCTION[reduction], *settings)
     return reduce(kernel(input, target, 0, *settings), weight, reduction)
 
 
