@@ -7,7 +7,7 @@ The truth is the formula in float64, written out here.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import torch
 import torch.nn.functional as F
 from figures import Row, Timed, figure
-from timing import extra_memory, medians, timer
+from timing import extra_memories, medians, timer
 from torch import Tensor
 
 import torch_mlcalc as mlc
@@ -144,8 +144,8 @@ def rows(quick: bool = False) -> list[Row]:
     try:
         for pair in PAIRS:
             for n in SIZES[quick]:
-                found.append(_time(pair, n, 5 if quick else 15))
-            found.append(_memory(pair, SIZES[quick][-1]))
+                found.append(_time(pair, n, 5 if quick or n > 1000 else 15))
+        found.extend(_memory(SIZES[quick][-1]))
         found.append(_cox(2_000, 3 if quick else 9))
     finally:
         torch.set_num_threads(threads)
@@ -163,26 +163,25 @@ def _time(pair: str, n: int, rounds: int) -> Row:
     return timed.ratio(f"{pair}, {n} elements", "ours", "torch", most=MOST)
 
 
-def _memory(pair: str, n: int) -> Row:
-    settings: Mapping[str, object] = {"pair": pair, "n": n}
-    used = {
-        method: extra_memory(
-            "losses_likelihood",
-            "prepare",
-            warm_up={"n": 1000},
-            environ={"OMP_NUM_THREADS": "1"},
-            method=method,
-            **settings,
-        )
-        for method in ("ours", "torch")
-    }
-    return figure(
-        f"{pair}, {n} elements: memory",
-        "not above torch's",
-        f"{used['ours']:.0f} MiB",
-        used["ours"] <= used["torch"] + 1,
-        f"torch {used['torch']:.0f} MiB; forward and backward, in a fresh process",
+def _memory(n: int) -> Iterator[Row]:
+    calls = [(pair, method) for pair in PAIRS for method in ("ours", "torch")]
+    found = extra_memories(
+        "losses_likelihood",
+        "prepare",
+        [{"pair": pair, "method": method, "n": n} for pair, method in calls],
+        warm_up={"n": 1000},
+        environ={"OMP_NUM_THREADS": "1"},
     )
+    used = dict(zip(calls, found, strict=True))
+    for pair in PAIRS:
+        ours, torchs = used[pair, "ours"], used[pair, "torch"]
+        yield figure(
+            f"{pair}, {n} elements: memory",
+            "not above torch's",
+            f"{ours:.0f} MiB",
+            ours <= torchs + 1,
+            f"torch {torchs:.0f} MiB; forward and backward, in a fresh process",
+        )
 
 
 def _cox(n: int, rounds: int) -> Row:

@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 #: Runs a call so many times and returns the seconds per call; a peer in another
@@ -70,9 +70,23 @@ def extra_memory(
     that looks now and then would. A small call first, with the settings in ``warm_up``
     put in, loads the libraries and starts the threads that every call needs.
     """
-    request = json.dumps([module, prepare, settings, {**settings, **warm_up}])
+    return extra_memories(
+        module, prepare, [settings], warm_up=warm_up, environ=environ
+    )[0]
+
+
+def extra_memories(
+    module: str,
+    prepare: str,
+    variants: Sequence[Mapping[str, object]],
+    *,
+    warm_up: Mapping[str, object],
+    environ: Mapping[str, str] | None = None,
+) -> list[float]:
+    """That of several calls, whose processes are forked from one that has torch."""
+    requests = [[variant, {**variant, **warm_up}] for variant in variants]
     answer = subprocess.run(
-        [sys.executable, Path(__file__), request],
+        [sys.executable, Path(__file__), json.dumps([module, prepare, requests])],
         capture_output=True,
         text=True,
         check=False,
@@ -80,7 +94,7 @@ def extra_memory(
     )
     if answer.returncode:
         raise RuntimeError(answer.stderr.strip().splitlines()[-1])
-    return float(answer.stdout.splitlines()[-1])
+    return [float(line) for line in answer.stdout.splitlines()[-len(variants) :]]
 
 
 def high_water(call: Callable[[], object]) -> float:
@@ -101,11 +115,17 @@ def _status(key: str) -> int:
 
 
 def _main() -> None:
-    module, prepare, settings, warm_up = json.loads(sys.argv[1])
+    module, prepare, requests = json.loads(sys.argv[1])
+    # Only imported: what has computed has threads, which a fork does not take along.
     prepare_call = getattr(importlib.import_module(module), prepare)
-    prepare_call(**warm_up)()
-    call = prepare_call(**settings)
-    print(high_water(call))
+    for settings, warm_up in requests:
+        child = os.fork()
+        if not child:
+            prepare_call(**warm_up)()
+            print(high_water(prepare_call(**settings)), flush=True)
+            return
+        if os.waitpid(child, 0)[1]:
+            raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from classes_common import REDUCTIONS, assert_module
 from torch import Tensor
+from torch.autograd import forward_ad
 
 import torch_mlcalc as mlc
 from torch_mlcalc.losses.classification import linear_logsumexp as blocks
@@ -662,7 +663,7 @@ def test_indices_out_of_range_are_refused(case: Case) -> None:
         with pytest.raises(ValueError, match=message):
             case(x4, target, validate=True)
         # The kernel notices as well.
-        with pytest.raises((IndexError, RuntimeError), match="out of bounds"):
+        with pytest.raises((IndexError, RuntimeError), match="out of (bounds|range)"):
             case(x4, target)
     case(x4, t4, validate=True)
     with pytest.raises(ValueError, match="target must be from 0 to 3"):
@@ -704,3 +705,35 @@ def test_repr_shows_the_settings() -> None:
     for text, module in shown.items():
         assert repr(module) == text
     assert f"{shared}, label_smoothing=0.0" in repr(mlc.LinearCrossEntropyLoss(4, 7))
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("p", [1, 2])
+@pytest.mark.parametrize("weight", [None, torch.tensor([0.5, 2.0, 1.0, 3.0])])
+@pytest.mark.parametrize("shape", [(4,), (5, 4)])
+def test_hinge_in_the_kernel_is_that_of_operations(
+    shape: tuple[int, ...], weight: Tensor | None, p: int, reduction: str
+) -> None:
+    """Which take its place in forward mode, and give it its second derivative."""
+
+    def derivatives() -> list[Tensor]:
+        x = torch.linspace(-1.2, 1.5, math.prod(shape)).sin().view(shape)
+        x.requires_grad_()
+        target = torch.arange(math.prod(shape[:-1])).view(shape[:-1]) % 4
+        loss = mlc.multi_margin_loss(x, target, p, 0.7, weight, reduction)
+        (plain,) = torch.autograd.grad(loss.square().sum(), x, retain_graph=True)
+        (slope,) = torch.autograd.grad(loss.square().sum(), x, create_graph=True)
+        (curvature,) = torch.autograd.grad(slope.square().sum(), x)
+        return [loss, plain, slope, curvature]
+
+    with forward_ad.dual_level():
+        wanted = derivatives()
+    for found, exact in zip(derivatives(), wanted, strict=True):
+        torch.testing.assert_close(found, exact)
+
+
+@pytest.mark.parametrize("bad", [(NAN, 0.0), (INF, INF)])
+def test_hinge_does_not_forget_what_the_kernel_does(bad: tuple[float, float]) -> None:
+    x, target = torch.tensor([[*bad, 1.0]]), torch.tensor([0])
+    assert F.multi_margin_loss(x, target).isfinite()
+    assert mlc.multi_margin_loss(x, target).isnan()

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from classes_common import REDUCTIONS, assert_module, assert_reductions
 from torch import Tensor
+from torch.autograd import forward_ad
 
 import torch_mlcalc as mlc
 from torch_mlcalc.testing import check_gradients
@@ -217,7 +218,7 @@ cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 
-def derivatives(case: Case, x: Tensor, t: Tensor) -> list[Tensor]:
+def derivatives(case: Callable[..., Tensor], x: Tensor, t: Tensor) -> list[Tensor]:
     x = x.clone().requires_grad_()
     loss = case(x, t, "none")
     (slope,) = torch.autograd.grad(loss.sum(), x, create_graph=True)
@@ -225,6 +226,24 @@ def derivatives(case: Case, x: Tensor, t: Tensor) -> list[Tensor]:
     if slope.requires_grad:
         (curvature,) = torch.autograd.grad(slope.sum(), x)
     return [loss.detach(), slope.detach(), curvature]
+
+
+def of_each_alone(case: Case, x: Tensor, t: Tensor) -> list[Tensor]:
+    """Reduced, which few elements are by other operations than many."""
+
+    def each(x: Tensor, t: Tensor, reduction: str) -> Tensor:
+        return torch.stack([case(*pair, "sum") for pair in zip(x, t, strict=True)])
+
+    return derivatives(each, x, t)
+
+
+def watched(case: Case, x: Tensor, t: Tensor) -> list[Tensor]:
+    """Where no value can be read to see whether less is enough."""
+    with forward_ad.dual_level():
+        return derivatives(case, x, t)
+
+
+WAYS = (derivatives, of_each_alone, watched)
 
 
 def grid(case: Case, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -260,8 +279,9 @@ def test_value_and_derivatives_are_exact(case: Case, dtype: torch.dtype) -> None
     finfo = torch.finfo(dtype)
     # Between the classes the terms of both may cancel in a slope.
     certain = (t == 0) | (t.abs() == 1)
-    for found, wanted in zip(derivatives(case, x, t), truth(case, x, t), strict=True):
-        wanted = wanted.to(dtype)
+    exact = [wanted.to(dtype) for wanted in truth(case, x, t)]
+    ways = [found for way in WAYS for found in way(case, x, t)]
+    for found, wanted in zip(ways, exact * len(WAYS), strict=True):
         # The differences taken for the truth leave 1e-57 of what is 0.
         tiny = max(finfo.tiny, 1e-50)
         for chosen, atol in ((certain, tiny), (~certain, 4 * finfo.eps)):
@@ -277,8 +297,9 @@ def test_certainty_gives_the_limits(case: Case, dtype: torch.dtype) -> None:
         pytest.skip("has the limits of the case before")
     x, t = torch.tensor(list(case.ends), dtype=dtype).T
     wanted = torch.tensor(list(case.ends.values()), dtype=dtype).T
-    for found, limit in zip(derivatives(case, x, t), wanted, strict=True):
-        torch.testing.assert_close(found, limit)
+    for way in WAYS:
+        for found, limit in zip(way(case, x, t), wanted, strict=True):
+            torch.testing.assert_close(found, limit)
 
 
 @cases

@@ -16,6 +16,7 @@ from likelihood_case import (
     grid,
 )
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from torch_mlcalc.losses import (
     BetaNLLLoss,
@@ -196,6 +197,25 @@ def test_slope_below_eps_is_that_of_torch_and_above_it_everything() -> None:
     above = var >= 1e-6
     torch.testing.assert_close(ours[:, above], theirs[:, above], rtol=1e-12, atol=1e-12)
     assert (ours[0] != theirs[0])[~above].all()
+
+
+@pytest.mark.parametrize("eps", [1e-6, EPS])
+def test_eps_changes_nothing_where_all_variances_are_above(eps: float) -> None:
+    """Nor does forward mode, in which they cannot be looked at."""
+    leaves = [x.requires_grad_() for x in torch.randn(2, 50, dtype=torch.float64)]
+    leaves.append((torch.rand(50, dtype=torch.float64) + EPS).requires_grad_())
+
+    def derivatives(eps: float) -> list[Tensor]:
+        loss = gaussian_nll_loss(*leaves, eps=eps, reduction="none")
+        slopes = torch.autograd.grad(loss.sum(), leaves, create_graph=True)
+        return [loss, *slopes, *torch.autograd.grad(slopes[2].sum(), leaves)]
+
+    found = derivatives(eps)
+    with forward_ad.dual_level():
+        floored = derivatives(eps)
+    for one, other, exact in zip(found, floored, derivatives(0.0), strict=True):
+        torch.testing.assert_close(one, exact, rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(other, exact, rtol=1e-11, atol=1e-11)
 
 
 def test_variance_may_be_a_number() -> None:

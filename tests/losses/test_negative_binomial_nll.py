@@ -111,6 +111,19 @@ def test_values_are_those_of_scipy_and_torch() -> None:
     torch.testing.assert_close(actual, theirs, rtol=1e-10, atol=1e-10)
 
 
+def test_parameters_of_torch_are_taken_as_documented() -> None:
+    leaves = [torch.rand(20, dtype=torch.float64) + 0.3 for _ in range(2)]
+    total_count, logits = (x.requires_grad_() for x in leaves)
+    count = torch.arange(20)
+    ours = negative_binomial_nll_loss(
+        logits + total_count.log(), count, 1 / total_count, reduction="sum"
+    )
+    theirs = -NegativeBinomial(total_count, logits=logits).log_prob(count).sum()
+    torch.testing.assert_close(ours, theirs)
+    slopes = [torch.autograd.grad(loss, leaves) for loss in (ours, theirs)]
+    torch.testing.assert_close(*slopes)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_no_dispersion_is_the_poisson_with_its_derivatives(dtype: torch.dtype) -> None:
     count = torch.tensor([0.0, 1.0, 3.0, 40.0, 2e4], dtype=dtype)

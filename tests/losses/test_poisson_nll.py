@@ -15,6 +15,8 @@ from likelihood_case import (
     assert_gradients,
     grid,
 )
+from torch import Tensor
+from torch.autograd import forward_ad
 
 from torch_mlcalc.losses import PoissonNLLLoss, poisson_nll_loss
 
@@ -122,6 +124,35 @@ def test_full_is_exact_for_counts_of_any_size(dtype: torch.dtype) -> None:
         # scipy's own terms cancel.
         close = torch.testing.assert_close
         close(actual[:7], torch.from_numpy(expected)[:7], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("full", [True, False])
+@pytest.mark.parametrize("log_input", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_small_counts_of_positive_rates_are_exact(
+    dtype: torch.dtype, log_input: bool, full: bool
+) -> None:
+    """Alone they take fewer operations, but not in forward mode."""
+    count = torch.arange(25.0, dtype=dtype).repeat(3)
+    rate = (count + 0.5) * torch.tensor([0.5, 1, 2], dtype=dtype).repeat_interleave(25)
+    x = (rate.log() if log_input else rate).requires_grad_()
+
+    def derivatives() -> list[Tensor]:
+        loss = poisson_nll_loss(x, count, log_input, full, reduction="none")
+        (slope,) = torch.autograd.grad(loss.sum(), x, create_graph=True)
+        (curvature,) = torch.autograd.grad(slope.sum(), x)
+        return [loss, slope, curvature]
+
+    found = derivatives()
+    with forward_ad.dual_level():
+        others = derivatives()
+    eps = torch.finfo(dtype).eps
+    for one, other in zip(found, others, strict=True):
+        torch.testing.assert_close(one, other, rtol=60 * eps, atol=60 * eps)
+    if full:
+        rates = x.detach().double().exp() if log_input else x.detach().double()
+        expected = torch.from_numpy(-scipy.stats.poisson.logpmf(count, rates)).to(dtype)
+        torch.testing.assert_close(found[0], expected, rtol=30 * eps, atol=0)
 
 
 @pytest.mark.parametrize("log_input", [True, False])

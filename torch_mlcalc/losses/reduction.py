@@ -1,5 +1,6 @@
 """What every loss does before and after its formula: check, promote, weight, reduce."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -8,10 +9,13 @@ from torch import Tensor, nn
 Reduction = Literal["none", "mean", "sum"]
 
 #: Elements up to which calling an operation takes longer than what it does to them.
-_FEW = 4096
+FEW = 4096
 
-# What is computed in its own dtype needs no promotion: a tenth of a small call.
-_PLAIN = (torch.float32, torch.float64)
+#: As torch's kernels name them.
+KERNEL_REDUCTION = {"none": 0, "mean": 1, "sum": 2}
+
+#: What is computed in its own dtype needs no promotion: a tenth of a small call.
+PLAIN = (torch.float32, torch.float64)
 
 # dtype.to_real() in a form that torch.compile can trace.
 _REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
@@ -84,7 +88,7 @@ def prepare(
     _check_tensor("target", target)
     _check_shape("target", target, input)
     dtype = input.dtype
-    if weight is None and dtype == target.dtype and dtype in _PLAIN:
+    if weight is None and dtype == target.dtype and dtype in PLAIN:
         return input, target, dtype
     dtype = torch.promote_types(dtype, target.dtype)
     _check_dtype(dtype, input, target, allow_complex)
@@ -157,10 +161,39 @@ def reduce(loss: Tensor, weight: Tensor | None, reduction: Reduction) -> Tensor:
     # Tensor.mean has a backward that fills a tensor as large as the loss with a number,
     # a third of the time of forward and backward at 1e6 elements; at 1e3 it is a tenth
     # faster than a sum and a quotient. On the CPU the bits are the same.
-    if weight is None and loss.numel() <= _FEW:
+    if weight is None and loss.numel() <= FEW:
         return loss.mean()
     count = loss.numel() if weight is None else weight.sum(dtype=loss.dtype)
     return loss.sum() / count
+
+
+def reduce_kernel(
+    kernel: Callable[..., Tensor],
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    reduction: Reduction,
+    *settings: float,
+) -> Tensor:
+    """Weight and reduce a loss of which torch has a kernel that can reduce by itself.
+
+    Args:
+        kernel: Called with ``input``, ``target``, the number that stands for the
+            reduction, and the settings. From ``torch._C._nn`` and not from
+            ``torch.nn.functional``, whose functions broadcast before, which takes a
+            tenth of the time of forward and backward at 1000 elements.
+        input: Predictions.
+        target: Values to predict.
+        weight: Weight of each element, or None.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        settings: The other arguments of the kernel.
+
+    Returns:
+        What :func:`reduce` returns.
+    """
+    if weight is None:
+        return kernel(input, target, KERNEL_REDUCTION[reduction], *settings)
+    return reduce(kernel(input, target, 0, *settings), weight, reduction)
 
 
 def _check_tensor(name: str, value: object) -> None:

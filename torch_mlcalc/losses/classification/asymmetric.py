@@ -7,8 +7,8 @@ from torch import Tensor
 from torch_mlcalc.losses.classification.classes import BinaryLoss, check_probabilities
 from torch_mlcalc.losses.classification.focal import focal_of
 from torch_mlcalc.losses.classification.log_odds import expected
-from torch_mlcalc.losses.classification.pointwise import sigmoid
 from torch_mlcalc.losses.classification.settings import check_number
+from torch_mlcalc.losses.pointwise import sigmoid
 from torch_mlcalc.losses.reduction import Reduction, prepare, reduce
 from torch_mlcalc.losses.validation import is_validated
 

@@ -14,8 +14,8 @@ from torch_mlcalc.losses.classification.classes import (
     prepare_classes,
     reduce_classes,
 )
-from torch_mlcalc.losses.classification.pointwise import product
 from torch_mlcalc.losses.classification.settings import check_index, check_number
+from torch_mlcalc.losses.pointwise import product
 from torch_mlcalc.losses.reduction import Reduction, reduce
 from torch_mlcalc.losses.validation import is_validated
 

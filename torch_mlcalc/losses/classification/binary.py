@@ -9,17 +9,20 @@ from torch_mlcalc.losses.classification.classes import (
     BinaryLoss,
     check_probabilities,
 )
-from torch_mlcalc.losses.classification.pointwise import (
+from torch_mlcalc.losses.classification.settings import check_buffer
+from torch_mlcalc.losses.pointwise import (
+    Pointwise,
     forget_nan_,
+    is_settled,
     log1p_exp_minus_abs,
-    pointwise,
     quotient,
     sigmoid,
     softplus,
+    softplus_value,
 )
-from torch_mlcalc.losses.classification.settings import check_buffer
-from torch_mlcalc.losses.reduction import Reduction, prepare, reduce
+from torch_mlcalc.losses.reduction import Reduction, prepare
 from torch_mlcalc.losses.validation import check_values, is_validated
+from torch_mlcalc.losses.watch import can_read
 
 
 def binary_cross_entropy(
@@ -72,7 +75,7 @@ def binary_cross_entropy(
     if is_validated(validate):
         check_probabilities("input", input)
         check_probabilities("target", target)
-    return reduce(_entropy(input, target), weight, reduction).to(dtype)
+    return _entropy.reduced(weight, reduction, input, target).to(dtype)
 
 
 def binary_cross_entropy_with_logits(
@@ -132,7 +135,7 @@ def binary_cross_entropy_with_logits(
     if checked:
         check_probabilities("target", target)
     if pos_weight is None:
-        loss = _logistic(input, target)
+        loss = _logistic.reduced(weight, reduction, input, target)
     else:
         _check_expandable(pos_weight, input)
         if checked:
@@ -140,8 +143,10 @@ def binary_cross_entropy_with_logits(
             check_values("pos_weight", pos_weight, valid, "must not be negative")
         dtype = torch.promote_types(dtype, pos_weight.dtype)
         positive = target * pos_weight.to(input.dtype)
-        loss = _weighted_logistic(input, positive, 1 - target)
-    return reduce(loss, weight, reduction).to(dtype)
+        loss = _weighted_logistic.reduced(
+            weight, reduction, input, positive, 1 - target
+        )
+    return loss.to(dtype)
 
 
 def soft_margin_loss(
@@ -191,7 +196,7 @@ def soft_margin_loss(
     input, target, dtype = prepare(input, target, weight, reduction)
     if is_validated(validate):
         check_values("target", target, target.abs() == 1, "must be 1 or -1")
-    return reduce(softplus(-target * input), weight, reduction).to(dtype)
+    return _soft_margin.reduced(weight, reduction, input, target).to(dtype)
 
 
 class BCELoss(BinaryLoss):
@@ -270,6 +275,9 @@ def _check_expandable(pos_weight: Tensor, input: Tensor) -> None:
 
 
 def _entropy_value(p: Tensor, t: Tensor) -> Tensor:
+    plain = p.neg().log1p_().mul_(1 - t).add_(p.log().mul_(t)).neg_()
+    if is_settled(plain):
+        return plain
     loss = forget_nan_(p.log().mul_(t))
     loss.add_(forget_nan_(p.neg().log1p_().mul_(1 - t)))
     # NaN where an argument is or p is out of range, else 0.
@@ -278,43 +286,64 @@ def _entropy_value(p: Tensor, t: Tensor) -> Tensor:
 
 def _entropy_slope_value(p: Tensor, t: Tensor) -> Tensor:
     q = 1 - p
+    both = q * p
+    # Between 0 and 1 it is one quotient, in which nothing cancels.
+    if can_read(both) and both.numel() and both.min().item() > 0:
+        return (p - t).div_(both)
     slope = forget_nan_((1 - t).div_(q)).sub_(forget_nan_(t / p))
     return slope.add_(q.mul_(p).sqrt_().add_(t).mul_(0))
 
 
-_entropy_slope = pointwise(
+_entropy_slope = Pointwise(
     _entropy_slope_value,
     lambda p, t: quotient(quotient(1 - t, 1 - p), 1 - p) + quotient(quotient(t, p), p),
     lambda p, t: -(1 - p).reciprocal() - p.reciprocal(),
 )
-_entropy = pointwise(
+_entropy = Pointwise(
     _entropy_value,
     lambda p, t: _entropy_slope(p, t),
     lambda p, t: (-p).log1p() - p.log(),
+    composed=lambda p, t: -torch.addcmul((-p).log1p() * (1 - t), p.log(), t),
 )
 
 
 def _logistic_value(x: Tensor, t: Tensor) -> Tensor:
     # x relu'd less t x, in a form that is exact for infinite x.
     hinge = x.sign().add_(1).mul_(0.5).sub_(t).mul_(x)
+    curve = log1p_exp_minus_abs(x)
+    plain = hinge + curve
+    if is_settled(plain):
+        return plain
     # The last term is NaN where t is, else 0.
-    return forget_nan_(hinge).add_(log1p_exp_minus_abs(x)).add_(t, alpha=0)
+    return forget_nan_(hinge).add_(curve).add_(t, alpha=0)
 
 
 def _logistic_slope_value(x: Tensor, t: Tensor) -> Tensor:
-    # sigmoid(x) - t without the cancellation of it for t = 1, and 1/2 - t at 0.
-    sign = x.sign()
-    slope = x.abs().neg_().sigmoid_().mul_(sign).neg_()
-    return slope.add_(sign.add_(1).mul_(0.5).sub_(t))
+    # sigmoid(x) - t without the cancellation of it for t = 1.
+    slope = x.sigmoid().mul_(1 - t)
+    return slope.sub_(x.neg().sigmoid_().mul_(t))
 
 
-_logistic_slope = pointwise(
+_logistic_slope = Pointwise(
     _logistic_slope_value,
     lambda x, t: sigmoid(x) * sigmoid(-x),
     lambda x, t: -torch.ones_like(t),
 )
-_logistic = pointwise(
+_logistic = Pointwise(
     _logistic_value, lambda x, t: _logistic_slope(x, t), lambda x, t: -x
+)
+
+
+# What is symmetric in both has one slope, with the two in each other's place.
+_soft_margin_slope = Pointwise(
+    lambda x, t: (x * t).neg_().sigmoid_().mul_(t).neg_(),
+    lambda x, t: t * t * sigmoid(t * x) * sigmoid(-t * x),
+    lambda x, t: sigmoid(-t * x) * (t * x * sigmoid(t * x) - 1),
+)
+_soft_margin = Pointwise(
+    lambda x, t: softplus_value((x * t).neg_()),
+    lambda x, t: _soft_margin_slope(x, t),
+    lambda x, t: _soft_margin_slope(t, x),
 )
 
 
@@ -325,7 +354,7 @@ def _weighted_logistic_value(x: Tensor, positive: Tensor, negative: Tensor) -> T
 
 
 # The sum of both sides, each with a weight of its own.
-_weighted_logistic = pointwise(
+_weighted_logistic = Pointwise(
     _weighted_logistic_value,
     lambda x, positive, negative: negative * sigmoid(x) - positive * sigmoid(-x),
     lambda x, positive, negative: softplus(-x),

@@ -14,7 +14,13 @@ from torch_mlcalc.losses.classification.settings import (
     check_index,
     with_validate,
 )
-from torch_mlcalc.losses.reduction import Loss, Reduction, prepare
+from torch_mlcalc.losses.reduction import (
+    PLAIN,
+    Loss,
+    Reduction,
+    check_reduction,
+    prepare,
+)
 from torch_mlcalc.losses.validation import check_values, is_validated
 
 #: What torch's losses take for "no target here".
@@ -117,6 +123,9 @@ def prepare_classes(
         TypeError: If an argument is no tensor or holds numbers of the wrong kind.
         ValueError: If the shapes do not fit or the reduction does not exist.
     """
+    if weight is None and _is_usual(input, target):
+        check_reduction(reduction)
+        return input, target, None, input.dtype
     given, _, dtype = prepare(input, input, None, reduction)
     if input.ndim == 0 or not input.shape[class_axis(input)]:
         raise ValueError(
@@ -200,6 +209,19 @@ def reduce_classes(
 def known(target: Tensor, ignore_index: int) -> Tensor:
     """Return indices that exist: 0 in the place of those that do not count."""
     return target.masked_fill(target == ignore_index, 0)
+
+
+def _is_usual(input: object, target: object) -> bool:
+    """Whether both are what most are, which takes a third of the time of all checks."""
+    return (
+        isinstance(input, Tensor)
+        and isinstance(target, Tensor)
+        and input.dtype in PLAIN
+        and target.dtype is torch.int64
+        and input.ndim == 2
+        and target.shape == input.shape[:1]
+        and input.shape[1] > 0
+    )
 
 
 def _indices(input: Tensor, target: Tensor) -> Tensor:

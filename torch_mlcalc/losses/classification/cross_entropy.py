@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch._C import _nn
 
 from torch_mlcalc.losses.classification.classes import (
     IGNORED,
@@ -14,10 +17,11 @@ from torch_mlcalc.losses.classification.classes import (
     prepare_classes,
     reduce_classes,
 )
-from torch_mlcalc.losses.classification.pointwise import product
 from torch_mlcalc.losses.classification.settings import check_index, check_number
-from torch_mlcalc.losses.reduction import Reduction
+from torch_mlcalc.losses.pointwise import product
+from torch_mlcalc.losses.reduction import KERNEL_REDUCTION, Reduction
 from torch_mlcalc.losses.validation import is_validated
+from torch_mlcalc.losses.watch import can_read
 
 
 def cross_entropy(
@@ -87,16 +91,21 @@ def cross_entropy(
     )
     if is_validated(validate):
         check_classes(input, target, ignore_index)
+    if not label_smoothing and not target.is_floating_point():
+        return _of_indices(
+            _nn.cross_entropy_loss, input, target, weight, ignore_index, reduction
+        ).to(dtype)
     log_p = input.log_softmax(class_axis(input))
     if target.is_floating_point():
         loss = _of_probabilities(log_p, target, weight, reduction, label_smoothing)
     else:
-        loss = _of_indices(log_p, target, weight, ignore_index, reduction)
-        if label_smoothing:
-            uniform = torch.full_like(log_p, 1 / log_p.shape[class_axis(log_p)])
-            spread = _of_probabilities(log_p, uniform, weight, "none")
-            spread = reduce_spread(spread, target, weight, ignore_index, reduction)
-            loss = (1 - label_smoothing) * loss + label_smoothing * spread
+        loss = _of_indices(
+            _nn.nll_loss_nd, log_p, target, weight, ignore_index, reduction
+        )
+        uniform = torch.full_like(log_p, 1 / log_p.shape[class_axis(log_p)])
+        spread = _of_probabilities(log_p, uniform, weight, "none")
+        spread = reduce_spread(spread, target, weight, ignore_index, reduction)
+        loss = (1 - label_smoothing) * loss + label_smoothing * spread
     return loss.to(dtype)
 
 
@@ -149,7 +158,9 @@ def nll_loss(
     input, target, weight, dtype = prepare_classes(input, target, weight, reduction)
     if is_validated(validate):
         check_classes(input, target, ignore_index)
-    return _of_indices(input, target, weight, ignore_index, reduction).to(dtype)
+    return _of_indices(
+        _nn.nll_loss_nd, input, target, weight, ignore_index, reduction
+    ).to(dtype)
 
 
 class CrossEntropyLoss(ClassLoss):
@@ -217,31 +228,20 @@ class NLLLoss(ClassLoss):
 
 
 def _of_indices(
-    log_p: Tensor,
+    kernel: Callable[..., Tensor],
+    input: Tensor,
     target: Tensor,
     weight: Tensor | None,
     ignore_index: int,
     reduction: Reduction,
 ) -> Tensor:
-    loss = F.nll_loss(
-        log_p, target, weight, ignore_index=ignore_index, reduction=reduction
-    )
+    loss = kernel(input, target, weight, KERNEL_REDUCTION[reduction], ignore_index)
     if reduction != "mean" or not target.numel():
         return loss
-    # torch divides 0 by 0 where all are ignored.
-    ignored = (target == ignore_index).all()
-    if _is_free_to_read(target) and not ignored:
+    if can_read(loss) and not math.isnan(loss.item()):
         return loss
-    return loss.masked_fill(ignored, 0)
-
-
-def _is_free_to_read(tensor: Tensor) -> bool:
-    """Whether reading a value waits for nothing and breaks nothing."""
-    return (
-        tensor.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and torch._C._functorch.peek_interpreter_stack() is None
-    )
+    # torch divides 0 by 0 where all are ignored.
+    return loss.masked_fill((target == ignore_index).all(), 0)
 
 
 def reduce_spread(
@@ -287,6 +287,11 @@ def _of_probabilities(
         target = (1 - label_smoothing) * target + label_smoothing / classes
     if weight is not None:
         target = target * weight.view([-1] + [1] * (log_p.ndim - axis - 1))
+    count = log_p.numel() // classes if reduction == "mean" else 1
+    if reduction != "none" and can_read(log_p):
+        total = (target * log_p).sum().neg()
+        if not math.isnan(total.item()):
+            return total / count if count != 1 else total
     terms = product(target, log_p)
     # NaN where a target is, or the logits of an element have no softmax; else 0. Those
     # are NaN in the first class too.
@@ -294,4 +299,4 @@ def _of_probabilities(
     if reduction == "none":
         return (first + target.detach().sum(axis)) * 0 - terms.sum(axis)
     total = (first.sum() + target.detach().sum()) * 0 - terms.sum()
-    return total if reduction == "sum" else total / first.numel()
+    return total / count

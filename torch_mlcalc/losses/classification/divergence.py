@@ -6,9 +6,9 @@ from typing import Literal
 
 from torch import Tensor
 
-from torch_mlcalc.losses.classification.pointwise import forget_nan_, pointwise
 from torch_mlcalc.losses.classification.settings import with_validate
-from torch_mlcalc.losses.reduction import Loss, Reduction, prepare, reduce
+from torch_mlcalc.losses.pointwise import Pointwise, forget_nan_, is_settled
+from torch_mlcalc.losses.reduction import Loss, Reduction, prepare
 from torch_mlcalc.losses.validation import check_values, is_validated
 
 KLReduction = Reduction | Literal["batchmean"]
@@ -78,8 +78,8 @@ def kl_div(
         low, high = (-float("inf"), 0) if log_target else (0, 1)
         valid = (target >= low) & (target <= high)
         check_values("target", target, valid, f"must be from {low} to {high}")
-    loss = (_of_log if log_target else _of_probability)(input, target)
-    loss = reduce(loss, weight, plain)
+    divergence = _of_log if log_target else _of_probability
+    loss = divergence.reduced(weight, plain, input, target)
     if reduction == "batchmean" and input.ndim:
         loss = loss / input.shape[0]
     return loss.to(dtype)
@@ -136,7 +136,10 @@ def _check_log_target(log_target: object) -> None:
 
 
 def _probability_value(x: Tensor, t: Tensor) -> Tensor:
-    loss = forget_nan_(t.log().sub_(x).mul_(t))
+    plain = t.log().sub_(x).mul_(t)
+    if is_settled(plain):
+        return plain
+    loss = forget_nan_(plain)
     # NaN where an argument is or t is negative, else 0.
     return loss.add_(x.clamp(-1, 1).add_(t.sqrt()).mul_(0))
 
@@ -148,7 +151,10 @@ def _probability_slope(x: Tensor, t: Tensor) -> Tensor:
 
 
 def _log_value(x: Tensor, u: Tensor) -> Tensor:
-    loss = forget_nan_((u - x).mul_(u.exp()))
+    plain = (u - x).mul_(u.exp())
+    if is_settled(plain):
+        return plain
+    loss = forget_nan_(plain)
     return loss.add_(x.clamp(-1, 1).add_(u.clamp(-1, 1)).mul_(0))
 
 
@@ -158,7 +164,15 @@ def _log_slope(x: Tensor, u: Tensor) -> Tensor:
     return (u.exp() * (u + 1 - x)).masked_fill(none, 0)
 
 
-_of_probability = pointwise(
-    _probability_value, lambda x, t: -t, lambda x, t: _probability_slope(x, t)
+_of_probability = Pointwise(
+    _probability_value,
+    lambda x, t: -t,
+    lambda x, t: _probability_slope(x, t),
+    composed=lambda x, t: t * (t.log() - x),
 )
-_of_log = pointwise(_log_value, lambda x, u: -u.exp(), lambda x, u: _log_slope(x, u))
+_of_log = Pointwise(
+    _log_value,
+    lambda x, u: -u.exp(),
+    lambda x, u: _log_slope(x, u),
+    composed=lambda x, u: u.exp() * (u - x),
+)

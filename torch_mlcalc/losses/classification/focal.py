@@ -15,14 +15,14 @@ from torch_mlcalc.losses.classification.classes import (
     reduce_classes,
 )
 from torch_mlcalc.losses.classification.log_odds import class_margin, expected
-from torch_mlcalc.losses.classification.pointwise import (
+from torch_mlcalc.losses.classification.settings import check_index, check_number
+from torch_mlcalc.losses.pointwise import (
+    Pointwise,
     forget_nan_,
-    pointwise,
     product,
     sigmoid,
     softplus,
 )
-from torch_mlcalc.losses.classification.settings import check_index, check_number
 from torch_mlcalc.losses.reduction import Reduction, prepare, reduce
 from torch_mlcalc.losses.validation import is_validated
 
@@ -274,7 +274,7 @@ def _focal_slope(z: Tensor, gamma: Tensor) -> Tensor:
     return -_missed(z, gamma) * (focus + sigmoid(-z))
 
 
-_focal_of = pointwise(
+_focal_of = Pointwise(
     _focal_value,
     _focal_slope,
     lambda z, gamma: -product(_missed(z, gamma) * softplus(-z), softplus(z)),

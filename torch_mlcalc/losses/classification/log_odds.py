@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from torch_mlcalc.losses.classification.classes import class_axis, known
-from torch_mlcalc.losses.classification.pointwise import product
+from torch_mlcalc.losses.pointwise import product
 
 
 def expected(

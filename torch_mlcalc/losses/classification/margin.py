@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
+import torch
 from torch import Tensor
+from torch._C import _nn
 
 from torch_mlcalc.losses.classification.classes import (
     ClassLoss,
@@ -11,8 +16,14 @@ from torch_mlcalc.losses.classification.classes import (
     prepare_classes,
 )
 from torch_mlcalc.losses.classification.settings import check_number, with_validate
-from torch_mlcalc.losses.reduction import Loss, Reduction, reduce
+from torch_mlcalc.losses.reduction import (
+    KERNEL_REDUCTION,
+    Loss,
+    Reduction,
+    reduce,
+)
 from torch_mlcalc.losses.validation import is_validated
+from torch_mlcalc.losses.watch import can_read, is_watched
 
 
 def multi_margin_loss(
@@ -74,15 +85,9 @@ def multi_margin_loss(
     input, target, weight, dtype = prepare_classes(input, target, weight, reduction)
     if is_validated(validate):
         check_classes(input, target, None)
-    axis = class_axis(input)
-    index = target.unsqueeze(axis)
-    excess = input - (input.gather(axis, index) - margin)
-    # The target class has no margin to itself.
-    hinge = excess.scatter(axis, index, 0.0).relu()
-    loss = (hinge if p == 1 else hinge.square()).sum(axis) / input.shape[axis]
-    if weight is not None:
-        loss = loss * weight[target]
-    return reduce(loss, None, reduction).to(dtype)
+    hinge: Any = _Hinge.apply if _kernel_is_right(input, weight) else _hinge
+    loss: Tensor = hinge(input, target, p, margin, weight, reduction)
+    return loss.to(dtype)
 
 
 class MultiMarginLoss(ClassLoss):
@@ -128,6 +133,80 @@ class MultiMarginLoss(ClassLoss):
         """Return the settings for ``repr``."""
         settings = f"{Loss.extra_repr(self)}, p={self.p}, margin={self.margin}"
         return with_validate(settings, self.validate)
+
+
+def _hinge(
+    input: Tensor,
+    target: Tensor,
+    p: int,
+    margin: float,
+    weight: Tensor | None,
+    reduction: Reduction,
+) -> Tensor:
+    axis = class_axis(input)
+    hinge = _excess(input, target, margin).relu()
+    loss = (hinge if p == 1 else hinge.square()).sum(axis) / input.shape[axis]
+    if weight is not None:
+        loss = loss * weight[target]
+    return reduce(loss, None, reduction)
+
+
+def _excess(input: Tensor, target: Tensor, margin: float) -> Tensor:
+    axis = class_axis(input)
+    index = target.unsqueeze(axis)
+    excess = input - (input.gather(axis, index) - margin)
+    # The target class has no margin to itself.
+    return excess.scatter(axis, index, 0.0)
+
+
+def _kernel_is_right(input: Tensor, weight: Tensor | None) -> bool:
+    # It forgets NaN, which is also the lead of one infinity over another, has no second
+    # derivative, which _Hinge has, and none by the weight.
+    constant = weight is None or not weight.requires_grad
+    usual = constant and input.ndim <= 2 and input.numel() > 0
+    return usual and can_read(input) and math.isfinite(input.sum().item())
+
+
+class _Hinge(torch.autograd.Function):
+    # By the plain operations alone 1e7 elements take 2.5 times as long, forward and
+    # backward, and three times the memory.
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> Tensor:  # noqa: ANN401
+        input, target, p, margin, weight, reduction = arguments
+        ctx.save_for_backward(input, target, weight)
+        ctx.settings = p, margin, KERNEL_REDUCTION[reduction]
+        return _nn.multi_margin_loss(input, target, p, margin, weight, ctx.settings[2])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:  # noqa: ANN401
+        (input, target, weight), (p, margin, code) = ctx.saved_tensors, ctx.settings
+        arguments = grad, input, target, p, margin, weight, code
+        if torch.is_grad_enabled() or is_watched():
+            slope = _slope(*arguments)
+        else:
+            slope = torch.ops.aten.multi_margin_loss_backward(*arguments)
+        return slope, None, None, None, None, None
+
+
+def _slope(
+    grad: Tensor,
+    input: Tensor,
+    target: Tensor,
+    p: int,
+    margin: float,
+    weight: Tensor | None,
+    code: int,
+) -> Tensor:
+    axis = class_axis(input)
+    excess = _excess(input, target, margin)
+    slope = (excess > 0).to(input.dtype) if p == 1 else 2 * excess.relu()
+    slope = slope.scatter(axis, target.unsqueeze(axis), -slope.sum(axis, keepdim=True))
+    if weight is not None:
+        slope = slope * weight[target].unsqueeze(axis)
+    if code == KERNEL_REDUCTION["mean"]:
+        grad = grad / target.numel()
+    grad = grad.unsqueeze(axis) if grad.ndim else grad
+    return slope * (grad / input.shape[axis])
 
 
 def _check_power(p: object) -> None:

@@ -17,8 +17,8 @@ from torch_mlcalc.losses.classification.classes import (
     reduce_classes,
 )
 from torch_mlcalc.losses.classification.log_odds import class_margin, expected
-from torch_mlcalc.losses.classification.pointwise import sigmoid, softplus
 from torch_mlcalc.losses.classification.settings import check_index, check_number
+from torch_mlcalc.losses.pointwise import sigmoid, softplus
 from torch_mlcalc.losses.reduction import Reduction, prepare, reduce
 from torch_mlcalc.losses.validation import is_validated
 

@@ -58,7 +58,9 @@ def crps_loss(
     Poisson, geometric, negative binomial, and what affine transforms make of them -
     use it; :func:`register_crps` adds others. Other discrete ones are summed, and the
     rest integrated numerically, split at the observation, from their ``cdf``, or if
-    there is none from ``log_prob``.
+    there is none from ``log_prob``. Normal distributions that are cut off or censored,
+    of which torch has none, are scored by :func:`crps_truncated_normal` and
+    :func:`crps_censored_normal`.
 
     With a ``threshold_weight`` :math:`w` the integrand is multiplied by :math:`w(x)`.
     With a ``quantile_weight`` :math:`v` the score is

@@ -3,8 +3,8 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch._C import _nn
 
 from torch_mlcalc.losses.likelihood.checks import (
     check_finite,
@@ -19,8 +19,10 @@ from torch_mlcalc.losses.reduction import (
     Reduction,
     prepare_all,
     reduce,
+    reduce_kernel,
 )
 from torch_mlcalc.losses.validation import is_validated
+from torch_mlcalc.losses.watch import can_read
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -389,10 +391,13 @@ def inverse_scale(log_scale: Tensor) -> Tensor:
 
 def _twice_nll(input: Tensor, target: Tensor, var: Tensor, eps: float) -> Tensor:
     if eps > 0:
-        floored = var.clamp(min=eps)
         # One kernel forward and one backward: with the square root of the variance,
         # as below, it takes half as long again. It overflows where r^2 does.
-        square = F.mse_loss(input, target, reduction="none") / floored
+        square = reduce_kernel(_nn.mse_loss, input, target, None, "none")
+        if var.numel() and can_read(var) and var.min().item() >= eps:
+            return var.log() + square / var
+        floored = var.clamp(min=eps)
+        square = square / floored
         # eps - v first, which is exact near eps: where v is eps, the tangent must not
         # add its slope to that of the clamped variance.
         below = torch.rsub(var, eps).relu()

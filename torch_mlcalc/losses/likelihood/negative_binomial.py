@@ -51,7 +51,8 @@ def negative_binomial_nll_loss(
     counts of a million and for dispersions of 1e-8 in ``float32``.
 
     In ``torch.distributions.NegativeBinomial``, ``total_count`` is :math:`r` and
-    ``logits`` is :math:`\log(\alpha \mu)`.
+    ``logits`` is :math:`\log(\alpha \mu)`. Of those, ``input`` is ``logits +
+    total_count.log()`` and ``dispersion`` is ``1 / total_count``.
 
     Args:
         input: Predicted logarithms of means, or without ``log_input`` means.

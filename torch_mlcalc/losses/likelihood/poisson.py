@@ -1,7 +1,6 @@
 """Poisson negative log-likelihood, of rates or of their logarithms."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from torch_mlcalc.losses.likelihood.checks import (
@@ -11,8 +10,15 @@ from torch_mlcalc.losses.likelihood.checks import (
     check_floor,
 )
 from torch_mlcalc.losses.likelihood.remainders import log_factorial_remainder
-from torch_mlcalc.losses.reduction import Loss, Reduction, prepare, reduce
+from torch_mlcalc.losses.reduction import (
+    Loss,
+    Reduction,
+    prepare,
+    reduce,
+    reduce_kernel,
+)
 from torch_mlcalc.losses.validation import is_validated
+from torch_mlcalc.losses.watch import can_read
 
 
 def poisson_nll_loss(
@@ -39,9 +45,9 @@ def poisson_nll_loss(
         \partial_\mu^2 \ell = \frac n{\mu^2}
 
     ``full`` adds :math:`\log n!`, exactly. torch adds Stirling's approximation of it
-    for :math:`n > 1` and nothing for :math:`n \le 1`: 0.041 too little at 2. The sum
-    is computed from what is left when its terms cancel, so that it keeps its digits at
-    counts of a million, where they would have none in ``float32``.
+    for :math:`n > 1` and nothing for :math:`n \le 1`: 0.041 too little at 2. With
+    counts above 24 the sum is computed from what is left when its terms cancel, so that
+    it keeps its digits at a million, where they would have none in ``float32``.
 
     torch adds its ``eps`` of 1e-8 to each rate in the logarithm. Here it is a floor,
     from which on down the logarithm goes on along its tangent,
@@ -91,14 +97,17 @@ def poisson_nll_loss(
             check_finite("input", input)
         else:
             check_count("input", input)
-    if log_input and not full and weight is None:
-        # torch's is exact here, and at 1000 elements its own mean saves a fifth.
-        return F.poisson_nll_loss(input, target, reduction=reduction).to(dtype)
-    if log_input:
-        loss = _of_log_rate(input, target, full)
+    apart = full and _are_small(target)
+    whole = full and not apart
+    if log_input and not whole:
+        loss = reduce_kernel(_plain, input, target, weight, reduction)
+    elif log_input:
+        loss = reduce(_of_log_rate(input, target), weight, reduction)
     else:
-        loss = _of_rate(input, target, full, eps)
-    return reduce(loss, weight, reduction).to(dtype)
+        loss = reduce(_of_rate(input, target, whole, eps), weight, reduction)
+    if apart:
+        loss = loss + reduce((target + 1).lgamma_(), weight, reduction)
+    return loss.to(dtype)
 
 
 class PoissonNLLLoss(Loss):
@@ -144,14 +153,28 @@ class PoissonNLLLoss(Loss):
         return f"{settings}, {super().extra_repr()}"
 
 
-def _of_log_rate(log_rate: Tensor, count: Tensor, full: bool) -> Tensor:
-    if not full:
-        return F.poisson_nll_loss(log_rate, count, reduction="none")
+def _are_small(count: Tensor) -> bool:
+    # Then log n! may be added apart: with counts up to 24 the terms are at most 130,
+    # the loss at least 2.5, and its error at most 26 eps. In one sum, which has fewer,
+    # 1e6 elements take four times as long.
+    if count.requires_grad or not count.numel() or not can_read(count):
+        return False
+    least, most = count.aminmax()
+    return least.item() >= 0 and most.item() <= 24
+
+
+def _plain(log_rate: Tensor, count: Tensor, code: int) -> Tensor:
+    return torch.poisson_nll_loss(log_rate, count, True, False, 0.0, code)
+
+
+def _of_log_rate(log_rate: Tensor, count: Tensor) -> Tensor:
     positive = torch.where(count > 0, count, 1)
     return _full(log_rate.exp(), count, positive, positive.log() - log_rate)
 
 
 def _of_rate(rate: Tensor, count: Tensor, full: bool, eps: float) -> Tensor:
+    if not full and rate.numel() and can_read(rate) and rate.min().item() > eps:
+        return torch.addcmul(rate, count, rate.log(), value=-1)
     # Where the count is 0, whose logarithm has no part in the loss, it is that of rate
     # + 1: at a rate of 0 its derivative is not infinite.
     floored = rate.clamp(min=eps) if eps > 0 else rate + (count == 0)

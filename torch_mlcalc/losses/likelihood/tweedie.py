@@ -41,7 +41,9 @@ def tweedie_deviance_loss(
     above its smallest value, so it is 0 where :math:`\mu = y` and has the same gradient
     as twice the likelihood. It is the squared error for :math:`p = 0`, and the deviance
     of the Poisson (:math:`p = 1`), gamma (2) and inverse Gaussian (3) families; between
-    1 and 2 of sums of a Poisson number of gamma variables, which may be 0.
+    1 and 2 of sums of a Poisson number of gamma variables, which may be 0. What it
+    leaves out depends on :math:`\phi` and :math:`p` and is an infinite series for most
+    of them: it is to learn means by, not the power or the dispersion.
 
     The second formula divides by 0 at :math:`p = 1` and 2, and near them, or near
     :math:`\mu = y`, has no digits. What is computed is smooth in :math:`p` and exact
