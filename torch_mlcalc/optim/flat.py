@@ -14,7 +14,7 @@ from torch.nn import Parameter
 from torch_mlcalc.optim.foreach import foreach_
 from torch_mlcalc.optim.fused import fused_, is_safe
 from torch_mlcalc.optim.options import Formula
-from torch_mlcalc.optim.update import update_
+from torch_mlcalc.optim.update import unscaled, update_
 
 Tensors: TypeAlias = list[Tensor]
 Grads: TypeAlias = list[Tensor | None]
@@ -29,17 +29,18 @@ _ALIGNMENT = 64
 class FlatGroup:
     """The parameters of one group in blocks, one for each dtype and device."""
 
-    def __init__(self, params: Tensors) -> None:
+    def __init__(self, params: Tensors, others: Tensors) -> None:
         """Move parameters into blocks.
 
         Args:
             params: Parameters. They stay the same objects, at another place in memory.
+            others: Parameters of other groups, which may not be in the same memory.
 
         Raises:
             ValueError: If one cannot be moved without a change elsewhere.
         """
         self.params = list(params)
-        _check_movable(self.params)
+        _check_movable(self.params, others)
         positions: dict[tuple[object, ...], list[int]] = {}
         for i, param in enumerate(self.params):
             positions.setdefault((param.dtype, param.device), []).append(i)
@@ -154,15 +155,17 @@ class _Block:
             values = values / scale.reshape(()).to(values.device)
         for run in self._runs(present, fresh):
             self._update(group, values, run, formula)
+        changed = self.params
         if not all(present):
-            self._update_others(grads, present, state, formula)
-        # In place is what happened to the parameters, and backward passes must know.
-        torch.autograd.graph.increment_version(self.params)
+            self._update_others(unscaled(grads, scale), present, state, formula)
+            changed = list(itertools.compress(self.params, present))
+        # In place is what happened to these, and backward passes must know.
+        torch.autograd.graph.increment_version(changed)
 
     def _update_others(
         self, grads: Grads, present: list[bool], state: States, formula: Formula
     ) -> None:
-        """Update the parameters whose gradients are no plain tensors."""
+        """Update the parameters whose gradients are of another type or dtype."""
         for param, grad, done in zip(self.params, grads, present, strict=True):
             if grad is not None and not done:
                 held = state[param] if formula.momentum != 0 else {}
@@ -181,7 +184,11 @@ class _Block:
         if any(p.grad is v for p, v in zip(self.params, views, strict=True)):
             block = torch.zeros_like(block)
             views = self._views(block)
-        present = [type(g) is Tensor and g.layout == torch.strided for g in grads]
+        dtype = block.dtype
+        present = [
+            type(g) is Tensor and g.layout == torch.strided and g.dtype == dtype
+            for g in grads
+        ]
         chosen = [i for i, is_present in enumerate(present) if is_present]
         if chosen:
             targets, sources = [views[i] for i in chosen], [grads[i] for i in chosen]
@@ -272,13 +279,12 @@ class _Block:
             fused_([param], [grad], buffers, formula.as_numbers())
 
 
-def _check_movable(params: Tensors) -> None:
+def _check_movable(params: Tensors, others: Tensors) -> None:
     """Refuse parameters whose memory is not, or not only, their own.
 
     Raises:
         ValueError: If there is one.
     """
-    ends: list[tuple[int, int]] = []
     for i, param in enumerate(params):
         problem = _what_binds(param)
         if problem is not None:
@@ -287,16 +293,31 @@ def _check_movable(params: Tensors) -> None:
                 f"group, of shape {tuple(param.shape)}, {problem}. Put it into a group "
                 "of its own with flat=False."
             )
-        start = param.data_ptr()
-        if param.numel():
-            ends.append((start, start + param.numel() * param.element_size()))
-    ends.sort()
-    for (_, stop), (start, _) in itertools.pairwise(ends):
-        if start < stop:
+    extents = [(*_extent(p), True) for p in params if _has_memory(p)]
+    extents += [(*_extent(p), False) for p in others if _has_memory(p)]
+    ends: dict[str, tuple[int, int]] = {}
+    for device, start, stop, moves in sorted(extents):
+        end_of_moved, end_of_any = ends.get(device, (0, 0))
+        if start < (end_of_any if moves else end_of_moved):
             raise ValueError(
-                "flat=True moves parameters in memory, but two parameters of the group "
-                "share theirs. Pass one of them, or flat=False."
+                "flat=True moves parameters in memory, but two parameters share "
+                "theirs, one of them in the group. Pass one of them, or flat=False."
             )
+        end_of_moved = max(end_of_moved, stop if moves else 0)
+        ends[device] = (end_of_moved, max(end_of_any, stop))
+
+
+def _has_memory(param: Tensor) -> bool:
+    plain = type(param) in (Tensor, Parameter) and param.layout == torch.strided
+    return plain and param.device.type != "meta" and param.numel() > 0
+
+
+def _extent(param: Tensor) -> tuple[str, int, int]:
+    """Return the device, and where the memory of a parameter starts and stops."""
+    pairs = zip(param.shape, param.stride(), strict=True)
+    elements = 1 + sum((size - 1) * stride for size, stride in pairs)
+    start = param.data_ptr()
+    return str(param.device), start, start + elements * param.element_size()
 
 
 def _what_binds(param: Tensor) -> str | None:
