@@ -205,6 +205,28 @@ def test_flat_takes_parameters_that_lie_side_by_side_or_share_elsewhere() -> Non
     assert tied[0].tolist() == [-1] * 6
 
 
+@every_body
+def test_gradients_that_were_kept_stay_as_they_were(body: Options) -> None:
+    params = make_params()
+    optimizer = mlc.SGD(params, 0.1, momentum=0.9, **body)
+
+    def backward(factor: float, set_to_none: bool) -> list[Tensor]:
+        optimizer.zero_grad(set_to_none)
+        torch.stack([(factor * p).sum() for p in params]).sum().backward()
+        return [param.grad for param in params]
+
+    for _ in range(2):
+        kept = backward(1.0, False)
+    optimizer.step()
+    backward(2.0, True)
+    optimizer.step()
+    # As for one step along the mean of two gradients.
+    for param, grad in zip(params, kept, strict=True):
+        param.grad = (param.grad + grad) / 2
+    optimizer.step()
+    assert_close(kept, [torch.ones_like(param) for param in params])
+
+
 # Saving, loading, copying
 
 

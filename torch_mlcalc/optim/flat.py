@@ -18,6 +18,7 @@ from torch_mlcalc.optim.update import unscaled, update_
 
 Tensors: TypeAlias = list[Tensor]
 Grads: TypeAlias = list[Tensor | None]
+Views: TypeAlias = tuple[Tensor, Tensors]
 States: TypeAlias = Mapping[Tensor, dict[str, Any]]
 
 _buffer = operator.itemgetter("momentum_buffer")
@@ -104,9 +105,11 @@ class _Block:
         self._starts = list(itertools.accumulate(sizes, initial=0))
         # Between the parameters are zeros, and zeros they remain.
         self._values = params[0].new_zeros(self._starts[-1], requires_grad=False)
-        self._grads = torch.zeros_like(self._values)
+        # Gradients that are views, and copies of others. Never one for both: the caller
+        # may have kept a view, which no step may write to.
+        self._lent: Views | None = None
+        self._copied: Views | None = None
         self._momentum: Tensor | None = None
-        self._grad_views = self._views(self._grads)
         self._buffers: list[Tensor] = []
         self._buffer_places: list[int] = []
         self._held: list[dict[str, Any]] = []
@@ -114,12 +117,16 @@ class _Block:
             view.copy_(param.detach())
             param.data = view
         self._places = list(map(Tensor.data_ptr, params))
-        self._may_be_fused = is_safe(self._values, self._grads, None)
+        self._may_be_fused = is_safe(self._values, self._values, None)
 
     def _view(self, block: Tensor, i: int) -> Tensor:
         """Return the part of a block for a parameter, with its shape and strides."""
         param = self.params[i]
         return block.as_strided(param.shape, param.stride(), self._starts[i])
+
+    def _new_block(self) -> Views:
+        block = torch.zeros_like(self._values)
+        return block, self._views(block)
 
     def _views(self, block: Tensor) -> Tensors:
         return [self._view(block, i) for i in range(len(self.params))]
@@ -128,7 +135,9 @@ class _Block:
         return list(map(Tensor.data_ptr, self.params)) == self._places
 
     def zero_grad(self) -> None:
-        for param, view in zip(self.params, self._grad_views, strict=True):
+        self._lent = self._lent or self._new_block()
+        block, views = self._lent
+        for param, view in zip(self.params, views, strict=True):
             grad = param.grad
             if grad is None or grad is view:
                 continue
@@ -137,7 +146,7 @@ class _Block:
                 param.grad = view
             else:
                 param.grad = torch.zeros_like(grad)
-        self._grads.zero_()
+        block.zero_()
 
     def step(
         self,
@@ -147,13 +156,19 @@ class _Block:
         state: States,
         formula: Formula,
     ) -> None:
-        values, present = self._gather(grads)
-        fresh = [False] * len(present)
-        if formula.momentum != 0:
-            fresh = self._gather_momentum(state, present)
+        present: list[bool] = []
+        values = self._steady(grads, formula)
+        if values is None:
+            values, present = self._gather(grads)
+            fresh = [False] * len(present)
+            if formula.momentum != 0:
+                fresh = self._gather_momentum(state, present)
+            runs = self._runs(present, fresh)
+        else:
+            runs = [(0, self._starts[-1], False)]
         if scale is not None:
             values = values / scale.reshape(()).to(values.device)
-        for run in self._runs(present, fresh):
+        for run in runs:
             self._update(group, values, run, formula)
         changed = self.params
         if not all(present):
@@ -161,6 +176,14 @@ class _Block:
             changed = list(itertools.compress(self.params, present))
         # In place is what happened to these, and backward passes must know.
         torch.autograd.graph.increment_version(changed)
+
+    def _steady(self, grads: Grads, formula: Formula) -> Tensor | None:
+        """Return the block of all gradients, if nothing has to be put into place."""
+        if self._lent is None or not all(map(operator.is_, grads, self._lent[1])):
+            return None
+        if formula.momentum != 0 and not self._buffers_are_in_place():
+            return None
+        return self._lent[0]
 
     def _update_others(
         self, grads: Grads, present: list[bool], state: States, formula: Formula
@@ -176,14 +199,10 @@ class _Block:
 
     def _gather(self, grads: Grads) -> tuple[Tensor, list[bool]]:
         """Return all gradients as one block, and which of them it holds."""
-        if all(map(operator.is_, grads, self._grad_views)):
-            return self._grads, [True] * len(grads)
-        block, views = self._grads, self._grad_views
-        # What is in the .grad of a parameter is not written to. It is something else
-        # than the gradient after a line search.
-        if any(p.grad is v for p, v in zip(self.params, views, strict=True)):
-            block = torch.zeros_like(block)
-            views = self._views(block)
+        if self._lent is not None and all(map(operator.is_, grads, self._lent[1])):
+            return self._lent[0], [True] * len(grads)
+        self._copied = self._copied or self._new_block()
+        block, views = self._copied
         dtype = block.dtype
         present = [
             type(g) is Tensor and g.layout == torch.strided and g.dtype == dtype
@@ -197,7 +216,7 @@ class _Block:
 
     def _gather_momentum(self, state: States, present: list[bool]) -> list[bool]:
         """Copy buffers that are not views; return which steps are the first."""
-        if self._held and self._buffers_are_in_place():
+        if self._buffers_are_in_place():
             return [False] * len(present)
         states = [state.get(param, {}) for param in self.params]
         entries = [held.get("momentum_buffer") for held in states]
@@ -216,6 +235,8 @@ class _Block:
         return fresh
 
     def _buffers_are_in_place(self) -> bool:
+        if not self._held:
+            return False
         try:
             held = list(map(_buffer, self._held))
         except KeyError:
