@@ -238,10 +238,9 @@ class _Block:
         if not self._held:
             return False
         try:
-            held = list(map(_buffer, self._held))
+            same = all(map(operator.is_, map(_buffer, self._held), self._buffers))
         except KeyError:
             return False
-        same = all(map(operator.is_, held, self._buffers))
         return same and list(map(Tensor.data_ptr, self._buffers)) == self._buffer_places
 
     def _allocate_momentum(self, entries: list[Tensor | None]) -> Tensor:
