@@ -143,15 +143,14 @@ def bare_floor(params: list[Tensor], momentum: float) -> Callable[[], None]:
 def flat_floor(params: list[Tensor], momentum: float) -> Callable[[], None]:
     """What no flat step can do without: a few C loops and one kernel.
 
-    Any gradient may be missing or another tensor, any parameter may be elsewhere, and
-    any momentum another tensor than at the step before, which only looking at each
-    shows; and autograd has to be told which parameters have changed.
+    Any gradient may be missing, any gradient and momentum may be another tensor than
+    at the step before, and all of them and the parameters may be elsewhere in memory,
+    which only looking at each shows; and autograd has to be told what has changed.
     """
     optimizer = mlc.SGD(params, lr=1e-3, momentum=momentum, flat=True)
     optimizer.zero_grad(set_to_none=False)
     optimizer.step()
     grads = [param.grad for param in params]
-    places = list(map(Tensor.data_ptr, params))
     states = list(optimizer.state.values())
     buffers = [state["momentum_buffer"] for state in states]
     blocks = [
@@ -159,6 +158,8 @@ def flat_floor(params: list[Tensor], momentum: float) -> Callable[[], None]:
         for tensors in (params, grads, buffers)
         if tensors
     ]
+    tensors = [*params, *grads, *buffers]
+    places = list(map(Tensor.data_ptr, tensors))
     gradient = operator.attrgetter("grad")
     buffer = operator.itemgetter("momentum_buffer")
     update = kernel(blocks[:1], blocks[1:2], blocks[2:])
@@ -166,8 +167,8 @@ def flat_floor(params: list[Tensor], momentum: float) -> Callable[[], None]:
     def step() -> None:
         same = (
             all(map(operator.is_, map(gradient, params), grads))
-            and list(map(Tensor.data_ptr, params)) == places
             and all(map(operator.is_, map(buffer, states), buffers))
+            and list(map(Tensor.data_ptr, tensors)) == places
         )
         if not same:
             raise AssertionError("the floor is that of a step at which nothing moved")

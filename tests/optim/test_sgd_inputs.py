@@ -227,6 +227,49 @@ def test_gradients_that_were_kept_stay_as_they_were(body: Options) -> None:
     assert_close(kept, [torch.ones_like(param) for param in params])
 
 
+@every_body
+@pytest.mark.parametrize("what", ["param", "grad", "momentum"])
+def test_notices_data_that_was_replaced(body: Options, what: str) -> None:
+    def run(**options: bool) -> list[Tensor]:
+        params = make_params()
+        optimizer = mlc.SGD(params, 0.1, momentum=0.9, **options)
+        for step in range(6):
+            # With flat, gradients are views of its block from the second step on.
+            optimizer.zero_grad(set_to_none=False)
+            torch.stack([(p**2).sum() for p in params]).sum().backward()
+            if step > 2:
+                tensors = {
+                    "param": params,
+                    "grad": [param.grad for param in params],
+                    "momentum": [
+                        s["momentum_buffer"] for s in optimizer.state.values()
+                    ],
+                }
+                for tensor in tensors[what]:
+                    tensor.data = tensor.data + 1
+            optimizer.step()
+        return params
+
+    assert_close(run(**body), run(foreach=False))
+
+
+def test_flat_lends_its_memory_again_after_gradients_were_moved() -> None:
+    params = make_params()[:2]
+    optimizer = mlc.SGD(params, 0.1, flat=True)
+
+    def gradients() -> list[Tensor]:
+        optimizer.zero_grad(set_to_none=False)
+        torch.stack([(p**2).sum() for p in params]).sum().backward()
+        return [param.grad for param in params]
+
+    gradients()
+    for grad in gradients():
+        grad.data = grad.data.clone()
+    optimizer.step()
+    places = {grad.untyped_storage().data_ptr() for grad in gradients()}
+    assert len(places) == 1
+
+
 # Saving, loading, copying
 
 

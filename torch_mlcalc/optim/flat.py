@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 import torch
@@ -18,7 +18,6 @@ from torch_mlcalc.optim.update import unscaled, update_
 
 Tensors: TypeAlias = list[Tensor]
 Grads: TypeAlias = list[Tensor | None]
-Views: TypeAlias = tuple[Tensor, Tensors]
 States: TypeAlias = Mapping[Tensor, dict[str, Any]]
 
 _buffer = operator.itemgetter("momentum_buffer")
@@ -95,6 +94,30 @@ class FlatGroup:
             block.step(group, selected, scale, state, formula)
 
 
+class _Views:
+    """A block, and a view of it for each parameter that others may hold."""
+
+    def __init__(self, block: Tensor, params: Tensors, starts: list[int]) -> None:
+        self.block = block
+        self._layouts = [
+            (param.shape, param.stride(), start)
+            for param, start in zip(params, starts, strict=False)
+        ]
+        self.tensors = [block.as_strided(*layout) for layout in self._layouts]
+        self._places = list(map(Tensor.data_ptr, self.tensors))
+
+    def are(self, found: Iterable[Tensor | None]) -> bool:
+        """Return whether these are the views, none of whose ``.data`` was replaced."""
+        same = all(map(operator.is_, found, self.tensors))
+        return same and list(map(Tensor.data_ptr, self.tensors)) == self._places
+
+    def at(self, i: int) -> Tensor:
+        """Return a view that is where it was put, if need be another one."""
+        if self.tensors[i].data_ptr() != self._places[i]:
+            self.tensors[i] = self.block.as_strided(*self._layouts[i])
+        return self.tensors[i]
+
+
 class _Block:
     """Parameters of one dtype and device, their gradients and momentum."""
 
@@ -107,46 +130,38 @@ class _Block:
         self._values = params[0].new_zeros(self._starts[-1], requires_grad=False)
         # Gradients that are views, and copies of others. Never one for both: the caller
         # may have kept a view, which no step may write to.
-        self._lent: Views | None = None
-        self._copied: Views | None = None
-        self._momentum: Tensor | None = None
-        self._buffers: list[Tensor] = []
-        self._buffer_places: list[int] = []
+        self._lent: _Views | None = None
+        self._copied: _Views | None = None
+        self._momentum: _Views | None = None
         self._held: list[dict[str, Any]] = []
-        for param, view in zip(params, self._views(self._values), strict=True):
+        views = _Views(self._values, params, self._starts).tensors
+        for param, view in zip(params, views, strict=True):
             view.copy_(param.detach())
             param.data = view
         self._places = list(map(Tensor.data_ptr, params))
         self._may_be_fused = is_safe(self._values, self._values, None)
 
-    def _view(self, block: Tensor, i: int) -> Tensor:
-        """Return the part of a block for a parameter, with its shape and strides."""
-        param = self.params[i]
-        return block.as_strided(param.shape, param.stride(), self._starts[i])
-
-    def _new_block(self) -> Views:
-        block = torch.zeros_like(self._values)
-        return block, self._views(block)
-
-    def _views(self, block: Tensor) -> Tensors:
-        return [self._view(block, i) for i in range(len(self.params))]
+    def _new_views(self, dtype: torch.dtype | None = None) -> _Views:
+        block = torch.zeros_like(self._values, dtype=dtype)
+        return _Views(block, self.params, self._starts)
 
     def is_in_place(self) -> bool:
         return list(map(Tensor.data_ptr, self.params)) == self._places
 
     def zero_grad(self) -> None:
-        self._lent = self._lent or self._new_block()
-        block, views = self._lent
-        for param, view in zip(self.params, views, strict=True):
+        self._lent = self._lent or self._new_views()
+        for i, param in enumerate(self.params):
             grad = param.grad
+            was_lent = grad is self._lent.tensors[i]
+            view = self._lent.at(i)
             if grad is None or grad is view:
                 continue
             # Somebody else's memory stays theirs, such as the buckets of DDP.
-            if grad.layout == torch.strided and not grad._is_view():
+            if was_lent or (grad.layout == torch.strided and not grad._is_view()):
                 param.grad = view
             else:
                 param.grad = torch.zeros_like(grad)
-        block.zero_()
+        self._lent.block.zero_()
 
     def step(
         self,
@@ -179,11 +194,11 @@ class _Block:
 
     def _steady(self, grads: Grads, formula: Formula) -> Tensor | None:
         """Return the block of all gradients, if nothing has to be put into place."""
-        if self._lent is None or not all(map(operator.is_, grads, self._lent[1])):
+        if self._lent is None or not self._lent.are(grads):
             return None
         if formula.momentum != 0 and not self._buffers_are_in_place():
             return None
-        return self._lent[0]
+        return self._lent.block
 
     def _update_others(
         self, grads: Grads, present: list[bool], state: States, formula: Formula
@@ -199,10 +214,10 @@ class _Block:
 
     def _gather(self, grads: Grads) -> tuple[Tensor, list[bool]]:
         """Return all gradients as one block, and which of them it holds."""
-        if self._lent is not None and all(map(operator.is_, grads, self._lent[1])):
-            return self._lent[0], [True] * len(grads)
-        self._copied = self._copied or self._new_block()
-        block, views = self._copied
+        if self._lent is not None and self._lent.are(grads):
+            return self._lent.block, [True] * len(grads)
+        self._copied = self._copied or self._new_views()
+        block, views = self._copied.block, self._copied.tensors
         dtype = block.dtype
         present = [
             type(g) is Tensor and g.layout == torch.strided and g.dtype == dtype
@@ -222,10 +237,8 @@ class _Block:
         entries = [held.get("momentum_buffer") for held in states]
         momentum = self._allocate_momentum(entries)
         fresh = [entry is None for entry in entries]
-        for i, view in enumerate(self._buffers):
-            entry = entries[i]
-            if entry is view and entry.data_ptr() != self._buffer_places[i]:
-                view = self._buffers[i] = self._view(momentum, i)
+        for i, entry in enumerate(entries):
+            view = momentum.at(i)
             if entry is not None and entry is not view:
                 view.copy_(entry.to_dense() if entry.is_sparse else entry)
             if entry is not None or present[i]:
@@ -235,23 +248,20 @@ class _Block:
         return fresh
 
     def _buffers_are_in_place(self) -> bool:
-        if not self._held:
+        if self._momentum is None or not self._held:
             return False
         try:
-            same = all(map(operator.is_, map(_buffer, self._held), self._buffers))
+            return self._momentum.are(map(_buffer, self._held))
         except KeyError:
             return False
-        return same and list(map(Tensor.data_ptr, self._buffers)) == self._buffer_places
 
-    def _allocate_momentum(self, entries: list[Tensor | None]) -> Tensor:
+    def _allocate_momentum(self, entries: list[Tensor | None]) -> _Views:
         dtype = self._values.dtype
         for entry in entries:
             if entry is not None:
                 dtype = torch.promote_types(dtype, entry.dtype)
-        if self._momentum is None or self._momentum.dtype != dtype:
-            self._momentum = torch.zeros_like(self._values, dtype=dtype)
-            self._buffers = self._views(self._momentum)
-            self._buffer_places = list(map(Tensor.data_ptr, self._buffers))
+        if self._momentum is None or self._momentum.block.dtype != dtype:
+            self._momentum = self._new_views(dtype)
         return self._momentum
 
     def _runs(
@@ -284,7 +294,7 @@ class _Block:
         held: dict[str, Any] = {}
         buffers = []
         if self._momentum is not None and formula.momentum != 0:
-            buffers = [self._momentum[start:stop]]
+            buffers = [self._momentum.block[start:stop]]
             held = {} if is_fresh else {"momentum_buffer": buffers[0]}
         loop = group["foreach"] is False and not group["fused"]
         same = all(buffer.dtype == param.dtype for buffer in buffers)
