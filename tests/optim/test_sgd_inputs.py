@@ -302,6 +302,16 @@ def test_refuses_the_state_of_parameters_of_another_shape(body: Options) -> None
     assert len(params) == 2
 
 
+def test_state_that_is_not_its_own_is_loaded_and_left_alone() -> None:
+    optimizer = mlc.SGD([torch.ones(2)], momentum=0.9)
+    (param,) = train(optimizer)
+    state = optimizer.state_dict()
+    state["state"][0]["steps"] = torch.tensor(4)
+    optimizer.load_state_dict(state)
+    train(optimizer)
+    assert optimizer.state[param]["steps"] == 4
+
+
 @every_body
 @pytest.mark.parametrize("groups", [[[1], [2]], [[1, 2]]], ids=["groups", "length"])
 def test_refuses_another_number_of_groups_as_torch_does(

@@ -458,6 +458,32 @@ def test_takes_a_rule_of_ones_own() -> None:
     assert_moved(problem, before, [-0.5 * grad for grad in grads])
 
 
+class Fixed(mlc.StepSize):
+    """A rule that does not care."""
+
+    def __init__(self, value: float | Tensor | None) -> None:
+        self.value = value
+
+    def factor(self, along: object) -> Tensor | float | None:
+        return self.value
+
+
+@pytest.mark.parametrize("value", [math.nan, 1.5, -0.1, None, "0.5"])
+def test_refuses_a_factor_out_of_range(value: float | None) -> None:
+    problem = Problem(lr=0.1, step_size=Fixed(value))
+    before = problem.values()
+    with pytest.raises(ValueError, match="must return a factor between 0 and 1, got"):
+        problem.optimizer.step(problem.closure)
+    assert all(map(torch.equal, problem.values(), before))
+    assert "last_factor" not in problem.optimizer.param_groups[0]
+
+
+def test_takes_a_factor_in_a_tensor_and_keeps_a_number() -> None:
+    problem = Problem(lr=0.1, step_size=Fixed(torch.tensor(0.5)))
+    problem.optimizer.step(problem.closure)
+    assert type(problem.optimizer.param_groups[0]["last_factor"]) is float
+
+
 REFUSED: dict[str, tuple[Any, str]] = {
     "c": (lambda: PolyakStep(c=0), "c must be positive, got 0"),
     "c nan": (lambda: PolyakStep(c=math.nan), "c must be a finite number, got nan"),

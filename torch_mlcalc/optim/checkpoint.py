@@ -21,8 +21,9 @@ def check_shapes(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
         ValueError: If a buffer is not of the shape of its parameter.
     """
     for i, (param, saved) in enumerate(_entries(optimizer, state_dict)):
-        for key, value in saved.items():
-            if isinstance(value, Tensor) and value.shape != param.shape:
+        for key in ("momentum_buffer", "compensation"):
+            value = saved.get(key)
+            if value is not None and value.shape != param.shape:
                 raise ValueError(
                     f"state_dict must have a {key} of shape {tuple(param.shape)} for "
                     f"parameter {i}, got {tuple(value.shape)}; pass the parameters in "

@@ -13,7 +13,7 @@ from torch_mlcalc.optim.checkpoint import check_shapes, restore_precision
 from torch_mlcalc.optim.flat import FlatGroup
 from torch_mlcalc.optim.options import Formula, check_gradients, check_options
 from torch_mlcalc.optim.partition import Partition, Settings, one_by_one
-from torch_mlcalc.optim.step_size import Line, StepSize
+from torch_mlcalc.optim.step_size import Line, StepSize, factor_of
 from torch_mlcalc.optim.update import unscaled, update_under_autograd_
 
 __all__ = ["SGD"]
@@ -365,7 +365,7 @@ class SGD(Optimizer):
     def _update_along(self, line: Line, rule: StepSize) -> None:
         """Let the rule choose the factor of ``lr``, then take the step."""
         try:
-            factor = rule.factor(line)
+            factor = factor_of(rule, line)
         finally:
             line.go_back()
         for group in self.param_groups:

@@ -321,6 +321,28 @@ class Line:
         return self._sign * _number(loss) + penalty
 
 
+def factor_of(rule: StepSize, line: Line) -> float:
+    """Ask a rule for its factor.
+
+    Args:
+        rule: The rule, perhaps of somebody else.
+        line: What it is told.
+
+    Returns:
+        The factor.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    factor = rule.factor(line)
+    if isinstance(factor, SupportsFloat) and 0 <= float(factor) <= 1:
+        return float(factor)
+    raise ValueError(
+        f"{rule} must return a factor between 0 and 1, got {factor!r}. No parameter "
+        "was changed"
+    )
+
+
 def _number(loss: object) -> float:
     if isinstance(loss, SupportsFloat) and not (
         isinstance(loss, Tensor) and loss.numel() != 1
