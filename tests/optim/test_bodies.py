@@ -288,6 +288,7 @@ STEP = st.fixed_dictionaries(
         "kind": st.sampled_from(
             ["step"] * 5
             + ["zero", "none", "add group", "save and load", "copy", "lr", "momentum"]
+            + ["move"]
         ),
         "missing": st.sets(st.integers(0, 4)),
         "value": st.sampled_from([0.0, 0.01, 0.5]),
@@ -308,18 +309,28 @@ class Walk:
         self.options = options
         self.optimizer = mlc.SGD(self.params, 0.1, **options)
 
+    def set_grads(self, number: int, missing: set[int]) -> None:
+        generator = torch.Generator().manual_seed(number)
+        for i, p in enumerate(self.params):
+            grad = torch.randn(p.shape, generator=generator, dtype=p.dtype)
+            if i in missing:
+                continue
+            if p.grad is None:
+                p.grad = grad
+            else:
+                p.grad.copy_(grad)
+
+    def move(self, by: float) -> None:
+        """Give every tensor other memory, and other values."""
+        buffers = [b for s in self.optimizer.state.values() for b in s.values()]
+        grads = [param.grad for param in self.params if param.grad is not None]
+        for tensor in (*self.params, *grads, *buffers):
+            tensor.data = tensor.data + by
+
     def event(self, number: int, kind: str, missing: set[int], value: float) -> None:
         optimizer = self.optimizer
         if kind == "step":
-            generator = torch.Generator().manual_seed(number)
-            for i, p in enumerate(self.params):
-                grad = torch.randn(p.shape, generator=generator, dtype=p.dtype)
-                if i in missing:
-                    continue
-                if p.grad is None:
-                    p.grad = grad
-                else:
-                    p.grad.copy_(grad)
+            self.set_grads(number, missing)
             optimizer.step()
         elif kind in ("zero", "none"):
             optimizer.zero_grad(set_to_none=kind == "none")
@@ -336,6 +347,8 @@ class Walk:
             self.optimizer = copy.deepcopy(optimizer)
             groups = self.optimizer.param_groups
             self.params = [p for group in groups for p in group["params"]]
+        elif kind == "move":
+            self.move(value)
         else:
             optimizer.param_groups[0][kind] = value
 

@@ -69,7 +69,8 @@ class SGD(Optimizer):
     * NaN and infinite options are refused, and options given for one parameter group
       are checked like the others.
     * Sparse gradients go with ``weight_decay``.
-    * :meth:`load_state_dict` keeps momentum that is more precise than its parameter.
+    * :meth:`load_state_dict` keeps momentum that is more precise than its parameter,
+      and refuses momentum of another shape.
 
     Args:
         params: Parameters, ``(name, parameter)`` pairs, or dicts with a key
@@ -105,8 +106,8 @@ class SGD(Optimizer):
             as well, which saves copying them at each step. Tensors made earlier from a
             parameter (``detach()``, ``data``) do not follow it. Parameters that were
             moved elsewhere (``model.to(device)``) are collected again by the next step,
-            and what a checkpoint says about ``flat`` is ignored. Not for views and
-            shared memory.
+            and what a checkpoint says about ``flat`` is ignored. Not for views, nor for
+            memory shared with another process or parameter.
         step_size: Rule that multiplies ``lr`` in each step by a factor in [0, 1] found
             from the loss, :class:`PolyakStep` or :class:`ArmijoStep`. It is a setting
             of SGD, not an optimiser of its own, so that momentum, groups and schedulers
