@@ -626,6 +626,7 @@ def test_skipped_first_step_leaves_no_buffer() -> None:
 # What is refused
 
 
+shared = torch.ones(2)
 REFUSED_BY_TORCH: dict[str, Options] = {
     "lr negative": dict(lr=-0.1),
     "lr tensor negative": dict(lr=torch.tensor(-0.5)),
@@ -642,6 +643,9 @@ REFUSED_BY_TORCH: dict[str, Options] = {
     "parameters not tensors": dict(params=[1.0]),
     "parameters not leaves": dict(params=[torch.ones(2, requires_grad=True) * 2]),
     "parameters in a set": dict(params=[{"params": {torch.ones(2)}}]),
+    "parameter in two groups": dict(
+        params=[{"params": [shared]}, {"params": [shared]}]
+    ),
     "parameters half named": dict(params=[("a", torch.ones(2)), torch.ones(2)]),
     "group not a dict": dict(params=[{"params": [torch.ones(2)]}, [torch.ones(2)]]),
 }

@@ -276,7 +276,7 @@ def test_flat_refuses_what_it_cannot_move(name: str) -> None:
 
 
 def test_flat_refuses_parameters_that_share_memory() -> None:
-    with pytest.raises(ValueError, match="two parameters of the group share"):
+    with pytest.raises(ValueError, match="two parameters share theirs"):
         mlc.SGD(list(alias()), flat=True)
 
 

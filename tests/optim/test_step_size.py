@@ -372,6 +372,81 @@ def test_refuses_groups_that_disagree_about_the_objective() -> None:
         problem.optimizer.step(problem.closure)
 
 
+@pytest.mark.parametrize("rule", [PolyakStep(), ArmijoStep()])
+@pytest.mark.parametrize("returned", ["nothing", "no tensor", "a vector"])
+def test_refuses_what_is_no_loss(rule: mlc.StepSize, returned: str) -> None:
+    problem = Problem(lr=1.0, step_size=rule)
+    results: Options = {"nothing": None, "no tensor": [1.0], "a vector": torch.ones(3)}
+    got = {"nothing": "NoneType", "no tensor": "list", "a vector": r"of shape \(3,\)"}
+
+    def closure() -> object:
+        problem.closure()
+        return results[returned]
+
+    before = problem.values()
+    with pytest.raises(TypeError, match=f"must return the loss.*got .*{got[returned]}"):
+        problem.optimizer.step(closure)
+    assert all(map(torch.equal, problem.values(), before))
+
+
+@pytest.mark.parametrize("rule", [PolyakStep(), ArmijoStep()])
+def test_refuses_a_loss_that_is_scaled(rule: mlc.StepSize) -> None:
+    problem = Problem(lr=1.0, step_size=rule, fused=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    loss_of = problem.loss
+    problem.loss = lambda: scaler.scale(loss_of())
+    problem.closure()
+    before = problem.values()
+    with pytest.raises(RuntimeError, match="does not go with torch.amp.GradScaler"):
+        scaler.step(problem.optimizer, problem.closure)
+    assert all(map(torch.equal, problem.values(), before))
+
+
+@pytest.mark.parametrize("rule", [PolyakStep(), ArmijoStep(growth=math.inf)])
+def test_only_the_closure_evaluates_and_nothing_else_is_touched(
+    rule: mlc.StepSize, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = Problem(lr=4.0, momentum=0.5, step_size=rule)
+    backward = Tensor.backward
+    calls = []
+
+    def counted(*args: object, **kwargs: object) -> None:
+        calls.append(args)
+        backward(*args, **kwargs)
+
+    monkeypatch.setattr(Tensor, "backward", counted)
+    monkeypatch.setattr(copy, "deepcopy", None)
+    state = torch.get_rng_state()
+    for _ in range(3):
+        problem.optimizer.step(problem.closure)
+    assert len(calls) == problem.calls
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(param.grad is not None for param in problem.params)
+
+
+def test_armijo_takes_the_lr_of_each_group_as_the_metric() -> None:
+    problem = Problem(lr=1.0)
+    x, y = problem.params
+    rule = ArmijoStep(c=0.3, growth=math.inf)
+    groups = [{"params": [x], "lr": torch.tensor(2.0)}, {"params": [y], "lr": 0.5}]
+    problem.optimizer = mlc.SGD(groups, step_size=rule)
+    before, (g, h) = problem.values(), problem.gradients()
+    start = problem.loss().item()
+    problem.optimizer.step(problem.closure)
+    factors = {group["last_factor"] for group in problem.optimizer.param_groups}
+    (factor,) = factors
+    slope = 2.0 * squared_norm([g]) + 0.5 * squared_norm([h])
+    assert_moved(problem, before, [-2.0 * factor * g, -0.5 * factor * h])
+    assert problem.loss().item() <= start - 0.3 * factor * slope
+    with torch.no_grad():
+        for param, value, move in zip(
+            problem.params, before, (2.0 * g, 0.5 * h), strict=True
+        ):
+            param.copy_(value - 2 * factor * move)
+    assert factor < 1
+    assert problem.loss().item() > start - 0.3 * 2 * factor * slope
+
+
 def test_takes_a_rule_of_ones_own() -> None:
     class Half(mlc.StepSize):
         def factor(self, along: object) -> float:
@@ -381,6 +456,32 @@ def test_takes_a_rule_of_ones_own() -> None:
     before, grads = problem.values(), problem.gradients()
     problem.optimizer.step(problem.closure)
     assert_moved(problem, before, [-0.5 * grad for grad in grads])
+
+
+class Fixed(mlc.StepSize):
+    """A rule that does not care."""
+
+    def __init__(self, value: float | Tensor | None) -> None:
+        self.value = value
+
+    def factor(self, along: object) -> Tensor | float | None:
+        return self.value
+
+
+@pytest.mark.parametrize("value", [math.nan, 1.5, -0.1, None, "0.5"])
+def test_refuses_a_factor_out_of_range(value: float | None) -> None:
+    problem = Problem(lr=0.1, step_size=Fixed(value))
+    before = problem.values()
+    with pytest.raises(ValueError, match="must return a factor between 0 and 1, got"):
+        problem.optimizer.step(problem.closure)
+    assert all(map(torch.equal, problem.values(), before))
+    assert "last_factor" not in problem.optimizer.param_groups[0]
+
+
+def test_takes_a_factor_in_a_tensor_and_keeps_a_number() -> None:
+    problem = Problem(lr=0.1, step_size=Fixed(torch.tensor(0.5)))
+    problem.optimizer.step(problem.closure)
+    assert type(problem.optimizer.param_groups[0]["last_factor"]) is float
 
 
 REFUSED: dict[str, tuple[Any, str]] = {

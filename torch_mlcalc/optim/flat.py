@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 import torch
@@ -14,7 +14,7 @@ from torch.nn import Parameter
 from torch_mlcalc.optim.foreach import foreach_
 from torch_mlcalc.optim.fused import fused_, is_safe
 from torch_mlcalc.optim.options import Formula
-from torch_mlcalc.optim.update import update_
+from torch_mlcalc.optim.update import unscaled, update_
 
 Tensors: TypeAlias = list[Tensor]
 Grads: TypeAlias = list[Tensor | None]
@@ -29,17 +29,18 @@ _ALIGNMENT = 64
 class FlatGroup:
     """The parameters of one group in blocks, one for each dtype and device."""
 
-    def __init__(self, params: Tensors) -> None:
+    def __init__(self, params: Tensors, others: Tensors) -> None:
         """Move parameters into blocks.
 
         Args:
             params: Parameters. They stay the same objects, at another place in memory.
+            others: Parameters of other groups, which may not be in the same memory.
 
         Raises:
             ValueError: If one cannot be moved without a change elsewhere.
         """
         self.params = list(params)
-        _check_movable(self.params)
+        _check_movable(self.params, others)
         positions: dict[tuple[object, ...], list[int]] = {}
         for i, param in enumerate(self.params):
             positions.setdefault((param.dtype, param.device), []).append(i)
@@ -93,6 +94,30 @@ class FlatGroup:
             block.step(group, selected, scale, state, formula)
 
 
+class _Views:
+    """A block, and a view of it for each parameter that others may hold."""
+
+    def __init__(self, block: Tensor, params: Tensors, starts: list[int]) -> None:
+        self.block = block
+        self._layouts = [
+            (param.shape, param.stride(), start)
+            for param, start in zip(params, starts, strict=False)
+        ]
+        self.tensors = [block.as_strided(*layout) for layout in self._layouts]
+        self._places = list(map(Tensor.data_ptr, self.tensors))
+
+    def are(self, found: Iterable[Tensor | None]) -> bool:
+        """Return whether these are the views, none of whose ``.data`` was replaced."""
+        same = all(map(operator.is_, found, self.tensors))
+        return same and list(map(Tensor.data_ptr, self.tensors)) == self._places
+
+    def at(self, i: int) -> Tensor:
+        """Return a view that is where it was put, if need be another one."""
+        if self.tensors[i].data_ptr() != self._places[i]:
+            self.tensors[i] = self.block.as_strided(*self._layouts[i])
+        return self.tensors[i]
+
+
 class _Block:
     """Parameters of one dtype and device, their gradients and momentum."""
 
@@ -103,40 +128,40 @@ class _Block:
         self._starts = list(itertools.accumulate(sizes, initial=0))
         # Between the parameters are zeros, and zeros they remain.
         self._values = params[0].new_zeros(self._starts[-1], requires_grad=False)
-        self._grads = torch.zeros_like(self._values)
-        self._momentum: Tensor | None = None
-        self._grad_views = self._views(self._grads)
-        self._buffers: list[Tensor] = []
-        self._buffer_places: list[int] = []
+        # Gradients that are views, and copies of others. Never one for both: the caller
+        # may have kept a view, which no step may write to.
+        self._lent: _Views | None = None
+        self._copied: _Views | None = None
+        self._momentum: _Views | None = None
         self._held: list[dict[str, Any]] = []
-        for param, view in zip(params, self._views(self._values), strict=True):
+        views = _Views(self._values, params, self._starts).tensors
+        for param, view in zip(params, views, strict=True):
             view.copy_(param.detach())
             param.data = view
         self._places = list(map(Tensor.data_ptr, params))
-        self._may_be_fused = is_safe(self._values, self._grads, None)
+        self._may_be_fused = is_safe(self._values, self._values, None)
 
-    def _view(self, block: Tensor, i: int) -> Tensor:
-        """Return the part of a block for a parameter, with its shape and strides."""
-        param = self.params[i]
-        return block.as_strided(param.shape, param.stride(), self._starts[i])
-
-    def _views(self, block: Tensor) -> Tensors:
-        return [self._view(block, i) for i in range(len(self.params))]
+    def _new_views(self, dtype: torch.dtype | None = None) -> _Views:
+        block = torch.zeros_like(self._values, dtype=dtype)
+        return _Views(block, self.params, self._starts)
 
     def is_in_place(self) -> bool:
         return list(map(Tensor.data_ptr, self.params)) == self._places
 
     def zero_grad(self) -> None:
-        for param, view in zip(self.params, self._grad_views, strict=True):
+        self._lent = self._lent or self._new_views()
+        for i, param in enumerate(self.params):
             grad = param.grad
+            was_lent = grad is self._lent.tensors[i]
+            view = self._lent.at(i)
             if grad is None or grad is view:
                 continue
             # Somebody else's memory stays theirs, such as the buckets of DDP.
-            if grad.layout == torch.strided and not grad._is_view():
+            if was_lent or (grad.layout == torch.strided and not grad._is_view()):
                 param.grad = view
             else:
                 param.grad = torch.zeros_like(grad)
-        self._grads.zero_()
+        self._lent.block.zero_()
 
     def step(
         self,
@@ -146,23 +171,39 @@ class _Block:
         state: States,
         formula: Formula,
     ) -> None:
-        values, present = self._gather(grads)
-        fresh = [False] * len(present)
-        if formula.momentum != 0:
-            fresh = self._gather_momentum(state, present)
+        present: list[bool] = []
+        values = self._steady(grads, formula)
+        if values is None:
+            values, present = self._gather(grads)
+            fresh = [False] * len(present)
+            if formula.momentum != 0:
+                fresh = self._gather_momentum(state, present)
+            runs = self._runs(present, fresh)
+        else:
+            runs = [(0, self._starts[-1], False)]
         if scale is not None:
             values = values / scale.reshape(()).to(values.device)
-        for run in self._runs(present, fresh):
+        for run in runs:
             self._update(group, values, run, formula)
+        changed = self.params
         if not all(present):
-            self._update_others(grads, present, state, formula)
-        # In place is what happened to the parameters, and backward passes must know.
-        torch.autograd.graph.increment_version(self.params)
+            self._update_others(unscaled(grads, scale), present, state, formula)
+            changed = list(itertools.compress(self.params, present))
+        # In place is what happened to these, and backward passes must know.
+        torch.autograd.graph.increment_version(changed)
+
+    def _steady(self, grads: Grads, formula: Formula) -> Tensor | None:
+        """Return the block of all gradients, if nothing has to be put into place."""
+        if self._lent is None or not self._lent.are(grads):
+            return None
+        if formula.momentum != 0 and not self._buffers_are_in_place():
+            return None
+        return self._lent.block
 
     def _update_others(
         self, grads: Grads, present: list[bool], state: States, formula: Formula
     ) -> None:
-        """Update the parameters whose gradients are no plain tensors."""
+        """Update the parameters whose gradients are of another type or dtype."""
         for param, grad, done in zip(self.params, grads, present, strict=True):
             if grad is not None and not done:
                 held = state[param] if formula.momentum != 0 else {}
@@ -173,15 +214,15 @@ class _Block:
 
     def _gather(self, grads: Grads) -> tuple[Tensor, list[bool]]:
         """Return all gradients as one block, and which of them it holds."""
-        if all(map(operator.is_, grads, self._grad_views)):
-            return self._grads, [True] * len(grads)
-        block, views = self._grads, self._grad_views
-        # What is in the .grad of a parameter is not written to. It is something else
-        # than the gradient after a line search.
-        if any(p.grad is v for p, v in zip(self.params, views, strict=True)):
-            block = torch.zeros_like(block)
-            views = self._views(block)
-        present = [type(g) is Tensor and g.layout == torch.strided for g in grads]
+        if self._lent is not None and self._lent.are(grads):
+            return self._lent.block, [True] * len(grads)
+        self._copied = self._copied or self._new_views()
+        block, views = self._copied.block, self._copied.tensors
+        dtype = block.dtype
+        present = [
+            type(g) is Tensor and g.layout == torch.strided and g.dtype == dtype
+            for g in grads
+        ]
         chosen = [i for i, is_present in enumerate(present) if is_present]
         if chosen:
             targets, sources = [views[i] for i in chosen], [grads[i] for i in chosen]
@@ -190,16 +231,14 @@ class _Block:
 
     def _gather_momentum(self, state: States, present: list[bool]) -> list[bool]:
         """Copy buffers that are not views; return which steps are the first."""
-        if self._held and self._buffers_are_in_place():
+        if self._buffers_are_in_place():
             return [False] * len(present)
         states = [state.get(param, {}) for param in self.params]
         entries = [held.get("momentum_buffer") for held in states]
         momentum = self._allocate_momentum(entries)
         fresh = [entry is None for entry in entries]
-        for i, view in enumerate(self._buffers):
-            entry = entries[i]
-            if entry is view and entry.data_ptr() != self._buffer_places[i]:
-                view = self._buffers[i] = self._view(momentum, i)
+        for i, entry in enumerate(entries):
+            view = momentum.at(i)
             if entry is not None and entry is not view:
                 view.copy_(entry.to_dense() if entry.is_sparse else entry)
             if entry is not None or present[i]:
@@ -209,22 +248,20 @@ class _Block:
         return fresh
 
     def _buffers_are_in_place(self) -> bool:
+        if self._momentum is None or not self._held:
+            return False
         try:
-            held = list(map(_buffer, self._held))
+            return self._momentum.are(map(_buffer, self._held))
         except KeyError:
             return False
-        same = all(map(operator.is_, held, self._buffers))
-        return same and list(map(Tensor.data_ptr, self._buffers)) == self._buffer_places
 
-    def _allocate_momentum(self, entries: list[Tensor | None]) -> Tensor:
+    def _allocate_momentum(self, entries: list[Tensor | None]) -> _Views:
         dtype = self._values.dtype
         for entry in entries:
             if entry is not None:
                 dtype = torch.promote_types(dtype, entry.dtype)
-        if self._momentum is None or self._momentum.dtype != dtype:
-            self._momentum = torch.zeros_like(self._values, dtype=dtype)
-            self._buffers = self._views(self._momentum)
-            self._buffer_places = list(map(Tensor.data_ptr, self._buffers))
+        if self._momentum is None or self._momentum.block.dtype != dtype:
+            self._momentum = self._new_views(dtype)
         return self._momentum
 
     def _runs(
@@ -257,7 +294,7 @@ class _Block:
         held: dict[str, Any] = {}
         buffers = []
         if self._momentum is not None and formula.momentum != 0:
-            buffers = [self._momentum[start:stop]]
+            buffers = [self._momentum.block[start:stop]]
             held = {} if is_fresh else {"momentum_buffer": buffers[0]}
         loop = group["foreach"] is False and not group["fused"]
         same = all(buffer.dtype == param.dtype for buffer in buffers)
@@ -272,13 +309,12 @@ class _Block:
             fused_([param], [grad], buffers, formula.as_numbers())
 
 
-def _check_movable(params: Tensors) -> None:
+def _check_movable(params: Tensors, others: Tensors) -> None:
     """Refuse parameters whose memory is not, or not only, their own.
 
     Raises:
         ValueError: If there is one.
     """
-    ends: list[tuple[int, int]] = []
     for i, param in enumerate(params):
         problem = _what_binds(param)
         if problem is not None:
@@ -287,16 +323,31 @@ def _check_movable(params: Tensors) -> None:
                 f"group, of shape {tuple(param.shape)}, {problem}. Put it into a group "
                 "of its own with flat=False."
             )
-        start = param.data_ptr()
-        if param.numel():
-            ends.append((start, start + param.numel() * param.element_size()))
-    ends.sort()
-    for (_, stop), (start, _) in itertools.pairwise(ends):
-        if start < stop:
+    extents = [(*_extent(p), True) for p in params if _has_memory(p)]
+    extents += [(*_extent(p), False) for p in others if _has_memory(p)]
+    ends: dict[str, tuple[int, int]] = {}
+    for device, start, stop, moves in sorted(extents):
+        end_of_moved, end_of_any = ends.get(device, (0, 0))
+        if start < (end_of_any if moves else end_of_moved):
             raise ValueError(
-                "flat=True moves parameters in memory, but two parameters of the group "
-                "share theirs. Pass one of them, or flat=False."
+                "flat=True moves parameters in memory, but two parameters share "
+                "theirs, one of them in the group. Pass one of them, or flat=False."
             )
+        end_of_moved = max(end_of_moved, stop if moves else 0)
+        ends[device] = (end_of_moved, max(end_of_any, stop))
+
+
+def _has_memory(param: Tensor) -> bool:
+    plain = type(param) in (Tensor, Parameter) and param.layout == torch.strided
+    return plain and param.device.type != "meta" and param.numel() > 0
+
+
+def _extent(param: Tensor) -> tuple[str, int, int]:
+    """Return the device, and where the memory of a parameter starts and stops."""
+    pairs = zip(param.shape, param.stride(), strict=True)
+    elements = 1 + sum((size - 1) * stride for size, stride in pairs)
+    start = param.data_ptr()
+    return str(param.device), start, start + elements * param.element_size()
 
 
 def _what_binds(param: Tensor) -> str | None:

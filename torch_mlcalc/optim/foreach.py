@@ -52,10 +52,14 @@ def scale_(tensors: Tensors, factor: float) -> None:
         tensors: Tensors of one dtype and device, changed in place.
         factor: What to multiply by.
     """
-    if tensors[0].device.type != "cpu":
+    first = tensors[0]
+    if first.device.type != "cpu":
         torch._foreach_mul_(tensors, factor)
-    elif tensors[0].dtype in (torch.float32, torch.float64):
-        torch._foreach_mul_(tensors, torch.tensor(factor, dtype=tensors[0].dtype))
+    elif first.dtype in (torch.float32, torch.float64):
+        # Without a device it would be where torch.set_default_device says, and on
+        # "meta" torch multiplies by nothing.
+        number = torch.tensor(factor, dtype=first.dtype, device=first.device)
+        torch._foreach_mul_(tensors, number)
     else:
         for tensor in tensors:
             tensor.mul_(factor)

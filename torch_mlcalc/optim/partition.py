@@ -162,11 +162,11 @@ class _Part:
 
     def still_fits(self, grads: Grads) -> bool:
         try:
-            found = list(map(_buffer, self._states))
+            same = all(map(operator.is_, map(_buffer, self._states), self._buffers))
         except KeyError:
             return False
         return (
-            all(map(operator.is_, found, self._buffers))
+            same
             and self._grads_fit(*self._select(grads))
             and all(check(*tensors) for check, tensors in self._checks)
         )

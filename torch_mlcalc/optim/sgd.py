@@ -9,11 +9,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
+from torch_mlcalc.optim.checkpoint import check_shapes, restore_precision
 from torch_mlcalc.optim.flat import FlatGroup
 from torch_mlcalc.optim.options import Formula, check_gradients, check_options
 from torch_mlcalc.optim.partition import Partition, Settings, one_by_one
-from torch_mlcalc.optim.step_size import Line, StepSize
-from torch_mlcalc.optim.update import update_under_autograd_
+from torch_mlcalc.optim.step_size import Line, StepSize, factor_of
+from torch_mlcalc.optim.update import unscaled, update_under_autograd_
 
 __all__ = ["SGD"]
 
@@ -68,7 +69,8 @@ class SGD(Optimizer):
     * NaN and infinite options are refused, and options given for one parameter group
       are checked like the others.
     * Sparse gradients go with ``weight_decay``.
-    * :meth:`load_state_dict` keeps momentum that is more precise than its parameter.
+    * :meth:`load_state_dict` keeps momentum that is more precise than its parameter,
+      and refuses momentum of another shape.
 
     Args:
         params: Parameters, ``(name, parameter)`` pairs, or dicts with a key
@@ -104,8 +106,8 @@ class SGD(Optimizer):
             as well, which saves copying them at each step. Tensors made earlier from a
             parameter (``detach()``, ``data``) do not follow it. Parameters that were
             moved elsewhere (``model.to(device)``) are collected again by the next step,
-            and what a checkpoint says about ``flat`` is ignored. Not for views and
-            shared memory.
+            and what a checkpoint says about ``flat`` is ignored. Not for views, nor for
+            memory shared with another process or parameter.
         step_size: Rule that multiplies ``lr`` in each step by a factor in [0, 1] found
             from the loss, :class:`PolyakStep` or :class:`ArmijoStep`. It is a setting
             of SGD, not an optimiser of its own, so that momentum, groups and schedulers
@@ -147,6 +149,9 @@ class SGD(Optimizer):
         P. Zamirai, J. Zhang, C. R. Aberger, C. De Sa, "Revisiting BFloat16 training",
         2020, algorithm 1, https://arxiv.org/abs/2010.06192, for ``compensated``.
     """
+
+    # Only before that may a parameter be in memory of one in a group yet to come.
+    _has_all_groups = True
 
     def __init__(
         self,
@@ -195,7 +200,10 @@ class SGD(Optimizer):
         # Not a default: what is in a group ends up in checkpoints, which hold no code.
         self.step_size = step_size
         self._forget()
+        self._has_all_groups = False
         super().__init__(params, defaults)
+        self._has_all_groups = True
+        self._move_into_blocks()
 
     def _forget(self) -> None:
         """Drop what was found out about the tensors; the next step looks again."""
@@ -233,17 +241,22 @@ class SGD(Optimizer):
 
         Args:
             state_dict: What ``state_dict`` returned.
+
+        Raises:
+            ValueError: If the groups are others, or a buffer is not of the shape of its
+                parameter; nothing is loaded.
         """
         seen = [state_dict]
         flat = [group["flat"] for group in self.param_groups]
 
         def see(_: Optimizer, state_dict: dict[str, Any]) -> None:
             seen[0] = state_dict
+            check_shapes(self, state_dict)
 
         def restore(_: Optimizer) -> None:
             for group, is_flat in zip(self.param_groups, flat, strict=True):
                 group["flat"] = is_flat
-            self._restore_precision(seen[0])
+            restore_precision(self, seen[0])
 
         # After the hooks of the caller that change what is loaded, and before those
         # that look at what has been.
@@ -257,18 +270,6 @@ class SGD(Optimizer):
             for hook in hooks:
                 hook.remove()
 
-    def _restore_precision(self, state_dict: dict[str, Any]) -> None:
-        names = [i for group in state_dict["param_groups"] for i in group["params"]]
-        params = [param for group in self.param_groups for param in group["params"]]
-        for name, param in zip(names, params, strict=True):
-            saved = state_dict["state"].get(name, {}).get("momentum_buffer")
-            if saved is None:
-                continue
-            loaded = self.state[param]["momentum_buffer"]
-            dtype = torch.promote_types(saved.dtype, loaded.dtype)
-            if loaded.dtype != dtype:
-                self.state[param]["momentum_buffer"] = saved.to(loaded.device, dtype)
-
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, after checking the options it overrides.
 
@@ -276,7 +277,8 @@ class SGD(Optimizer):
             param_group: ``"params"`` and the options that differ from the defaults.
 
         Raises:
-            ValueError: If an option is out of range, or ``differentiable`` differs.
+            ValueError: If an option is out of range, ``differentiable`` differs, or a
+                flat parameter cannot be moved.
         """
         if isinstance(param_group, dict):
             # As in torch, a group may switch momentum off under an inherited nesterov.
@@ -289,9 +291,9 @@ class SGD(Optimizer):
                     f"{differentiable}; pass it to SGD(..., differentiable=...)"
                 )
         super().add_param_group(param_group)
-        if self.param_groups[-1]["flat"]:
+        if self._has_all_groups:
             try:
-                self._flat_group(len(self.param_groups) - 1)
+                self._move_into_blocks()
             except ValueError:
                 self.param_groups.pop()
                 raise
@@ -303,10 +305,9 @@ class SGD(Optimizer):
             set_to_none: Set ``.grad`` to ``None``, or else to zero. With ``flat``,
                 gradients that are set to zero become views of one block.
         """
-        flat = [i for i, group in enumerate(self.param_groups) if group["flat"]]
-        if not set_to_none and flat:
-            for i in flat:
-                self._flat_group(i).zero_grad()
+        if not set_to_none:
+            for flat_group in self._move_into_blocks():
+                flat_group.zero_grad()
         super().zero_grad(set_to_none)
 
     @property
@@ -331,7 +332,7 @@ class SGD(Optimizer):
 
         Raises:
             RuntimeError: If an option does not go with a gradient, or a rule for the
-                step size has no closure; nothing is updated.
+                step size has no closure or a scaled loss; nothing is updated.
         """
         loss = None
         if closure is not None:
@@ -351,6 +352,12 @@ class SGD(Optimizer):
                     "closure that clears the gradients, calls backward() and returns "
                     "the loss"
                 )
+            elif getattr(self, "grad_scale", None) is not None:
+                raise RuntimeError(
+                    f"{self.step_size} does not go with torch.amp.GradScaler, which "
+                    "scales the loss that the closure returns; use bfloat16, which "
+                    "needs no scale"
+                )
             else:
                 line = Line(self.param_groups, loss, closure)
                 self._update_along(line, self.step_size)
@@ -359,7 +366,7 @@ class SGD(Optimizer):
     def _update_along(self, line: Line, rule: StepSize) -> None:
         """Let the rule choose the factor of ``lr``, then take the step."""
         try:
-            factor = rule.factor(line)
+            factor = factor_of(rule, line)
         finally:
             line.go_back()
         for group in self.param_groups:
@@ -387,19 +394,26 @@ class SGD(Optimizer):
                 self._flat_group(i).step(group, own, scale, self.state, formula)
                 continue
             self._flat_groups.pop(i, None)
-            own = _unscaled(own, scale)
+            own = unscaled(own, scale)
             partition = self._partitions.get(i)
             if partition is None or not partition.still_fits(group, own):
                 partition = Partition(group, own, self.state)
                 self._partitions[i] = partition
             partition.step(own, self.state, formula)
 
+    def _move_into_blocks(self) -> list[FlatGroup]:
+        """Return the blocks of all groups that are flat."""
+        flat = [i for i, group in enumerate(self.param_groups) if group["flat"]]
+        return [self._flat_group(i) for i in flat]
+
     def _flat_group(self, i: int) -> FlatGroup:
         """Return the blocks of a group, made anew if its parameters are elsewhere."""
-        params = self.param_groups[i]["params"]
+        groups = self.param_groups
+        params = groups[i]["params"]
         flat_group = self._flat_groups.get(i)
         if flat_group is None or not flat_group.still_fits(params):
-            flat_group = self._flat_groups[i] = FlatGroup(params)
+            others = [p for k, g in enumerate(groups) if k != i for p in g["params"]]
+            flat_group = self._flat_groups[i] = FlatGroup(params, others)
         return flat_group
 
     def _update_by_reference(self, grads: list[Grads] | None, factor: float) -> None:
@@ -407,7 +421,7 @@ class SGD(Optimizer):
         for i, group in enumerate(self.param_groups):
             formula, settings = Formula.of(group, factor), Settings.of(group)
             own = grads[i] if grads is not None else [p.grad for p in group["params"]]
-            pairs = zip(group["params"], _unscaled(own, scale), strict=True)
+            pairs = zip(group["params"], unscaled(own, scale), strict=True)
             for param, grad in pairs:
                 if grad is None:
                     continue
@@ -416,12 +430,3 @@ class SGD(Optimizer):
                     update_under_autograd_(param, grad, state, formula)
                 else:
                     one_by_one(param, grad, self.state, formula, settings)
-
-
-def _unscaled(grads: Grads, scale: Tensor | None) -> Grads:
-    if scale is None:
-        return grads
-    return [
-        None if grad is None else grad / scale.reshape(()).to(grad.device)
-        for grad in grads
-    ]

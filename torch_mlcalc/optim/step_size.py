@@ -6,7 +6,7 @@ import abc
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, final
+from typing import Any, Protocol, SupportsFloat, final
 
 import torch
 from torch import Tensor
@@ -249,6 +249,7 @@ class Line:
             closure: For values elsewhere on the line.
 
         Raises:
+            TypeError: If what the closure returned is not a number.
             ValueError: If the groups disagree about ``maximize``, or a number is not
                 finite.
         """
@@ -317,7 +318,41 @@ class Line:
             for param, _, formula in self._members
             if formula.weight_decay != 0 and not formula.decoupled_weight_decay
         )
-        return self._sign * float(loss) + penalty  # type: ignore[arg-type]
+        return self._sign * _number(loss) + penalty
+
+
+def factor_of(rule: StepSize, line: Line) -> float:
+    """Ask a rule for its factor.
+
+    Args:
+        rule: The rule, perhaps of somebody else.
+        line: What it is told.
+
+    Returns:
+        The factor.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    factor = rule.factor(line)
+    if isinstance(factor, SupportsFloat) and 0 <= float(factor) <= 1:
+        return float(factor)
+    raise ValueError(
+        f"{rule} must return a factor between 0 and 1, got {factor!r}. No parameter "
+        "was changed"
+    )
+
+
+def _number(loss: object) -> float:
+    if isinstance(loss, SupportsFloat) and not (
+        isinstance(loss, Tensor) and loss.numel() != 1
+    ):
+        return float(loss)
+    shape = f" of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else ""
+    raise TypeError(
+        "the closure must return the loss, a number or a one-element tensor, to find "
+        f"a step_size, got {type(loss).__name__}{shape}. No parameter was changed"
+    )
 
 
 def _gradient(param: Tensor, grad: Tensor, formula: Numbers) -> Tensor:

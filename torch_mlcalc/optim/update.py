@@ -51,6 +51,24 @@ def update_(param: Tensor, grad: Tensor, state: State, formula: Formula) -> None
         param.add_(grad, alpha=-lr)  # type: ignore[arg-type]
 
 
+def unscaled(grads: list[Tensor | None], scale: Tensor | None) -> list[Tensor | None]:
+    """Divide gradients by what ``torch.amp.GradScaler`` multiplied the loss by.
+
+    Args:
+        grads: Gradients, never written to.
+        scale: By how much they are too large, ``None`` for not at all.
+
+    Returns:
+        The gradients themselves if there is no scale.
+    """
+    if scale is None:
+        return grads
+    return [
+        None if grad is None else grad / scale.reshape(()).to(grad.device)
+        for grad in grads
+    ]
+
+
 def updated(
     param: Tensor, grad: Tensor, buffer: Tensor | None, formula: Formula
 ) -> tuple[Tensor, Tensor | None]:

@@ -1,0 +1,453 @@
+"""What callers do to an optimizer, in every body: equal to the loop, or refused."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.optim import Optimizer
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import torch_mlcalc as mlc
+
+TorchSGD = torch.optim.SGD
+Options = dict[str, Any]
+BODIES: dict[str, Options] = {
+    "default": {},
+    "loop": dict(foreach=False),
+    "foreach": dict(foreach=True),
+    "fused": dict(fused=True),
+    "flat": dict(flat=True),
+}
+every_body = pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+
+
+def make_params(dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    tensors = [torch.randn(s, generator=generator) for s in ((3, 4), (5,), (), (0, 2))]
+    return [tensor.to(dtype).requires_grad_() for tensor in tensors]
+
+
+def train(optimizer: Optimizer, start: int = 0, stop: int = 4) -> list[Tensor]:
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    for step in range(start, stop):
+        generator = torch.Generator().manual_seed(step)
+        for param in params:
+            grad = torch.randn(param.shape, generator=generator, device="cpu")
+            param.grad = grad.to(param)
+        optimizer.step()
+    return params
+
+
+def assert_close(found: list[Tensor], expected: list[Tensor]) -> None:
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-14, atol=1e-15)
+
+
+# Where tensors are, and what they are
+
+
+@every_body
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_the_default_device_does_not_matter(body: Options, decoupled: bool) -> None:
+    options = dict(momentum=0.9, weight_decay=0.1, decoupled_weight_decay=decoupled)
+    optimizer = mlc.SGD(make_params(), 0.1, **options, **body)
+    with torch.device("meta"):
+        found = train(optimizer)
+    assert_close(found, train(mlc.SGD(make_params(), 0.1, foreach=False, **options)))
+
+
+@every_body
+def test_parameters_without_memory_beside_others(body: Options) -> None:
+    def run(devices: list[str], **options: bool) -> list[Tensor]:
+        params = [torch.ones(3, device=device) for device in devices]
+        train(mlc.SGD(params, 0.1, momentum=0.9, **options))
+        return [param for param in params if param.device.type == "cpu"]
+
+    found = run(["meta", "cpu", "meta", "cpu"], **body)
+    torch.testing.assert_close(found[0], run(["cpu"] * 4, foreach=False)[1])
+
+
+@every_body
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_gradients_of_another_dtype(body: Options, momentum: float) -> None:
+    def run(**options: bool) -> tuple[Tensor, Any]:
+        param = torch.linspace(0, 1, 40).bfloat16()
+        param.grad_dtype = None
+        other = torch.ones(3, dtype=torch.bfloat16)
+        optimizer = mlc.SGD([param, other], 0.1, momentum=momentum, **options)
+        for step in range(3):
+            param.grad = torch.linspace(1, 2, 40) / (step + 3)
+            other.grad = torch.ones_like(other)
+            optimizer.step()
+        return param, optimizer.state.get(param, {}).get("momentum_buffer")
+
+    found, expected = run(**body), run(foreach=False)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert momentum == 0 or found[1].dtype == torch.float32
+
+
+@every_body
+def test_a_scale_and_an_overflow_set_by_the_caller(body: Options) -> None:
+    params = make_params()
+    params[1].grad_dtype = None
+    optimizer = mlc.SGD(params, 0.5, momentum=0.5, **body)
+    before = copy.deepcopy(params)
+
+    def step(**attributes: Tensor) -> None:
+        for param in params:
+            param.grad = torch.full_like(param, 4.0)
+        # Not all bodies take it together with the others.
+        params[1].grad = params[1].grad.to(torch.float32)
+        for name, value in attributes.items():
+            setattr(optimizer, name, value)
+        optimizer.step()
+
+    step(found_inf=torch.tensor(1.0), grad_scale=torch.tensor([4.0]))
+    assert all(map(torch.equal, params, before))
+    assert not optimizer.state
+    step(found_inf=torch.tensor(0.0))
+    step(grad_scale=torch.tensor(2.0))
+    # Steps of lr times 1, then of lr times 0.5 * 1 + 2.
+    assert_close(params, [p - 0.5 - 1.25 for p in before])
+
+
+@every_body
+def test_a_parameter_without_gradient_may_be_in_a_graph(body: Options) -> None:
+    first, second = (torch.ones(2, requires_grad=True) for _ in range(2))
+    optimizer = mlc.SGD([first, second], 0.25, **body)
+    later = (first**2).sum()
+    for set_to_none in (True, False):
+        optimizer.zero_grad(set_to_none)
+        second.grad = torch.ones(2)
+        optimizer.step()
+        first.grad = None
+    later.backward()
+    optimizer.step()
+    assert first.tolist() == [0.5, 0.5]
+
+
+@every_body
+def test_steps_inside_the_backward_pass(body: Options) -> None:
+    def run(in_backward: bool, **options: bool) -> list[Tensor]:
+        params = make_params()[:3]
+        optimizers = [mlc.SGD([p], 0.1, momentum=0.9, **options) for p in params]
+
+        def update(param: Tensor) -> None:
+            (i,) = (i for i, p in enumerate(params) if p is param)
+            optimizers[i].step()
+            optimizers[i].zero_grad()
+
+        for _ in range(3):
+            handles = [
+                p.register_post_accumulate_grad_hook(update)
+                for p in params
+                if in_backward
+            ]
+            torch.stack([(p**2).sum() for p in params]).sum().backward()
+            for param in params if not in_backward else ():
+                update(param)
+            for handle in handles:
+                handle.remove()
+        return params
+
+    assert_close(run(True, **body), run(False, foreach=False))
+
+
+# Memory that is shared
+
+
+def shares_memory(second_shape: tuple[int, ...] = (6,)) -> list[Tensor]:
+    first, second = torch.ones(6), torch.ones(second_shape)
+    second.data = first.data[-second.numel() :].view(second_shape)
+    return [first, second]
+
+
+@pytest.mark.parametrize("flat", [(True, True), (True, False), (False, True)], ids=str)
+def test_flat_does_not_untie_parameters_of_other_groups(
+    flat: tuple[bool, bool],
+) -> None:
+    for shape in ((6,), (2, 1)):
+        groups = [
+            {"params": [param], "flat": is_flat}
+            for param, is_flat in zip(shares_memory(shape), flat, strict=True)
+        ]
+        with pytest.raises(ValueError, match="two parameters share theirs, one of the"):
+            mlc.SGD(groups)
+
+
+def test_flat_refuses_a_late_group_that_shares_memory_and_stays_as_it_was() -> None:
+    first, second = shares_memory()
+    optimizer = mlc.SGD([first])
+    with pytest.raises(ValueError, match="two parameters share theirs"):
+        optimizer.add_param_group({"params": [second], "flat": True})
+    assert [group["params"] for group in optimizer.param_groups] == [[first]]
+    assert first.data_ptr() == second.data_ptr()
+
+
+def test_flat_takes_parameters_that_lie_side_by_side_or_share_elsewhere() -> None:
+    block = torch.arange(6.0)
+    params = [torch.empty(3), torch.empty(3)]
+    for param, start in zip(params, (0, 3), strict=True):
+        param.data = block[start : start + 3]
+    tied = shares_memory()
+    optimizer = mlc.SGD([{"params": params, "flat": True}, {"params": tied}], 1.0)
+    for param in (*params, *tied):
+        param.grad = torch.ones_like(param)
+    optimizer.step()
+    assert [p.tolist() for p in params] == [[-1, 0, 1], [2, 3, 4]]
+    assert tied[0].tolist() == [-1] * 6
+
+
+@every_body
+def test_gradients_that_were_kept_stay_as_they_were(body: Options) -> None:
+    params = make_params()
+    optimizer = mlc.SGD(params, 0.1, momentum=0.9, **body)
+
+    def backward(factor: float, set_to_none: bool) -> list[Tensor]:
+        optimizer.zero_grad(set_to_none)
+        torch.stack([(factor * p).sum() for p in params]).sum().backward()
+        return [param.grad for param in params]
+
+    for _ in range(2):
+        kept = backward(1.0, False)
+    optimizer.step()
+    backward(2.0, True)
+    optimizer.step()
+    # As for one step along the mean of two gradients.
+    for param, grad in zip(params, kept, strict=True):
+        param.grad = (param.grad + grad) / 2
+    optimizer.step()
+    assert_close(kept, [torch.ones_like(param) for param in params])
+
+
+@every_body
+@pytest.mark.parametrize("what", ["param", "grad", "momentum"])
+def test_notices_data_that_was_replaced(body: Options, what: str) -> None:
+    def run(**options: bool) -> list[Tensor]:
+        params = make_params()
+        optimizer = mlc.SGD(params, 0.1, momentum=0.9, **options)
+        for step in range(6):
+            # With flat, gradients are views of its block from the second step on.
+            optimizer.zero_grad(set_to_none=False)
+            torch.stack([(p**2).sum() for p in params]).sum().backward()
+            if step > 2:
+                tensors = {
+                    "param": params,
+                    "grad": [param.grad for param in params],
+                    "momentum": [
+                        s["momentum_buffer"] for s in optimizer.state.values()
+                    ],
+                }
+                for tensor in tensors[what]:
+                    tensor.data = tensor.data + 1
+            optimizer.step()
+        return params
+
+    assert_close(run(**body), run(foreach=False))
+
+
+def test_flat_lends_its_memory_again_after_gradients_were_moved() -> None:
+    params = make_params()[:2]
+    optimizer = mlc.SGD(params, 0.1, flat=True)
+
+    def gradients() -> list[Tensor]:
+        optimizer.zero_grad(set_to_none=False)
+        torch.stack([(p**2).sum() for p in params]).sum().backward()
+        return [param.grad for param in params]
+
+    gradients()
+    for grad in gradients():
+        grad.data = grad.data.clone()
+    optimizer.step()
+    places = {grad.untyped_storage().data_ptr() for grad in gradients()}
+    assert len(places) == 1
+
+
+# Saving, loading, copying
+
+
+@every_body
+@pytest.mark.parametrize("to_torch", [True, False], ids=["to torch", "from torch"])
+def test_state_is_exchanged_with_torch(body: Options, to_torch: bool) -> None:
+    options = dict(lr=0.1, momentum=0.9, weight_decay=0.1)
+    expected = train(TorchSGD(make_params(), foreach=False, **options), 0, 6)
+    classes: list[tuple[type[Any], Options]] = [(mlc.SGD, body), (TorchSGD, {})]
+    (first, more), (second, others) = classes if to_torch else reversed(classes)
+    started = first(make_params(), **options, **more)
+    params = train(started, 0, 3)
+    state = copy.deepcopy(started.state_dict())
+    other = second([p.detach().clone() for p in params], lr=9.0, **others)
+    other.load_state_dict(state)
+    found = train(other, 3, 6)
+    assert_close(found, [param.detach() for param in expected])
+
+
+@every_body
+def test_refuses_the_state_of_parameters_of_another_shape(body: Options) -> None:
+    one = mlc.SGD([torch.ones(2), torch.ones(1)], momentum=0.9, **body)
+    params = train(one)
+    other = mlc.SGD([torch.ones(2), torch.ones(3)], momentum=0.5, **body)
+    message = r"momentum_buffer of shape \(3,\) for parameter 1, got \(1,\)"
+    with pytest.raises(ValueError, match=message):
+        other.load_state_dict(one.state_dict())
+    assert not other.state
+    assert other.param_groups[0]["momentum"] == 0.5
+    assert len(params) == 2
+
+
+def test_state_that_is_not_its_own_is_loaded_and_left_alone() -> None:
+    optimizer = mlc.SGD([torch.ones(2)], momentum=0.9)
+    (param,) = train(optimizer)
+    state = optimizer.state_dict()
+    state["state"][0]["steps"] = torch.tensor(4)
+    optimizer.load_state_dict(state)
+    train(optimizer)
+    assert optimizer.state[param]["steps"] == 4
+
+
+@every_body
+@pytest.mark.parametrize("groups", [[[1], [2]], [[1, 2]]], ids=["groups", "length"])
+def test_refuses_another_number_of_groups_as_torch_does(
+    body: Options, groups: list[list[int]]
+) -> None:
+    def load(cls: type[Any], **options: bool) -> str:
+        given = [{"params": [torch.ones(n) for n in sizes]} for sizes in groups]
+        optimizer = cls(given, momentum=0.9, **options)
+        with pytest.raises(ValueError) as error:
+            optimizer.load_state_dict(cls([torch.ones(1)], **options).state_dict())
+        assert len(optimizer.param_groups) == len(groups)
+        return str(error.value)
+
+    assert load(mlc.SGD, **body) == load(TorchSGD)
+
+
+@every_body
+def test_pickles_and_goes_on(body: Options) -> None:
+    optimizer = mlc.SGD(make_params(), 0.1, momentum=0.9, **body)
+    train(optimizer, 0, 3)
+    twin = pickle.loads(pickle.dumps(optimizer))
+    found, expected = train(twin, 3, 6), train(optimizer, 3, 6)
+    assert all(map(torch.equal, found, expected))
+    twin.add_param_group({"params": [torch.ones(2)], **body})
+    train(twin, 6, 7)
+
+
+# Nothing to do
+
+
+@every_body
+def test_gradients_of_zero_and_none_change_nothing(body: Options) -> None:
+    params = make_params()
+    before = copy.deepcopy(params)
+    optimizer = mlc.SGD(params, 0.1, momentum=0.9, nesterov=True, **body)
+    optimizer.step()
+    assert not optimizer.state
+    optimizer.zero_grad(set_to_none=False)
+    assert all(param.grad is None for param in params)
+    for param in params:
+        param.grad = torch.zeros_like(param)
+    optimizer.step()
+    assert all(map(torch.equal, params, before))
+
+
+@every_body
+def test_groups_without_parameters(body: Options) -> None:
+    optimizer = mlc.SGD([{"params": []}, {"params": [torch.ones(2)]}], 0.5, **body)
+    optimizer.zero_grad(set_to_none=False)
+    (param,) = train(optimizer)
+    del optimizer.param_groups[0]
+    train(optimizer)
+    assert torch.all(param != 1)
+
+
+# Calls that torch sees
+
+
+class Calls(TorchDispatchMode):
+    """Counts what reaches the dispatcher, but for views and the marks of a profiler."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(
+        self,
+        func: torch._ops.OpOverload,
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: Options | None = None,
+    ) -> object:
+        if "profiler" not in str(func) and not func.is_view:
+            self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_flat_takes_one_kernel_however_many_parameters(momentum: float) -> None:
+    params = [torch.ones(3, requires_grad=True) for _ in range(50)]
+    optimizer = mlc.SGD(params, 0.1, momentum=momentum, flat=True)
+    for _ in range(2):
+        optimizer.zero_grad(set_to_none=False)
+        torch.stack(params).square().sum().backward()
+        optimizer.step()
+    with Calls() as calls:
+        optimizer.step()
+    kernel = "aten._fused_sgd_.default" if momentum else "aten.add_.Tensor"
+    assert calls.names == [kernel]
+
+
+# All bodies are the same one when they are compiled, so that two are enough.
+compiled_bodies = pytest.mark.parametrize("body", [{}, dict(flat=True)], ids=str)
+
+
+@compiled_bodies
+def test_a_compiled_step_is_not_compiled_again_for_another_number(
+    body: Options,
+) -> None:
+    torch.compiler.reset()
+    counter = CompileCounterWithBackend("eager")
+    optimizer = mlc.SGD(make_params(), 0.1, momentum=0.9, **body)
+    optimizer.step = torch.compile(optimizer.step, backend=counter)
+    reference = mlc.SGD(make_params(), 0.1, momentum=0.9, foreach=False)
+    compiled = []
+    for i in range(5):
+        for each in (optimizer, reference):
+            each.param_groups[0]["lr"] = 0.1 / (1 + i)
+            train(each, i, i + 1)
+        compiled.append(counter.frame_count)
+    # Once for the first step, and once where numbers and buffers turn out to vary.
+    assert compiled[1] == compiled[-1]
+    found, expected = (o.param_groups[0]["params"] for o in (optimizer, reference))
+    assert_close(found, expected)
+
+
+# torch's compiler looks at the .grad of the loss.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@compiled_bodies
+def test_a_compiled_training_step(body: Options) -> None:
+    def run(wrap: Callable[[Any], Any], **options: bool) -> list[Tensor]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+        optimizer = mlc.SGD(model.parameters(), 0.1, momentum=0.9, **options)
+
+        def step(features: Tensor) -> Tensor:
+            optimizer.zero_grad()
+            loss = model(features).square().mean()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        step = wrap(step)
+        losses = [step(torch.ones(5, 3, dtype=torch.float64)) for _ in range(4)]
+        return [*model.parameters(), torch.stack(losses)]
+
+    torch.compiler.reset()
+    found = run(lambda f: torch.compile(f, backend="eager"), **body)
+    assert_close(found, run(lambda f: f, foreach=False))
