@@ -29,6 +29,7 @@ SECTIONS = (
     "integrals_nd",
     "integrals_random",
     "densities",
+    "normalizers",
     "losses",
     "losses_hazard",
     "losses_scores",
