@@ -17,6 +17,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,9 @@ def value_and_slopes(
 ) -> list[Tensor]:
     """What a call returns, and its gradients by the leaves that it says."""
     value, leaves = call(device)
+    if not leaves:
+        value.sum().backward()
+        return [value.detach()]
     slopes = torch.autograd.grad(
         value.sum(), leaves, allow_unused=True, materialize_grads=True
     )
@@ -223,6 +227,23 @@ def waiting(call: Callable[..., Any]) -> list[str]:
     waits.clear()
     value_and_slopes(call, THERE)
     return list(waits)
+
+
+def replaying() -> Iterator[tuple[str, list[str]]]:
+    """What the host waits for where a plan is applied that is there already."""
+    import device_calls as made
+
+    import torch_mlcalc as mlc
+
+    rules = (None, mlc.GenzMalik(), mlc.Lattice(256), mlc.Sobol(256))
+    for rule in (*rules, mlc.MonteCarlo(256), mlc.Vegas(256, warmup=2)):
+        plan = mlc.adapt(made.bump, made.box(CPU), rule).to(THERE)
+        call = partial(made.solid, plan)
+        yield str(rule), waiting(lambda device, call=call: (call(device), []))
+    for name in ("args", "closure"):
+        plan = made.LINE_PLANS[name]().to(THERE)
+        call = partial(made.line, plan)
+        yield name, waiting(lambda device, call=call: (call(device), []))
 
 
 def training(options: dict[str, Any]) -> Callable[..., Any]:
@@ -285,6 +306,7 @@ def main(path: Path) -> None:
     results = {
         "compared": {name: compared(call) for name, call in table.items()},
         "waits": {name: waiting(table[name]) for name in still},
+        "plans wait": dict(replaying()),
         "mixed": mixed(THERE),
         "reading": reading(),
         "layer": compared(layer),

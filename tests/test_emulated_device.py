@@ -47,6 +47,11 @@ def test_the_host_waits_for_nothing(name: str, results: dict[str, Any]) -> None:
     assert results["waits"][name] == []
 
 
+def test_plans_are_applied_without_waiting(results: dict[str, Any]) -> None:
+    assert len(results["plans wait"]) == 8
+    assert not any(results["plans wait"].values()), results["plans wait"]
+
+
 def test_plans_move_with_their_layer(results: dict[str, Any]) -> None:
     assert results["layer"] == {"there": True, "apart": pytest.approx(0, abs=1e-6)}
 
