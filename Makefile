@@ -45,12 +45,12 @@ clean:
 	rm -rf .mypy_cache .ruff_cache
 
 # torch goes in first and pinned: resolved together with the rest, pip may take a newer
-# build with gigabytes of CUDA libraries. The build backend is pinned the same way, hence
-# no build isolation.
+# build with gigabytes of CUDA libraries. The build backends, that of padaquad too, are
+# pinned the same way, hence no build isolation.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -c constraints.txt torch
-	$(BIN)/python -m pip install -c constraints.txt hatchling editables
+	$(BIN)/python -m pip install -c constraints.txt hatchling editables setuptools
 	$(BIN)/python -m pip install -c constraints.txt --no-build-isolation -e ".[dev]"
 	touch $(READY)
 

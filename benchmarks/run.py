@@ -9,23 +9,27 @@ import platform
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from inspect import signature
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from peer import ROOT
 
 HERE = Path(__file__).resolve().parent
 
-#: Modules with ``rows() -> list[dict]``, which may take ``quick``, and perhaps a
-#: ``TITLE``; one that is not there is left out. A row has "name", "asked", "reached",
-#: "how", and may have "met": None where nothing was asked for.
+#: Modules with ``rows()``, which gives rows and may take ``quick``, and perhaps with a
+#: ``TITLE``. A row has "name", "asked", "reached" and "how", and may have "met": None
+#: where nothing was asked for.
 SECTIONS = (
     "integrals_1d",
+    "integrals_padaquad",
     "integrals_nd",
     "integrals_random",
     "densities",
+    "normalizers",
     "losses",
     "losses_hazard",
     "losses_scores",
@@ -34,11 +38,51 @@ SECTIONS = (
     "sgd",
 )
 
+#: What is compared with, and where it is installed if not beside this package.
+PEERS = (
+    "scipy",
+    "torchquad",
+    "padaquad",
+    "vegas",
+    "scoringrules",
+    "torchmetrics",
+    "torchsurv",
+)
+JAX_PEERS = ("jax", "quadax")
+
 ENDED_EARLY = "**ended early**"
 
 
+class Section(NamedTuple):
+    """What a section has found, and how long it took."""
+
+    title: str
+    rows: Sequence[Mapping[str, object]]
+    minutes: float
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether it ended in an error, which is its last row."""
+        return any(row["name"] == ENDED_EARLY for row in self.rows)
+
+    def __str__(self) -> str:
+        """The table."""
+        lines = [
+            f"## {self.title}\n",
+            "| figure | asked | reached | met | how |",
+            "| --- | --- | --- | --- | --- |",
+            *map(_line, self.rows),
+            f"\nThis section took {self.minutes:.1f} minutes.\n",
+        ]
+        return "\n".join(lines)
+
+
 def main() -> int:
-    """Run the sections asked for; with all of them, write RESULTS.md."""
+    """Run the sections asked for; with all of them, write RESULTS.md.
+
+    Returns:
+        1 if a section ended early, else 0, whether or not figures were reached.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sections", nargs="*", metavar="section", help=str(SECTIONS))
     parser.add_argument("--quick", action="store_true", help="fewer rows and rounds")
@@ -48,43 +92,59 @@ def main() -> int:
     if unknown:
         parser.error(f"no such section: {', '.join(sorted(unknown))}")
 
-    report = [_machine()]
-    for name in options.sections or SECTIONS:
-        if (HERE / f"{name}.py").exists():
-            report.append(_section(name, options.quick))
+    machine = _machine()
+    found = [_section(name, options.quick) for name in options.sections or SECTIONS]
+    report = "\n".join([machine, summary(found), *map(str, found)])
+    print(summary(found))
     complete = not options.sections and not options.quick
     output = options.output or (HERE / "RESULTS.md" if complete else None)
     if output:
-        output.write_text("\n".join(report))
-    return int(any(ENDED_EARLY in section for section in report))
+        output.write_text(report)
+    return int(any(section.ended_early for section in found))
 
 
-def _section(name: str, quick: bool) -> str:
+def summary(sections: Sequence[Section]) -> str:
+    """How many figures were reached, which were not, and how long it all took."""
+    asked = [
+        (section.title, row)
+        for section in sections
+        for row in section.rows
+        if row.get("met") is not None
+    ]
+    missed = [f"* {title}: {row['name']}" for title, row in asked if not row["met"]]
+    minutes = sum(section.minutes for section in sections)
+    lines = [
+        f"{len(asked) - len(missed)} of {len(asked)} figures are reached, in "
+        f"{minutes:.1f} minutes.",
+        *(["Not reached:\n", *missed] if missed else []),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _section(name: str, quick: bool) -> Section:
     start = time.perf_counter()
     # Whatever the section before has set; each sets what it needs.
     torch.set_default_dtype(torch.float32)
-    module = importlib.import_module(name)
-    options = {"quick": quick} if "quick" in signature(module.rows).parameters else {}
-    lines = [
-        f"## {getattr(module, 'TITLE', name.replace('_', ' ').capitalize())}\n",
-        "| figure | asked | reached | met | how |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+    found: list[Mapping[str, object]] = []
+    title = name.replace("_", " ").capitalize()
     try:
-        for row in module.rows(**options):
-            lines.append(_line(row))
-            print(lines[-1], flush=True)
+        module = importlib.import_module(name)
+        title = getattr(module, "TITLE", title)
+        takes_quick = "quick" in signature(module.rows).parameters
+        for row in module.rows(**({"quick": quick} if takes_quick else {})):
+            found.append(row)
+            print(_line(row), flush=True)
     except Exception as error:  # the table shows it, and the other sections go on
         traceback.print_exc()
-        lines.append(f"| {ENDED_EARLY} | | {_cell(repr(error))} | **no** | |")
-    minutes = (time.perf_counter() - start) / 60
-    lines.append(f"\nThis section took {minutes:.1f} minutes.\n")
-    return "\n".join(lines)
+        found.append(
+            {"name": ENDED_EARLY, "asked": "", "reached": repr(error), "met": False}
+        )
+    return Section(title, found, (time.perf_counter() - start) / 60)
 
 
 def _line(row: Mapping[str, object]) -> str:
     met = {True: "yes", False: "**no**", None: ""}[row.get("met")]
-    cells = (row["name"], row["asked"], row["reached"], met, row["how"])
+    cells = (row["name"], row["asked"], row["reached"], met, row.get("how", ""))
     return "| " + " | ".join(map(_cell, cells)) + " |"
 
 
@@ -93,8 +153,9 @@ def _cell(value: object) -> str:
 
 
 def _machine() -> str:
-    packages = ("torch_mlcalc", "torch", "numpy", "scipy", "torchquad")
-    versions = [f"{name} {metadata.version(name)}" for name in packages]
+    versions = [_version(name) for name in ("torch_mlcalc", "torch", "numpy", *PEERS)]
+    beside = list((ROOT / ".venv-jax").glob("lib/python*/site-packages"))
+    versions += [_version(name, map(str, beside)) for name in JAX_PEERS]
     return (
         "# Results of `make bench`\n\n"
         f"{_processor()}, {torch.get_num_threads()} threads; "
@@ -105,6 +166,12 @@ def _machine() -> str:
         f"Load average at the start {os.getloadavg()[0]:.1f}. "
         "Times are medians of calls that took turns; ratios are of such medians.\n"
     )
+
+
+def _version(name: str, path: Iterable[str] | None = None) -> str:
+    where = {} if path is None else {"path": list(path)}
+    found = [d.version for d in metadata.distributions(name=name, **where)]
+    return f"{name} {found[0]}" if found else f"no {name}"
 
 
 def _processor() -> str:

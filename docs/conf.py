@@ -49,6 +49,7 @@ nitpicky = True
 SHORT = {
     "Tensor": "torch.Tensor",
     "Axes": "matplotlib.axes.Axes",
+    "Distribution": "torch.distributions.Distribution",
     "ProcessGroup": "torch.distributed.ProcessGroup",
 }
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import scipy
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -100,7 +101,9 @@ def test_missed_figures_are_shown_as_missed(
     row = instruments["figures"].figure("speed", "at most 1", "2|3", False, "trial")
     section.rows = lambda: [row]
     monkeypatch.setitem(sys.modules, "missed", section)
-    text = instruments["run"]._section("missed", quick=True)
+    found = instruments["run"]._section("missed", quick=True)
+    assert not found.ended_early
+    text = str(found)
     assert "## Missed" in text
     assert "| speed | at most 1 | 2\\|3 | **no** | trial |" in text
 
@@ -117,9 +120,51 @@ def test_section_that_fails_says_so_after_its_rows(
     section = ModuleType("broken")
     section.rows = rows
     monkeypatch.setitem(sys.modules, "broken", section)
-    text = instruments["run"]._section("broken", quick=True)
+    found = instruments["run"]._section("broken", quick=True)
+    assert found.ended_early
+    text = str(found)
     assert "| first |" in text
-    assert (
-        "| **ended early** | | RuntimeError('the peer has gone') | **no** | |" in text
-    )
+    row = "| **ended early** |  | RuntimeError('the peer has gone') | **no** |  |"
+    assert row in text
     assert "the peer has gone" in capsys.readouterr().err
+
+
+def test_section_that_cannot_be_imported_is_a_failure(
+    instruments: dict[str, ModuleType],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["run.py", "--quick", "absent"])
+    monkeypatch.setattr(instruments["run"], "SECTIONS", ("absent",))
+    assert instruments["run"].main() == 1
+    said = capsys.readouterr()
+    assert "No module named 'absent'" in said.err
+    assert "0 of 1 figures are reached" in said.out
+    assert "* Absent: **ended early**" in said.out
+
+
+def test_report_says_what_was_reached_and_with_which_versions(
+    instruments: dict[str, ModuleType],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    figure, run = instruments["figures"].figure, instruments["run"]
+    section = ModuleType("speeds")
+    section.TITLE = "Speeds"
+    met = {"fast": True, "slow": False, "for comparison": None}
+    section.rows = lambda: [figure(name, "", "", m, "") for name, m in met.items()]
+    monkeypatch.setitem(sys.modules, "speeds", section)
+    monkeypatch.setattr(run, "SECTIONS", ("speeds",))
+    monkeypatch.setattr(run, "PEERS", ("scipy", "nowhere"))
+    monkeypatch.setattr(sys, "argv", ["run.py", "--output", str(tmp_path / "out.md")])
+    assert run.main() == 0
+    text = (tmp_path / "out.md").read_text()
+    assert "1 of 2 figures are reached" in text
+    assert "* Speeds: slow\n" in text
+    assert f"scipy {scipy.__version__}, no nowhere" in text
+    assert "quadax" in text
+
+
+def test_every_section_is_there(instruments: dict[str, ModuleType]) -> None:
+    for name in instruments["run"].SECTIONS:
+        assert "\ndef rows(" in (BENCHMARKS / f"{name}.py").read_text(encoding="utf-8")

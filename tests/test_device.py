@@ -1,8 +1,8 @@
 """The device follows the inputs, and fixed rules read nothing from it.
 
 A tensor on torch's "meta" device has a shape and no numbers: whoever reads one fails,
-and so does a tensor that was made on the CPU beside it. Without a GPU nothing comes
-closer to it; ``test_gpu`` does the same on a real one.
+and so does a tensor that was made on the CPU beside it. ``test_emulated_device`` has
+numbers too, and ``test_gpu`` does the same on a real GPU.
 """
 
 from __future__ import annotations

@@ -232,3 +232,21 @@ def test_calls_of_scipy_and_ours_give_the_same(theirs: str, ours: str) -> None:
 
 def test_the_table_of_scipy_is_tried() -> None:
     assert len(migrations("scipy.integrate")) == 12
+
+
+def test_the_call_of_torchquad_and_ours_give_the_same() -> None:
+    calls = [row for row in migrations("torchquad") if "integration_domain" in row[0]]
+    ((theirs, ours),) = calls
+    torchquad = pytest.importorskip("torchquad")
+    wanted = eval(theirs, {**vars(torchquad), "f": lambda x: x[:, 0].exp()})
+    found = eval(ours, {**vars(mlc), "f": torch.exp})
+    torch.testing.assert_close(found, torch.as_tensor(wanted), rtol=1e-6, atol=0)
+
+
+def test_the_call_of_gpytorch_and_ours_give_the_same() -> None:
+    ((theirs, ours),) = migrations("GPyTorch's quadrature")
+    quadratures = pytest.importorskip("gpytorch.utils.quadrature")
+    given = {"Normal": torch.distributions.Normal, "f": torch.sigmoid}
+    given |= {"m": torch.tensor([0.0, 2.0]), "s": torch.tensor([1.0, 0.5])}
+    wanted = eval(theirs, {**vars(quadratures), **given})
+    torch.testing.assert_close(eval(ours, {**vars(mlc), **given}), wanted)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from device_calls import FIXED, PLANS, SEARCHED, Call, upper, wave
+from device_losses import LOSSES, WAITING, Make
 from torch import Tensor, nn
 
 import torch_mlcalc as mlc
@@ -60,6 +61,29 @@ def test_a_fixed_rule_does_not_wait(name: str, request: pytest.FixtureRequest) -
     made_once(name)  # its tables
     request.getfixturevalue("no_waiting")
     FIXED[name](GPU).sum().backward()
+
+
+def loss_and_gradients(name: str, device: torch.device) -> list[Tensor]:
+    make = Make(device)
+    value = {**LOSSES, **WAITING}[name](make)
+    return [value, *torch.autograd.grad(value, make.leaves, materialize_grads=True)]
+
+
+@pytest.mark.parametrize("name", [*LOSSES, *WAITING])
+def test_a_gpu_gives_the_losses_of_the_cpu(name: str) -> None:
+    found = loss_and_gradients(name, GPU)
+    wanted = loss_and_gradients(name, CPU)
+    for own, other in zip(found, wanted, strict=True):
+        assert own.device.type == "cuda"
+        rtol = 1e-9 if name in LOSSES else 1e-7
+        torch.testing.assert_close(own.cpu(), other, rtol=rtol, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_does_not_wait(name: str, request: pytest.FixtureRequest) -> None:
+    loss_and_gradients(name, GPU)  # its tables
+    request.getfixturevalue("no_waiting")
+    loss_and_gradients(name, GPU)
 
 
 def test_a_network_is_integrated_where_it_is() -> None:

@@ -33,7 +33,25 @@ if TYPE_CHECKING:
 __all__ = ["Antiderivative", "Expectation", "Integral", "LogNormalizer"]
 
 
-class Integral(nn.Module):
+class _Shared(nn.Module):
+    """A layer that several processes may call together."""
+
+    def __init__(self, process_group: ProcessGroup | None) -> None:
+        """Keep the group."""
+        super().__init__()
+        self._kept = Kept(process_group)
+
+    @property
+    def process_group(self) -> ProcessGroup | None:
+        """Processes that share the points."""
+        return self._kept.group
+
+    @process_group.setter
+    def process_group(self, group: ProcessGroup | None) -> None:
+        self._kept = Kept(group)
+
+
+class Integral(_Shared):
     r"""Layer that integrates a module or function of the points and its inputs.
 
     .. math:: y = \int f(x, \text{args})\,dx \quad\text{or}\quad \log \int e^{f}\,dx
@@ -89,7 +107,7 @@ class Integral(nn.Module):
         process_group: ProcessGroup | None = None,
     ) -> None:
         """Keep the settings; nothing is integrated yet."""
-        super().__init__()
+        super().__init__(process_group)
         if isinstance(plan_every, bool) or not isinstance(plan_every, int):
             raise TypeError(
                 f"plan_every is a {type(plan_every).__name__}; an integer is wanted."
@@ -112,18 +130,8 @@ class Integral(nn.Module):
         self.max_evals = max_evals
         self.memory = memory
         self.on_failure = on_failure
-        self._kept = Kept(process_group)
         self.plan: Plan | None = None
         self._calls_left = 0
-
-    @property
-    def process_group(self) -> ProcessGroup | None:
-        """Processes that share the points."""
-        return self._kept.group
-
-    @process_group.setter
-    def process_group(self, group: ProcessGroup | None) -> None:
-        self._kept = Kept(group)
 
     def forward(
         self,
@@ -394,7 +402,7 @@ class Antiderivative(nn.Module):
         return f"lower={self.lower}, rule={self.rule}"
 
 
-class Expectation(nn.Module):
+class Expectation(_Shared):
     r"""Layer that averages a module or function under a distribution.
 
     .. math:: y = \mathbb{E}_{x \sim p} f(x) \quad\text{or}\quad
@@ -409,6 +417,7 @@ class Expectation(nn.Module):
         max_evals: Points that each integral may use.
         memory: Bytes that a block may use.
         on_failure: ``"warn"``, ``"raise"`` or ``"ignore"``.
+        process_group: Processes that share the points, as for :class:`Integral`.
 
     Shape:
         As for :func:`expectation`.
@@ -431,9 +440,10 @@ class Expectation(nn.Module):
         max_evals: int | None = None,
         memory: int | None = None,
         on_failure: str = "warn",
+        process_group: ProcessGroup | None = None,
     ) -> None:
         """Keep the settings."""
-        super().__init__()
+        super().__init__(process_group)
         self.integrand = integrand
         self.rule = rule
         self.log = log
@@ -448,8 +458,19 @@ class Expectation(nn.Module):
     def forward(self, distribution: Distribution) -> Tensor:
         """The mean under a distribution, one for each element of its batch."""
         solve = log_expectation if self.log else expectation
-        return solve(self.integrand, distribution, self.rule, **self._settings)
+        return solve(
+            self.integrand,
+            distribution,
+            self.rule,
+            process_group=self.process_group,
+            **self._settings,
+        )
 
     def extra_repr(self) -> str:
         """The settings that are not modules."""
-        return f"rule={self.rule}" + (", log=True" if self.log else "")
+        shown = [f"rule={self.rule}"]
+        if self.log:
+            shown.append("log=True")
+        if self.process_group is not None:
+            shown.append("process_group=...")
+        return ", ".join(shown)

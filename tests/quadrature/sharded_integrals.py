@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import sharded_means
 import torch
 import torch.distributed as dist
 import torchquad
@@ -162,6 +163,7 @@ CASES: dict[str, Solve] = {
     "VEGAS, complex": partial(
         mlc.integrate, spin, box(2), mlc.Vegas(1001, warmup=2, iterations=2)
     ),
+    **sharded_means.cases(RATE, UPPER),
 }
 
 #: Cases whose shares are uneven or empty in three processes.
@@ -172,6 +174,8 @@ OF_THREE = (
     "modes, 3 nodes",
     "lattice, blocks",
     "VEGAS, log",
+    "mean, one node",
+    "mean, counted",
 )
 
 
@@ -210,18 +214,19 @@ class Model(nn.Module):
         return (self.integral() - target).square() + 0.1 * target * beside
 
 
-MODELS: dict[str, tuple[mlc.Rule | None, bool]] = {
-    "fixed": (mlc.GaussLegendre(33), False),
-    "fixed, one node": (mlc.GaussLegendre(1), False),
-    "long sum": (mlc.Trapezoid(100_001), False),
-    "search": (None, False),
-    "log": (mlc.GaussLegendre(33), True),
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "fixed": partial(Model, mlc.GaussLegendre(33), False),
+    "fixed, one node": partial(Model, mlc.GaussLegendre(1), False),
+    "long sum": partial(Model, mlc.Trapezoid(100_001), False),
+    "search": partial(Model, None, False),
+    "log": partial(Model, mlc.GaussLegendre(33), True),
+    "mean": sharded_means.MeanModel,
 }
 
 
 def trained(name: str, group: dist.ProcessGroup | None, targets: Tensor) -> list[float]:
     """Gradients of the mean loss, of which each rank has its own part."""
-    model = Model(*MODELS[name])
+    model = MODELS[name]()
     if group is None:
         torch.stack([model(target) for target in targets]).mean().backward()
     else:
@@ -318,6 +323,9 @@ def faults(rank: int, group: dist.ProcessGroup) -> dict[str, Callable[[], object
             (torch.ones(()),),
             (torch.ones(()),),
         ),
+        **sharded_means.faults(
+            second, lambda function, call: Broken(function, second, call), shared
+        ),
     }
 
 
@@ -344,9 +352,8 @@ def unequal_noise(rank: int, group: dist.ProcessGroup) -> float:
     return float(value.sum())
 
 
-def copies(group: dist.ProcessGroup) -> list[bool]:
+def copies(layer: nn.Module, group: dist.ProcessGroup) -> list[bool]:
     """Whether a copy of a layer has its group, and one from a file has none."""
-    layer = mlc.Integral(torch.exp, mlc.Interval(0, 1), process_group=group)
     file = io.BytesIO()
     torch.save(layer, file)
     file.seek(0)
@@ -386,11 +393,20 @@ def points(group: dist.ProcessGroup) -> dict[str, list[int]]:
             function = solid_peak if isinstance(domain, mlc.Box) else peak
             mlc.integrate(function, domain, rule, process_group=shared)
             found.setdefault(name, []).append(sum(seen))
+    for shared in (group, None):
+        seen.clear()
+        normal = torch.distributions.Normal(torch.zeros(40), 1.0)
+        mlc.expectation(peak, normal, mlc.GaussHermite(32), process_group=shared)
+        found.setdefault("mean", []).append(sum(seen))
     return found
 
 
 def of_pair(rank: int, group: dist.ProcessGroup) -> dict[str, Any]:
     targets = torch.tensor([0.3, -1.2], dtype=DOUBLE)
+    layers = (
+        mlc.Integral(torch.exp, mlc.Interval(0, 1), process_group=group),
+        mlc.Expectation(torch.exp, process_group=group),
+    )
     table = faults(rank, group)
     return {
         "shared": {name: run(solve, group) for name, solve in CASES.items()},
@@ -399,7 +415,7 @@ def of_pair(rank: int, group: dist.ProcessGroup) -> dict[str, Any]:
         "trained alone": {name: trained(name, None, targets) for name in MODELS},
         "second order": [second_order(group), second_order(None)],
         "noise": unequal_noise(rank, group),
-        "copies": copies(group),
+        "copies": [copies(layer, group) for layer in layers],
         "points": points(group),
         "faults": {name: fault_and_after(table[name], group) for name in table},
     }

@@ -47,8 +47,26 @@ NAMES = (
     "VEGAS",
     "VEGAS, log",
     "VEGAS, complex",
+    "mean",
+    "mean, blocks",
+    "mean, own rule",
+    "mean, one node",
+    "mean, vector",
+    "mean, log",
+    "mean, kink",
+    "mean, kink, log",
+    "mean, counted",
+    "mean, listed",
+    "mean, mixture",
+    "mean, plane",
+    "mean, support",
+    "mean, simplex",
+    "mean, other rule",
+    "mean, product",
+    "mean, layer",
+    "mean, log layer",
 )
-MODELS = ("fixed", "fixed, one node", "long sum", "search", "log")
+MODELS = ("fixed", "fixed, one node", "long sum", "search", "log", "mean")
 
 #: Rounding of the dtype in which a case is summed, and of its backward pass.
 COARSE = {"fixed, half": 2**-8}
@@ -83,6 +101,18 @@ FAULTS = {
     "grad_rtol": ("ValueError: grad_rtol looks at",) * 2,
     "vmap": (NOT_HERE, NOT_HERE),
     "forward mode": (NOT_HERE, NOT_HERE),
+    "mean": (FAILED.format(1) + BROKEN, BROKEN),
+    "mean, check": (FAILED.format(1) + BROKEN, BROKEN),
+    "mean, support": (FAILED.format(1) + BROKEN, BROKEN),
+    "mean, search": (FAILED.format(1) + BROKEN, BROKEN),
+    "mean, distribution": (VALUES, VALUES),
+    "mean, kind": (DIFFER, DIFFER),
+    "mean, no distribution": (
+        FAILED.format(1) + "TypeError: distribution is a str",
+        "TypeError: distribution is a str",
+    ),
+    "mean, density": ("ValueError: process_group shares the points of one",) * 2,
+    "mean, no convergence": ("IntegrationError: 2 of 2", "IntegrationError: 2 of 2"),
 }
 
 Results = dict[str, Any]
@@ -195,7 +225,7 @@ def test_rounding_of_args_is_no_difference(pair: list[Results]) -> None:
 
 def test_layers_keep_their_group_in_copies(pair: list[Results]) -> None:
     for each in pair:
-        assert each["copies"] == [True, True, True]
+        assert each["copies"] == [[True, True, True]] * 2
 
 
 def test_a_group_of_one_works_and_strangers_are_refused(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from torch_mlcalc.quadrature.contract import (
     accumulator,
     block_size,
     sum_blocks,
+    together,
 )
 from torch_mlcalc.quadrature.cubature.box import Box
 from torch_mlcalc.quadrature.domains import Domain, RealLine, domain_of
@@ -34,6 +35,10 @@ from torch_mlcalc.quadrature.host import frozen, read
 from torch_mlcalc.quadrature.integrand import HALF, Function
 from torch_mlcalc.quadrature.integrate import integrate, log_integrate
 from torch_mlcalc.quadrature.rules import FixedRule, Rule
+from torch_mlcalc.quadrature.sharding import Ranks, ranks_of
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 #: Nodes in one dimension, checked by half as many. For cos, exp and the logistic
 #: function of a standard normal variable 16 are right to 1e-15; for log(exp(x) +
@@ -56,6 +61,7 @@ def expectation(
     max_evals: int | None = None,
     memory: int | None = None,
     on_failure: str = "warn",
+    process_group: ProcessGroup | None = None,
 ) -> Tensor:
     r"""Mean of a function under a distribution.
 
@@ -81,6 +87,8 @@ def expectation(
         max_evals: Points that each integral may use.
         memory: Bytes that a block of points may use; by default 256 MiB.
         on_failure: ``"warn"``, ``"raise"`` or ``"ignore"`` what did not converge.
+        process_group: Processes that share the points, all of which make this call, as
+            for :func:`integrate`. A :class:`NormalizedDensity` has its own points.
 
     Shape:
         Returns ``(*batch_shape, *shape)``.
@@ -109,7 +117,8 @@ def expectation(
         https://dlmf.nist.gov/3.5
     """
     settings = Settings(rtol, atol, max_evals, memory, on_failure)
-    return _expect(integrand, distribution, rule, settings, log=False)
+    with ranks_of(process_group) as ranks:
+        return _expect(integrand, distribution, rule, settings, ranks, log=False)
 
 
 def log_expectation(
@@ -122,6 +131,7 @@ def log_expectation(
     max_evals: int | None = None,
     memory: int | None = None,
     on_failure: str = "warn",
+    process_group: ProcessGroup | None = None,
 ) -> Tensor:
     r"""Log of the mean of a positive function that is given by its log.
 
@@ -136,6 +146,7 @@ def log_expectation(
         max_evals: Points that each integral may use.
         memory: Bytes that a block may use.
         on_failure: ``"warn"``, ``"raise"`` or ``"ignore"``.
+        process_group: Processes that share the points.
 
     Returns:
         The log of the mean, which never leaves log space.
@@ -153,7 +164,8 @@ def log_expectation(
         tensor(999.3068)
     """
     settings = Settings(rtol, atol, max_evals, memory, on_failure)
-    return _expect(log_integrand, distribution, rule, settings, log=True)
+    with ranks_of(process_group) as ranks:
+        return _expect(log_integrand, distribution, rule, settings, ranks, log=True)
 
 
 def _expect(
@@ -161,12 +173,13 @@ def _expect(
     distribution: Distribution,
     rule: Rule | None,
     settings: Settings,
+    ranks: Ranks | None,
     *,
     log: bool,
 ) -> Tensor:
     _check(function, distribution, rule, settings)
     if isinstance(distribution, NormalizedDensity):
-        return _over_support(function, distribution, rule, settings, log=log)
+        _refuse_to_share(distribution, ranks)
     entry = entry_of(distribution)
     own = (
         isinstance(rule, FixedRule)
@@ -174,28 +187,60 @@ def _expect(
         and (entry.rule is not None and isinstance(rule, entry.rule))
     )
     if entry is None or not (rule is None or own):
-        return _over_support(function, distribution, rule, settings, log=log)
+        return _over_support(function, distribution, rule, settings, ranks, log=log)
     n = rule.n if isinstance(rule, FixedRule) else NODES
     try:
         nodes = Nodes(*entry.make(distribution, n))
-        value = _sum(function, distribution, nodes, settings, log=log)
+        _describe(distribution, rule, nodes, settings, ranks, log=log)
+        value = _sum(function, distribution, nodes, settings, ranks, log=log)
         if own or is_exact(distribution):
             return value
         with frozen():
             half = Nodes(*entry.make(distribution, n // 2))
-            check = _sum(function, distribution, half, settings, log=log)
+            check = _sum(function, distribution, half, settings, ranks, log=log)
     except NoNodes as reason:
         if distribution.event_shape and not _has_box(distribution):
             raise ValueError(
                 f"no nodes for {distribution}: {reason}. Pass a smaller problem, or "
                 "average samples."
             ) from None
-        return _over_support(function, distribution, rule, settings, log=log)
+        return _over_support(function, distribution, rule, settings, ranks, log=log)
     missed = _missed(value.detach(), check, settings, log=log)
     if not (read(missed) > 0).any():
         return value
-    other = _over_support(function, distribution, rule, settings, log=log)
+    other = _over_support(function, distribution, rule, settings, ranks, log=log)
     return torch.where(missed, other, value)
+
+
+def _describe(
+    distribution: Distribution,
+    rule: Rule | None,
+    nodes: Nodes,
+    settings: Settings,
+    ranks: Ranks | None,
+    *,
+    log: bool,
+) -> None:
+    """Take down the call, for ranks to see that they make the same one."""
+    if ranks is None:
+        return
+    kind = type(distribution).__name__
+    words = [f"a mean under {kind}, rule {rule}, log={log}"]
+    alike = settings._replace(memory=None)._asdict().items()
+    words += [f"{name}={value}" for name, value in alike if value is not None]
+    # Outermost nodes tell location and scale; a look at all takes as long as the sum.
+    ranks.describe(
+        words, [nodes.points[[0, -1]], nodes.log_weights], nodes.log_weights.dtype
+    )
+
+
+def _refuse_to_share(density: NormalizedDensity, ranks: Ranks | None) -> None:
+    if ranks is not None:
+        raise ValueError(
+            "process_group shares the points of one integral, but a NormalizedDensity "
+            "keeps its own on every process; leave out process_group, or integrate "
+            "with density.log_prob by integrate(..., process_group=...)."
+        )
 
 
 def _missed(value: Tensor, check: Tensor, settings: Settings, *, log: bool) -> Tensor:
@@ -217,6 +262,7 @@ def _sum(
     distribution: Distribution,
     nodes: Nodes,
     settings: Settings,
+    ranks: Ranks | None,
     *,
     log: bool,
 ) -> Tensor:
@@ -251,7 +297,8 @@ def _sum(
 
     width = max(1, points[0].numel()) * points.element_size()
     size = block_size(count, width, settings.memory or MEMORY)
-    total = sum_blocks(part, count, size, add)
+    total = sum_blocks(part, count, size, add, ranks=ranks)
+    total = together(total, add, ranks)
     return (
         total.to(nodes.log_weights.dtype) if nodes.log_weights.dtype in HALF else total
     )
@@ -262,6 +309,7 @@ def _over_support(
     distribution: Distribution,
     rule: Rule | None,
     settings: Settings,
+    ranks: Ranks | None,
     *,
     log: bool,
 ) -> Tensor:
@@ -269,7 +317,7 @@ def _over_support(
     if isinstance(distribution, NormalizedDensity) and not log and rule is None:
         return distribution.expectation(function)
     domain, density, place = _density_on(distribution)
-    options: dict[str, Any] = settings._asdict()
+    options: dict[str, Any] = {**settings._asdict(), "process_group": ranks}
     if rule is not None and rule.fixed:
         options.pop("on_failure")
 

@@ -262,11 +262,14 @@ class _Sum(torch.autograd.Function):
         return ctx.ranks.add(grad, ctx.ranks._gather(grad.detach())), None, None
 
 
-def ranks_of(group: dist.ProcessGroup | None) -> AbstractContextManager[Ranks | None]:
+def ranks_of(
+    group: dist.ProcessGroup | Ranks | None,
+) -> AbstractContextManager[Ranks | None]:
     """The ranks of a process group, as a context; None for one process.
 
     Args:
-        group: What the caller passed as ``process_group``.
+        group: What the caller passed as ``process_group``, or the ranks of a call that
+            this one is a part of, and that tells the others of errors.
 
     Returns:
         The ranks.
@@ -277,6 +280,8 @@ def ranks_of(group: dist.ProcessGroup | None) -> AbstractContextManager[Ranks | 
     """
     if group is None:
         return _NOBODY
+    if isinstance(group, Ranks):
+        return nullcontext(group)
     if not dist.is_available():
         raise ValueError(
             "process_group needs torch.distributed, which this build of torch lacks; "

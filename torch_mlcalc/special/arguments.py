@@ -42,7 +42,9 @@ def promoted(**arguments: Tensor | float) -> list[Tensor]:
     if dtype.itemsize < 4:
         dtype = torch.float32
     tensors = [
-        torch.as_tensor(value, dtype=dtype, device=device)
+        value.to(device, dtype)
+        if isinstance(value, Tensor)
+        else torch.full((), value, dtype=dtype, device=device)
         for value in arguments.values()
     ]
     return list(torch.broadcast_tensors(*tensors))  # type: ignore[no-untyped-call]

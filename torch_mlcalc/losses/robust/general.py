@@ -280,7 +280,8 @@ def _general(
 def _as_tensor(setting: float | Tensor, like: Tensor) -> Tensor:
     if isinstance(setting, Tensor):
         return setting.to(like.dtype)
-    return torch.as_tensor(setting, dtype=like.dtype, device=like.device)
+    # torch.as_tensor would copy the number from the host, and wait for the device.
+    return like.new_full((), setting)
 
 
 def _check_alpha(alpha: float | Tensor) -> None:

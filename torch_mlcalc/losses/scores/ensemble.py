@@ -173,7 +173,7 @@ def _sum_over_ranks(
     error = points - target[..., None]
     if weight is None:
         # Counts, so that their sums are exact up to 2^24 members in float32.
-        mass, total = torch.ones_like(points), points.new_tensor(points.shape[-1])
+        mass, total = torch.ones_like(points), points.new_full((), points.shape[-1])
         excess = excess_of_fair(None, points.shape[-1], fairness)
     else:
         mass, total = weight.gather(-1, order), weight.sum(-1, keepdim=True)

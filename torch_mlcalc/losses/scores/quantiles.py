@@ -93,7 +93,7 @@ def multi_quantile_loss(
     (target, example), dtype = prepare_all(
         {"target": target, "input": example}, weight, reduction
     )
-    values, q = input.to(example.dtype), levels.to(input.device, example.dtype)
+    values, q = input.to(example.dtype), levels.to(example, non_blocking=True)
     if rearrange:
         values = values.sort(-1).values
     r = values - target[..., None]

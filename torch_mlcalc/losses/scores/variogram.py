@@ -108,10 +108,11 @@ def variogram_score_loss(
     m, d = x.shape[-2:]
     if member_weight is None:
         share = x.new_full((m,), 1 / m)
-        excess = x.new_tensor(excess_of_fair(None, m, fairness))
+        more = excess_of_fair(None, m, fairness)
     else:
         share = member_weight / member_weight.sum(-1, keepdim=True)
-        excess = x.new_zeros(()) + excess_of_fair(share, m, fairness)
+        more = excess_of_fair(share, m, fairness)
+    excess = x.new_zeros(()) + more
     tensors = [x, y, share, excess]
     if pair_weight is not None:
         tensors.append(_pair_weight(pair_weight, d, x.dtype))

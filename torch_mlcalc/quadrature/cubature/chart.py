@@ -267,7 +267,7 @@ class BoxChart(Chart):
         if self.kind is not None:
             live = fold(live, self.kind, self.tails)
         bent = [any(pair) for pair in self.bounds] or [False] * self.dimension
-        free = some & ~torch.tensor(bent, device=u.device)
+        free = some & ~torch.tensor(bent).to(u.device, non_blocking=True)
         return torch.where(free, live, u)
 
     def knots(self, x: Tensor, axis: int) -> Tensor:

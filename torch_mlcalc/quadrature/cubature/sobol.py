@@ -154,8 +154,9 @@ class SobolNodes(EqualWeights):
         # Aligned runs of 2^bits points differ from each other by the high digits alone.
         bits = (stop - start - 1).bit_length()
         columns, _ = _scrambled(self.dimension, self.seed, replicate)
-        run = _first_run(self.dimension, self.seed, replicate, bits).to(device)
-        columns = columns.to(device)
+        columns = columns.to(device, non_blocking=True)
+        run = _first_run(self.dimension, self.seed, replicate, bits)
+        run = run.to(device, non_blocking=True)
         parts = []
         for high in range(start >> bits, ((stop - 1) >> bits) + 1):
             part = run
