@@ -30,6 +30,7 @@ from torch.distributions import (
     Uniform,
 )
 
+from torch_mlcalc.precision import full_precision
 from torch_mlcalc.quadrature.host import read
 from torch_mlcalc.quadrature.rules import (
     Array,
@@ -220,8 +221,13 @@ def _multivariate_normal(p: MultivariateNormal, n: int) -> Nodes:
     shape = (-1, *(1,) * (p.loc.ndim - 1))
     logs = _grid(w.flatten(), d).sum(-1).reshape(shape)
     grid = grid.reshape((*shape, d))
-    points = p.loc + (p.scale_tril @ grid[..., None])[..., 0]
-    return Nodes(points, logs)
+    return Nodes(of_standard_normal(p, grid), logs)
+
+
+def of_standard_normal(p: MultivariateNormal, z: Tensor) -> Tensor:
+    """Points of a normal distribution from those of the standard one."""
+    with full_precision(z.device):
+        return p.loc + (p.scale_tril @ z[..., None])[..., 0]
 
 
 def _per_dimension(n: int, d: int) -> int:

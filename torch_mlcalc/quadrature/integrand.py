@@ -51,6 +51,9 @@ class Callee(Protocol):
     def __call__(self, points: Tensor, rows: Tensor | None = None) -> Tensor:
         """Values at points."""
 
+    def result_dtype(self, values: Tensor) -> torch.dtype:
+        """That of the integral of such values, which a call has just returned."""
+
 
 class Integrand(NamedTuple):
     """A function of points and args, and what is known of one batch of integrals.
@@ -96,6 +99,10 @@ class Integrand(NamedTuple):
         if not (values.is_floating_point() or values.is_complex()):
             return values.to(points.dtype)
         return values
+
+    def result_dtype(self, values: Tensor) -> torch.dtype:
+        """Not narrower than the points, as the weights are not."""
+        return torch.promote_types(values.dtype, self.dtype)
 
     def rows(self, arg: Any, rows: Tensor) -> Any:  # noqa: ANN401
         """An arg for some elements of the batch, numbered in one dimension."""
