@@ -1,4 +1,4 @@
-"""Under autocast the caller's network is rounded to half precision, and nothing else."""
+"""Autocast rounds the network of the caller to half precision, and nothing else."""
 
 import math
 from collections.abc import Callable

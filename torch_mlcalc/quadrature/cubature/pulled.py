@@ -69,7 +69,7 @@ class PulledBack:
         return values + density if self.log else values * density
 
     def result_dtype(self, values: Tensor) -> torch.dtype:
-        """As without the density, which is in double precision if the domain has no end."""
+        """As without the density, which may be in double precision; see Chart."""
         return self._result
 
 
