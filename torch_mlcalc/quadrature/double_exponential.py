@@ -167,6 +167,8 @@ def refine(
         The jobs that are left.
     """
     ledger, left = search.ledger, []
+    if not jobs.kind.size:
+        return left
     levels, level, added = begun or Begun(_first_level(search, jobs), 0)
     while added or level < max_level:
         if not added:

@@ -387,10 +387,21 @@ def _blank(total: Tensor, pieces: Placed) -> Tensor:
 
 def _nothing(integrand: Integrand, *, log: bool) -> Tensor:
     """All limits are equal: nothing was ever evaluated, so there is no event shape."""
+    if 0 in integrand.batch_shape:
+        return none_of(integrand)
     value = -torch.inf if log else 0.0
     return torch.full(
         integrand.batch_shape, value, dtype=integrand.dtype, device=integrand.device
     )
+
+
+def none_of(integrand: Integrand) -> Tensor:
+    """The integrals of an empty batch, whose events have a shape all the same."""
+    last = (integrand.coordinates,) if integrand.coordinates else ()
+    shape = (1, *integrand.batch_shape, *last)
+    points = torch.zeros(shape, dtype=integrand.dtype, device=integrand.device)
+    values = integrand(points)
+    return values[0].to(integrand.result_dtype(values))
 
 
 def make_cells(

@@ -62,7 +62,7 @@ class Primitive:
         points, slope = self._nodes()
         batch = integrand.batch_shape
         points = points.to(integrand.dtype)
-        values = integrand(points.reshape(-1, *batch))
+        values = integrand(points.flatten(0, 1))
         values = values.reshape(*points.shape, *values.shape[1 + len(batch) :])
         wide = accumulator(integrand.result_dtype(values))
         values = values.to(wide)
@@ -73,7 +73,8 @@ class Primitive:
         events = (1,) * (values.ndim - weights.ndim)
         some, weights = (t.reshape(t.shape + events) for t in (some, weights))
         values = torch.where(some, values, 0) * weights
-        self.lowest = values.detach().amin() if not values.is_complex() else None
+        ordered = values.numel() > 0 and not values.is_complex()
+        self.lowest = values.detach().amin() if ordered else None
         transform = torch.tensor(series(NODES).transform, device=points.device).to(wide)
         with full_precision(values.device):
             self.coefficients = torch.tensordot(transform, values, 1)

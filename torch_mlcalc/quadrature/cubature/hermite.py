@@ -131,7 +131,8 @@ def find_whitened(
         cubes = whole_cubes(first.elements, first.pieces)
         if rule.n is not None:
             ledger.tolerance = Tolerance(ANY, 0.0)
-            _book_exactly(first, cubes, rule.n, white.found)
+            if cubes.owner.size:
+                _book_exactly(first, cubes, rule.n, white.found)
             return found_of(problem, settings, white, searches, rule.n)
         left = ~white.found
         left[ascend(first, cubes.take(white.found)).owner] = True
@@ -312,6 +313,7 @@ def found_of(
     ledger: Ledger = searches[0][0].ledger
     status = status_of(ledger)
     used = [(search, chart) for search, chart in searches if search.kept]
+    used = used or searches[:1]  # of an empty batch
     integrand = problem.integrand
 
     def freeze(error: Tensor, status: Tensor, n_evals: Tensor) -> WhitenedPlan:
