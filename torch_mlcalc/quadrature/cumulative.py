@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
