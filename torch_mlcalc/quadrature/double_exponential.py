@@ -166,9 +166,9 @@ def refine(
     Returns:
         The jobs that are left.
     """
-    ledger, left = search.ledger, []
     if not jobs.kind.size:
-        return left
+        return []
+    ledger, left = search.ledger, []
     levels, level, added = begun or Begun(_first_level(search, jobs), 0)
     while added or level < max_level:
         if not added:
