@@ -165,3 +165,40 @@ def test_dtype_of_the_result_is_that_of_the_inputs(
         integrand, domain, rule, args=(rate,), on_failure="ignore", max_evals=20000
     )
     assert value.dtype == dtype
+
+
+TRANSFORMED: dict[str, Callable[[Tensor], Tensor]] = {
+    "interval": lambda w: mlc.integrate(torch.exp, mlc.Interval(0.0, w)),
+    "line": lambda w: mlc.log_integrate(_log_bell, mlc.RealLine(), args=(w,)),
+    "levels": lambda w: mlc.log_integrate(
+        _log_bell, mlc.RealLine(), mlc.DoubleExponential(), args=(w,)
+    ),
+    "modes": lambda w: mlc.log_integrate(
+        _log_bell, mlc.RealLine(), mlc.AdaptiveGaussHermite(), args=(w,)
+    ),
+    "square": lambda w: mlc.integrate(
+        lambda x, w: torch.exp(-w * x.sum(-1)), SQUARE, args=(w,)
+    ),
+    "cumulative": lambda w: mlc.cumulative_integrate(torch.exp, 0.0, w),
+}
+
+
+def _log_bell(x: Tensor, w: Tensor) -> Tensor:
+    return -w * x * x
+
+
+@pytest.mark.parametrize("name", TRANSFORMED)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_functional_transforms_take_every_dtype(dtype: torch.dtype, name: str) -> None:
+    function = TRANSFORMED[name]
+    w = torch.tensor([0.75, 1.5], dtype=dtype)
+    leaf = w.clone().requires_grad_()
+    value = function(leaf)
+    (slope,) = torch.autograd.grad(value.sum(), leaf)
+    tolerance = {"rtol": 20 * torch.finfo(dtype).eps ** 0.7, "atol": 0.0}
+    mapped = torch.func.vmap(function)(w)
+    torch.testing.assert_close(mapped, value.detach(), **tolerance)
+    for by in (torch.func.jacrev, torch.func.jacfwd):
+        torch.testing.assert_close(by(function)(w).diagonal(), slope, **tolerance)
+    each = torch.func.vmap(torch.func.grad(function))(w)
+    torch.testing.assert_close(each, slope, **tolerance)
