@@ -204,3 +204,18 @@ def test_functional_transforms_take_every_dtype(dtype: torch.dtype, name: str) -
     torch.testing.assert_close(rows.diagonal(), slope, **tolerance)
     each = torch.func.vmap(torch.func.grad(function))(w)
     torch.testing.assert_close(each, slope, **tolerance)
+
+
+@pytest.mark.parametrize("n", [None, 3])
+def test_modes_in_several_dimensions_take_half_precision(n: int | None) -> None:
+    w = torch.ones((), dtype=torch.bfloat16, requires_grad=True)
+    value = mlc.log_integrate(
+        lambda x, w: -w * x.square().sum(-1),
+        PLANE,
+        mlc.AdaptiveGaussHermite(n),
+        args=(w,),
+    )
+    (slope,) = torch.autograd.grad(value, w)
+    assert value.dtype == torch.bfloat16
+    assert value.item() == pytest.approx(math.log(math.pi), rel=1e-2)
+    assert slope.item() == pytest.approx(-1, rel=2e-2)

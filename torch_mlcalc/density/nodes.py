@@ -374,7 +374,9 @@ def _summed(
         middle = (low + inside) / 2
         far = exponent(middle) >= enough
         low, inside = np.where(far, middle, low), np.where(far, inside, middle)
-    low = np.floor(low)
+    # What vmap maps over has one window for all, as the others do not see it.
+    mapped = tuple(range(low.ndim - len(p.batch_shape)))
+    low, high = np.floor(low).min(mapped), high.max(mapped)
     count = int((high - low).max()) + 2
     if count > 50 * MOST:
         raise ValueError(

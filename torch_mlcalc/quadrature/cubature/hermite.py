@@ -13,6 +13,7 @@ from torch import Tensor
 from torch_mlcalc.quadrature.adaptive_hermite import ANY, AdaptiveGaussHermite
 from torch_mlcalc.quadrature.adaptive_hermite import LADDER as LINE
 from torch_mlcalc.quadrature.checks import Settings, refuse_tolerance
+from torch_mlcalc.quadrature.contract import accumulator
 from torch_mlcalc.quadrature.cubature import automatic
 from torch_mlcalc.quadrature.cubature.adaptive import (
     detail_of,
@@ -368,7 +369,9 @@ def through_mode(
     for _ in range(2):
         here = expand(integrand, at)
         matrix = torch.where(known[..., None, None], -here.curvature, unit)
-        step = torch.linalg.solve(matrix, here.slope[..., None])[..., 0]
+        wide = accumulator(matrix.dtype)
+        step = torch.linalg.solve(matrix.to(wide), here.slope.to(wide)[..., None])
+        step = step[..., 0].to(at)
         at = at + torch.where(known[..., None], step, 0)
     curvature = expand(integrand, at).curvature[0]
     curvature = torch.where(known[..., None, None], curvature, -unit)
