@@ -31,15 +31,9 @@ from torch.distributions import (
 )
 
 from torch_mlcalc.precision import full_precision
+from torch_mlcalc.quadrature.gauss import GaussHermite, GaussLaguerre, GaussLegendre
 from torch_mlcalc.quadrature.host import read
-from torch_mlcalc.quadrature.rules import (
-    Array,
-    FixedRule,
-    GaussHermite,
-    GaussLaguerre,
-    GaussLegendre,
-    table,
-)
+from torch_mlcalc.quadrature.rules import Array, FixedRule, table
 
 
 class Nodes(NamedTuple):

@@ -25,11 +25,12 @@ from torch_mlcalc.quadrature.cubature.chart import (
 from torch_mlcalc.quadrature.cubature.whitened import WhitenedChart
 from torch_mlcalc.quadrature.domains import Domain
 from torch_mlcalc.quadrature.estimate import report
+from torch_mlcalc.quadrature.gauss import GaussLegendre
 from torch_mlcalc.quadrature.host import read
 from torch_mlcalc.quadrature.integrand import Integrand
 from torch_mlcalc.quadrature.integrate import integrate
 from torch_mlcalc.quadrature.placement import FINITE, WHOLE
-from torch_mlcalc.quadrature.rules import GaussLegendre, table
+from torch_mlcalc.quadrature.rules import table
 
 if TYPE_CHECKING:
     from torch_mlcalc.density.normalized import NormalizedDensity

@@ -45,10 +45,11 @@ from torch_mlcalc.quadrature.cubature.search import CubeSearch
 from torch_mlcalc.quadrature.cubature.tensor import climb
 from torch_mlcalc.quadrature.cubature.whitened import WhitenedChart, WhitenedPlan
 from torch_mlcalc.quadrature.estimate import Status, Tolerance
+from torch_mlcalc.quadrature.gauss import GaussHermite
 from torch_mlcalc.quadrature.host import frozen, read, readable, write
 from torch_mlcalc.quadrature.ledger import Amount, Ledger, status_of
 from torch_mlcalc.quadrature.placement import WHOLE
-from torch_mlcalc.quadrature.rules import Array, GaussHermite, table
+from torch_mlcalc.quadrature.rules import Array, table
 
 #: Nodes on each axis, by dimension, each checked by the next. The last of each has
 #: 4,000 to 400,000 nodes.
