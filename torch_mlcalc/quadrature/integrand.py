@@ -146,11 +146,7 @@ def bind_shaped(
     coordinates: int = 0,
 ) -> Integrand:
     """The same from the tensors of a domain and the batch shape of each."""
-    if not callable(function):
-        raise TypeError(
-            f"integrand is a {type(function).__name__}; a function of the points is "
-            "wanted, for example lambda x: torch.exp(-x * x)."
-        )
+    check_function(function)
     if not isinstance(args, tuple):
         args = _as_tuple(args)
     if not limits and not args and batch_shape is None:
@@ -160,6 +156,15 @@ def bind_shaped(
     dtype, device = _dtype_and_device(limits, tensors)
     batch = _batch(shapes, tensors, batch_shape)
     return Integrand(function, args, batch, dtype, device, coordinates)
+
+
+def check_function(function: object) -> None:
+    """Refuse what cannot be called."""
+    if not callable(function):
+        raise TypeError(
+            f"integrand is a {type(function).__name__}; a function of the points is "
+            "wanted, for example lambda x: torch.exp(-x * x)."
+        )
 
 
 def _default_device() -> torch.device:

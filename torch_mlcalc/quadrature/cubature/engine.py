@@ -113,6 +113,11 @@ def _refuse_other_batch(plan: Plan, problem: SolidProblem) -> None:
             f"limits and args now have shape {batch}; make a new one with adapt, or "
             "pass limits and args of the old shape."
         )
+    if isinstance(plan, RegionPlan) and len(plan.breakpoints) != len(problem.counts):
+        raise ValueError(
+            f"the plan was made in {len(plan.breakpoints)} dimensions, the domain has "
+            f"{len(problem.counts)}; make a new one with adapt."
+        )
     if isinstance(plan, RegionPlan) and plan.breakpoints != problem.counts:
         raise ValueError(
             f"the plan was made with {plan.breakpoints} breakpoints on the axes, got "
