@@ -20,9 +20,10 @@ from torch_mlcalc.quadrature import (
     integrate,
     log_integrate,
 )
-from torch_mlcalc.quadrature.cumulative import cumulative_integrate
+from torch_mlcalc.quadrature.checks import Settings, check, check_settings
+from torch_mlcalc.quadrature.cumulative import check_limits, cumulative_integrate
 from torch_mlcalc.quadrature.domains import Limit
-from torch_mlcalc.quadrature.integrand import Function
+from torch_mlcalc.quadrature.integrand import Function, check_function
 from torch_mlcalc.quadrature.inverse import inverse
 from torch_mlcalc.quadrature.rules import FixedRule
 from torch_mlcalc.quadrature.sharding import Kept
@@ -80,8 +81,9 @@ class Integral(_Shared):
         As for :func:`integrate`; ``batch_shape`` is passed to ``forward``.
 
     Raises:
-        TypeError: If ``plan_every`` is not an integer.
-        ValueError: If ``plan_every`` is less than 1, or greater with a fixed rule.
+        TypeError: If an argument is of the wrong type.
+        ValueError: If a setting is out of range, or ``plan_every`` is greater than 1
+            with a fixed rule.
 
     Example:
         >>> import torch, torch_mlcalc as mlc
@@ -119,6 +121,9 @@ class Integral(_Shared):
                 f"plan_every={plan_every} has no effect with {rule}, whose nodes are "
                 "fixed; leave it out."
             )
+        check_function(integrand)
+        settings = Settings(rtol, atol, max_evals, memory, on_failure)
+        check(integrand, domain, rule, settings, progress=False)
         self.integrand = integrand
         self.domain = domain
         self.rule = rule
@@ -327,6 +332,8 @@ class Antiderivative(nn.Module):
     ) -> None:
         """Keep the settings; nothing is integrated yet."""
         super().__init__()
+        check_function(integrand)
+        check_limits(lower, 0.0, rule, max_evals, on_failure)
         self.integrand = integrand
         if isinstance(lower, Tensor) and not isinstance(lower, nn.Parameter):
             self.register_buffer("lower", lower)
@@ -444,6 +451,8 @@ class Expectation(_Shared):
     ) -> None:
         """Keep the settings."""
         super().__init__(process_group)
+        check_function(integrand)
+        check_settings(rule, Settings(rtol, atol, max_evals, memory, on_failure))
         self.integrand = integrand
         self.rule = rule
         self.log = log

@@ -44,6 +44,7 @@ from torch.distributions import (
 
 import torch_mlcalc as mlc
 from torch_mlcalc.density import nodes
+from torch_mlcalc.density.divergence import log_prob_anywhere
 from torch_mlcalc.testing import check_gradients
 
 DOUBLE = torch.float64
@@ -378,3 +379,52 @@ def test_refusals(
 ) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+OUTSIDE = {
+    "supports of their own": (
+        Uniform(torch.tensor([0.0, 10.0]), torch.tensor([1.0, 11.0])),
+        torch.tensor([[0.5, 10.5], [5.0, 5.0], [10.5, 0.5]]),
+    ),
+    "one element without a point": (
+        LogNormal(torch.zeros(2), 1.0),
+        torch.tensor([[1.0, -1.0], [-2.0, -2.0], [2.0, -3.0]]),
+    ),
+    "several coordinates": (
+        Dirichlet(torch.ones(3)),
+        torch.tensor([[0.2, 0.3, 0.5], [0.2, 0.3, 0.9], [0.1, 0.1, 0.8]]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_log_density_outside_of_a_support_is_minus_infinity(name: str) -> None:
+    p, x = OUTSIDE[name]
+    inside = p.support.check(x)
+    values = log_prob_anywhere(p, x)
+    assert (values[~inside] == -math.inf).all()
+    assert values[inside].isfinite().all()
+
+
+MAPPED: dict[str, Callable[[Tensor], Distribution]] = {
+    "Gamma": lambda a: Gamma(a, 1.0, validate_args=False),
+    "Beta": lambda a: Beta(a, 2.0, validate_args=False),
+    "Laplace": lambda a: Laplace(a, 1.0, validate_args=False),
+    "Poisson": lambda a: Poisson(a, validate_args=False),
+    "NegativeBinomial": lambda a: NegativeBinomial(a, 0.4, validate_args=False),
+}
+
+
+@pytest.mark.parametrize("name", MAPPED)
+def test_functional_transforms_of_a_mean(name: str) -> None:
+    def mean(a: Tensor) -> Tensor:
+        return mlc.expectation(torch.sin, MAPPED[name](a))
+
+    a = torch.tensor([0.7, 1.3], dtype=torch.float64)
+    leaf = a.clone().requires_grad_()
+    expected = mean(leaf)
+    (slope,) = torch.autograd.grad(expected.sum(), leaf)
+    torch.testing.assert_close(torch.func.vmap(mean)(a), expected.detach())
+    torch.testing.assert_close(torch.func.vmap(torch.func.grad(mean))(a), slope)
+    _, tangent = torch.func.jvp(mean, (a,), (torch.ones_like(a),))
+    torch.testing.assert_close(tangent, slope)

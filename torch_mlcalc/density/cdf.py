@@ -297,4 +297,9 @@ def _seen(density: NormalizedDensity) -> tuple[Array, Array, Array, Array]:
     element, x, value, distance = (
         np.concatenate(column) for column in zip(*rows, strict=True)
     )
+    if element.size != x.size:
+        raise NotImplementedError(
+            "a density has no cdf, quantiles, samples or mode inside of vmap; pass the "
+            "mapped tensors to it as a batch, by args= and batch_shape=."
+        )
     return element, x, value, distance

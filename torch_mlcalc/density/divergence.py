@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import copy
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch.distributions import Distribution, register_kl
 from torch_mlcalc.density.means import mean_of
 from torch_mlcalc.density.normalized import NormalizedDensity
 from torch_mlcalc.quadrature.domains import domain_of
+from torch_mlcalc.quadrature.host import readable
 
 
 def register_divergences() -> None:
@@ -60,10 +62,24 @@ def log_prob_anywhere(distribution: Distribution, x: Tensor) -> Tensor:
     if support is None:
         return distribution.log_prob(x)
     inside = support.check(x)
-    if bool(inside.all()):
-        return distribution.log_prob(x)
-    home = x[inside][:1] if inside.any() else None
-    if home is None or support.event_dim:
-        return torch.full(inside.shape, -math.inf, dtype=x.dtype, device=x.device)
-    values = distribution.log_prob(torch.where(inside, x, home.reshape(())))
-    return torch.where(inside, values, -math.inf)
+    if readable(inside):
+        if bool(inside.all()):
+            return distribution.log_prob(x)
+        if not bool(inside.any()):
+            return torch.full(inside.shape, -math.inf, dtype=x.dtype, device=x.device)
+    home = _home(x, inside, support.event_dim)
+    here = inside.reshape(inside.shape + (1,) * support.event_dim)
+    # Where there is no point inside, validation would refuse what is not used.
+    plain = copy(distribution)
+    plain._validate_args = False
+    return torch.where(inside, plain.log_prob(torch.where(here, x, home)), -math.inf)
+
+
+def _home(x: Tensor, inside: Tensor, event_dim: int) -> Tensor:
+    """The first point of each element that is inside, or of another element."""
+    first = inside.to(torch.uint8).argmax(0, keepdim=True)
+    first = first.reshape(first.shape + (1,) * event_dim).expand(1, *x.shape[1:])
+    home = x.gather(0, first)
+    if event_dim or not readable(inside):
+        return home
+    return torch.where(inside.any(0), home, x[inside][0])

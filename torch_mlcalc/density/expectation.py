@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -17,7 +18,13 @@ from torch.distributions import (
 )
 
 from torch_mlcalc.density.divergence import log_prob_anywhere
-from torch_mlcalc.density.nodes import Nodes, NoNodes, entry_of, is_exact
+from torch_mlcalc.density.nodes import (
+    Nodes,
+    NoNodes,
+    entry_of,
+    is_exact,
+    of_standard_normal,
+)
 from torch_mlcalc.density.normalized import NormalizedDensity
 from torch_mlcalc.quadrature.checks import Settings, check_settings
 from torch_mlcalc.quadrature.contract import (
@@ -356,14 +363,14 @@ def _density_on(distribution: Distribution) -> _Placed:
         domain, _ = distribution._placed
         return _Placed(domain, lambda x: distribution._log_density(x) - log_z, same)
     if isinstance(distribution, MultivariateNormal):
-        loc, tril = distribution.loc, distribution.scale_tril
+        loc = distribution.loc
         normal = torch.distributions.Normal(loc.new_zeros(()), loc.new_ones(()))
         d = loc.shape[-1]
         box = Box(loc.new_full((d,), -math.inf), math.inf)
         return _Placed(
             box,
             lambda z: normal.log_prob(z).sum(-1),
-            lambda z: loc + (tril @ z[..., None])[..., 0],
+            partial(of_standard_normal, distribution),
         )
     if isinstance(distribution, Dirichlet):
         return _broken_stick(distribution)

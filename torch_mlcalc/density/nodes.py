@@ -30,15 +30,10 @@ from torch.distributions import (
     Uniform,
 )
 
+from torch_mlcalc.precision import full_precision
+from torch_mlcalc.quadrature.gauss import GaussHermite, GaussLaguerre, GaussLegendre
 from torch_mlcalc.quadrature.host import read
-from torch_mlcalc.quadrature.rules import (
-    Array,
-    FixedRule,
-    GaussHermite,
-    GaussLaguerre,
-    GaussLegendre,
-    table,
-)
+from torch_mlcalc.quadrature.rules import Array, FixedRule, table
 
 
 class Nodes(NamedTuple):
@@ -220,8 +215,13 @@ def _multivariate_normal(p: MultivariateNormal, n: int) -> Nodes:
     shape = (-1, *(1,) * (p.loc.ndim - 1))
     logs = _grid(w.flatten(), d).sum(-1).reshape(shape)
     grid = grid.reshape((*shape, d))
-    points = p.loc + (p.scale_tril @ grid[..., None])[..., 0]
-    return Nodes(points, logs)
+    return Nodes(of_standard_normal(p, grid), logs)
+
+
+def of_standard_normal(p: MultivariateNormal, z: Tensor) -> Tensor:
+    """Points of a normal distribution from those of the standard one."""
+    with full_precision(z.device):
+        return p.loc + (p.scale_tril @ z[..., None])[..., 0]
 
 
 def _per_dimension(n: int, d: int) -> int:
@@ -368,7 +368,9 @@ def _summed(
         middle = (low + inside) / 2
         far = exponent(middle) >= enough
         low, inside = np.where(far, middle, low), np.where(far, inside, middle)
-    low = np.floor(low)
+    # What vmap maps over has one window for all, as the others do not see it.
+    mapped = tuple(range(low.ndim - len(p.batch_shape)))
+    low, high = np.floor(low).min(mapped), high.max(mapped)
     count = int((high - low).max()) + 2
     if count > 50 * MOST:
         raise ValueError(

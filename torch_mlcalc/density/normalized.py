@@ -23,6 +23,7 @@ from torch_mlcalc.density.support import (
     tensors_of,
 )
 from torch_mlcalc.density.transport import Transport, can_transport
+from torch_mlcalc.quadrature.checks import Settings, check_settings
 from torch_mlcalc.quadrature.cubature.box import Solid
 from torch_mlcalc.quadrature.domains import Domain
 from torch_mlcalc.quadrature.estimate import Status, report
@@ -116,10 +117,7 @@ class NormalizedDensity(Distribution):
                 f"domain is a {type(domain).__name__}; a domain is wanted, for example "
                 "Interval(0, 1) or RealLine()."
             )
-        if on_failure not in ("warn", "raise", "ignore"):
-            raise ValueError(
-                f"on_failure is {on_failure!r}; 'warn', 'raise' or 'ignore' is wanted."
-            )
+        check_settings(rule, Settings(rtol, atol, max_evals, memory, on_failure))
         if breakpoints is not None:
             as_breakpoints(breakpoints)
         bound = bind(log_unnormalized, batch_extent(domain), args, batch_shape)

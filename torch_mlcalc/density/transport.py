@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from torch_mlcalc.precision import full_precision
 from torch_mlcalc.quadrature.cubature.box import Solid
 from torch_mlcalc.quadrature.cubature.chart import (
     ALGEBRAIC,
@@ -24,11 +25,12 @@ from torch_mlcalc.quadrature.cubature.chart import (
 from torch_mlcalc.quadrature.cubature.whitened import WhitenedChart
 from torch_mlcalc.quadrature.domains import Domain
 from torch_mlcalc.quadrature.estimate import report
+from torch_mlcalc.quadrature.gauss import GaussLegendre
 from torch_mlcalc.quadrature.host import read
 from torch_mlcalc.quadrature.integrand import Integrand
 from torch_mlcalc.quadrature.integrate import integrate
 from torch_mlcalc.quadrature.placement import FINITE, WHOLE
-from torch_mlcalc.quadrature.rules import GaussLegendre, table
+from torch_mlcalc.quadrature.rules import table
 
 if TYPE_CHECKING:
     from torch_mlcalc.density.normalized import NormalizedDensity
@@ -153,8 +155,9 @@ class Transport:
         rows = [(2 * k + 1) / 2 * w * p for k, p in enumerate(_legendre(t, n))]
         transform = torch.stack(rows).to(values.dtype)
         # Each axis in turn comes to the end: after all they are in order again.
-        for _ in range(values.ndim - 1):
-            values = torch.tensordot(values, transform, ([1], [1]))
+        with full_precision(device):
+            for _ in range(values.ndim - 1):
+                values = torch.tensordot(values, transform, ([1], [1]))
         return values
 
     def nodes(self, density: NormalizedDensity) -> tuple[Tensor, Tensor]:
@@ -293,10 +296,11 @@ def _rosenblatt(series: Tensor, q: Tensor) -> Tensor:
         if rest.ndim > 3:
             basis = torch.stack(list(_legendre(t, rest.shape[2])), -1)
             shape, terms = rest.shape[3:], rest.flatten(3)
-            if len(rest) == 1:  # the same for all samples
-                rest = torch.einsum("mek,ekr->mer", basis, terms[0])
-            else:
-                rest = torch.einsum("mek,mekr->mer", basis, terms)
+            with full_precision(q.device):
+                if len(rest) == 1:  # the same for all samples
+                    rest = torch.einsum("mek,ekr->mer", basis, terms[0])
+                else:
+                    rest = torch.einsum("mek,mekr->mer", basis, terms)
             rest = rest.unflatten(-1, shape)
     return torch.stack(found, -1)
 
@@ -329,7 +333,8 @@ def _bracket(series: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
     angle = torch.linspace(math.pi, 0, 4 * n + 1, dtype=torch.float64)
     edges = torch.cos(angle).to(goal)
     basis = _integrals(edges, n)
-    known = (series @ basis.mT).cummax(-1).values
+    with full_precision(series.device):
+        known = (series @ basis.mT).cummax(-1).values
     known = known.expand(*goal.shape, -1).contiguous()
     above = torch.searchsorted(known, goal[..., None])[..., 0].clamp(1, 4 * n)
     return edges[above - 1], edges[above]

@@ -6,6 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from torch_mlcalc.precision import is_autocast
+
 Reduction = Literal["none", "mean", "sum"]
 
 #: Elements up to which calling an operation takes longer than what it does to them.
@@ -227,7 +229,7 @@ def _compute_and_result(
     if dtype in (torch.float16, torch.bfloat16):
         dtype = torch.float32
         # As torch's own losses: what GradScaler multiplies by 65536 must not be half.
-        result = dtype if _is_autocast(device) else result
+        result = dtype if is_autocast(device) else result
     return dtype, result
 
 
@@ -237,10 +239,6 @@ def _check_weight(weight: Tensor, input: Tensor, name: str = "input") -> Tensor:
     if weight.is_complex():
         raise TypeError(f"weight must be real, got {weight.dtype}")
     return weight
-
-
-def _is_autocast(device: str) -> bool:
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def _check_shape(

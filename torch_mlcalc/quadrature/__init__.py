@@ -28,6 +28,12 @@ from torch_mlcalc.quadrature.estimate import (
     IntegrationWarning,
     Status,
 )
+from torch_mlcalc.quadrature.gauss import (
+    GaussHermite,
+    GaussJacobi,
+    GaussLaguerre,
+    GaussLegendre,
+)
 from torch_mlcalc.quadrature.gauss_kronrod import GaussKronrod
 from torch_mlcalc.quadrature.integrate import (
     adapt,
@@ -40,10 +46,6 @@ from torch_mlcalc.quadrature.plan import Plan
 from torch_mlcalc.quadrature.rules import (
     ClenshawCurtis,
     FixedRule,
-    GaussHermite,
-    GaussJacobi,
-    GaussLaguerre,
-    GaussLegendre,
     Rule,
     Simpson,
     TabulatedRule,

@@ -101,7 +101,7 @@ def value_of(found: Found, plan: LinePlan | None = None) -> Tensor:
     known = found.ledger.total is not None
     if known and not _wants_gradient(problem, found.evaluate):
         return _total(found.evaluate, found.ledger)
-    if isinstance(found.rule, AdaptiveGaussHermite) and found.rule.n is not None:
+    if known and isinstance(found.rule, AdaptiveGaussHermite) and found.rule.n:
         return _through_mode(found, found.rule)
     value = _at_once(found) if plan is None else None
     if value is not None:

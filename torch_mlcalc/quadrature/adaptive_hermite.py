@@ -13,13 +13,14 @@ from torch import Tensor
 
 from torch_mlcalc.quadrature.contract import LogSum, sum_blocks, together
 from torch_mlcalc.quadrature.estimate import Status
+from torch_mlcalc.quadrature.gauss import GaussHermite
 from torch_mlcalc.quadrature.host import read, write
 from torch_mlcalc.quadrature.integrand import Integrand, as_result
 from torch_mlcalc.quadrature.ledger import ROUNDING, Amount, unlogged
 from torch_mlcalc.quadrature.mode import expand, find_modes
 from torch_mlcalc.quadrature.pieces import Index, Part, Pieces
 from torch_mlcalc.quadrature.problem import Problem
-from torch_mlcalc.quadrature.rules import Array, GaussHermite, Rule, check_count, table
+from torch_mlcalc.quadrature.rules import Array, Rule, check_count, table
 from torch_mlcalc.quadrature.search import Search
 
 #: Numbers of nodes tried in turn, each checked by the next. Binomial likelihoods of 10

@@ -24,7 +24,11 @@ def apply_rule(
     integrand, extent, breakpoints = problem
     max_evals, memory = settings.max_evals, settings.memory
     if not isinstance(rule, FixedRule):
-        assert isinstance(rule, LinePlan)  # noqa: S101
+        if not isinstance(rule, LinePlan):
+            raise TypeError(
+                f"{rule} was made in several dimensions; make one with adapt on the "
+                "domain that it is for."
+            )
         return rule.apply(extent, integrand, breakpoints, log=log, memory=memory)
     pieces = 1 if breakpoints is None else len(breakpoints) + 1
     if max_evals is not None and rule.n * pieces > max_evals:

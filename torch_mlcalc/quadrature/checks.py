@@ -29,6 +29,10 @@ class Settings(NamedTuple):
 
 def check_settings(rule: object, settings: Settings) -> Rule | None:
     """Refuse what is not a rule or a setting; return the rule."""
+    if isinstance(rule, type) and issubclass(rule, Rule):
+        raise TypeError(
+            f"rule is the class {rule.__name__}; make one of it, {rule.__name__}(...)."
+        )
     if rule is not None and not isinstance(rule, Rule):
         raise TypeError(
             f"rule is a {type(rule).__name__}; a rule object is wanted, for example "

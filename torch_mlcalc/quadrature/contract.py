@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
+from torch_mlcalc.precision import is_autocast
 from torch_mlcalc.quadrature.domains import Limit
 from torch_mlcalc.quadrature.host import dual_level, transforming
 from torch_mlcalc.quadrature.integrand import HALF
@@ -80,8 +81,10 @@ class LinearSum:
         if values.dtype != weights.dtype:
             dtype = torch.promote_types(values.dtype, weights.dtype)
             values, weights = values.to(dtype), weights.to(dtype)
-        # A matrix product is faster alone, but the compiler fuses nothing into it.
-        if weights.ndim > 1 or torch.compiler.is_compiling():
+        # A matrix product is faster alone, but the compiler fuses nothing into it, and
+        # autocast keeps three digits of it.
+        alone = not (torch.compiler.is_compiling() or is_autocast(values.device.type))
+        if weights.ndim > 1 or not alone:
             return (_align(weights, values) * values).sum(0)
         if values.ndim == 1:
             return weights.dot(values)

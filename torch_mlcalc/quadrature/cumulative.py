@@ -147,7 +147,8 @@ def find_mesh(
         mark = _mark(table, integrand)
         array = read(table, mark)
         lead = array.shape[: array.ndim - table.ndim]
-        flat = np.moveaxis(array, len(lead), 0).reshape(len(table), -1)
+        flat = np.moveaxis(array, len(lead), 0)
+        flat = flat.reshape(len(table), math.prod(flat.shape[1:]))
         low, high, loc, scale, *points = flat
         with np.errstate(all="ignore"):
             reach = _reach(low, high, loc, scale)
@@ -156,14 +157,14 @@ def find_mesh(
         found = find_panels(
             Evaluator(integrand, lead, mark, home, None, grad=False),
             reach,
-            np.array(edges).reshape(-1, low.size),
+            np.array(edges).reshape(len(points), low.size),
             settings.tolerance,
             torch.finfo(integrand.dtype).eps,
             settings.max_evals,
         )
     report(found.status, _detail(found.status), settings.on_failure, stacklevel=5)
     columns = np.concatenate([np.stack(reach), found.edges, found.status[None]])
-    columns = columns.reshape((-1, *lead, *integrand.batch_shape))
+    columns = columns.reshape((len(columns), *lead, *integrand.batch_shape))
     with torch.inference_mode(False):
         placed = write(
             np.moveaxis(columns, 0, len(lead)).copy(), mark, integrand.device

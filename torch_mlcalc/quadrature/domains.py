@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, VonMises, constraints
 
+from torch_mlcalc.quadrature.host import readable
+
 Limit = float | Tensor
 
 
@@ -276,8 +278,13 @@ def check_limit(name: str, limit: object, *, finite: bool = False) -> None:
 
 
 def check_positive(name: str, value: Limit) -> None:
-    """Refuse numbers that are not positive; tensors are not read on the hot path."""
-    if not isinstance(value, Tensor) and value <= 0:
+    """Refuse what is not positive; a tensor only where reading it is free."""
+    if isinstance(value, Tensor):
+        if readable(value) and not bool((value > 0).all()):
+            raise ValueError(
+                f"{name} has values down to {value.min().item()}; it must be positive."
+            )
+    elif value <= 0:
         raise ValueError(f"{name} is {value}; it must be positive.")
 
 

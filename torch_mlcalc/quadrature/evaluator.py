@@ -31,7 +31,7 @@ class Evaluator:
     Attributes:
         elements: Number of integrals, the mapped dimensions of vmap included.
         event_shape: Trailing dimensions of the values; known after the first call.
-        dtype: Dtype of the values; known after the first call.
+        dtype: Dtype of the integrals; known after the first call.
         requires_grad: Whether the values carry a gradient; likewise.
         single: Whether points are rounded to single precision or less.
     """
@@ -190,7 +190,8 @@ class Evaluator:
         else:
             values = integrand(tensor, rows)
         self.event_shape = tuple(values.shape[tensor.ndim - len(self.tail) :])
-        self.dtype, self.requires_grad = values.dtype, values.requires_grad
+        self.dtype = integrand.result_dtype(values)
+        self.requires_grad = values.requires_grad
         self._fresh = False
         return values
 

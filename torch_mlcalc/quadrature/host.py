@@ -128,7 +128,10 @@ def read(tensor: Tensor, mark: Tensor | None = None) -> npt.NDArray[Any]:
     if not transforming():
         return _values(tensor)
     box = _Box()
-    _call(_Read, tensor if mark is None else tensor + mark.to(tensor.dtype), box)
+    with frozen():
+        # A copy has no tangent here.
+        copy = tensor.clone() if mark is None else tensor + mark.to(tensor.dtype)
+        _call(_Read, copy, box)
     return box.array
 
 

@@ -51,6 +51,9 @@ class Callee(Protocol):
     def __call__(self, points: Tensor, rows: Tensor | None = None) -> Tensor:
         """Values at points."""
 
+    def result_dtype(self, values: Tensor) -> torch.dtype:
+        """That of the integral of such values, which a call has just returned."""
+
 
 class Integrand(NamedTuple):
     """A function of points and args, and what is known of one batch of integrals.
@@ -86,6 +89,10 @@ class Integrand(NamedTuple):
             args = tuple(self.rows(a, rows) for a in args)
         values = self.function(points, *args)
         return checked(values, points, self.coordinates)
+
+    def result_dtype(self, values: Tensor) -> torch.dtype:
+        """Not narrower than the points, as the weights are not."""
+        return torch.promote_types(values.dtype, self.dtype)
 
     def rows(self, arg: Any, rows: Tensor) -> Any:  # noqa: ANN401
         """An arg for some elements of the batch, numbered in one dimension."""
@@ -144,11 +151,7 @@ def bind_shaped(
     coordinates: int = 0,
 ) -> Integrand:
     """The same from the tensors of a domain and the batch shape of each."""
-    if not callable(function):
-        raise TypeError(
-            f"integrand is a {type(function).__name__}; a function of the points is "
-            "wanted, for example lambda x: torch.exp(-x * x)."
-        )
+    check_function(function)
     if not isinstance(args, tuple):
         args = _as_tuple(args)
     if not limits and not args and batch_shape is None:
@@ -158,6 +161,15 @@ def bind_shaped(
     dtype, device = _dtype_and_device(limits, tensors)
     batch = _batch(shapes, tensors, batch_shape)
     return Integrand(function, args, batch, dtype, device, coordinates)
+
+
+def check_function(function: object) -> None:
+    """Refuse what cannot be called."""
+    if not callable(function):
+        raise TypeError(
+            f"integrand is a {type(function).__name__}; a function of the points is "
+            "wanted, for example lambda x: torch.exp(-x * x)."
+        )
 
 
 def default_device() -> torch.device:

@@ -162,6 +162,8 @@ def find_panels(
     """
     elements = evaluate.elements
     n_evals = np.zeros(elements, dtype=np.int64)
+    if not elements:
+        return Found(np.ones((2, 0)), n_evals, np.zeros((0, 1)), n_evals)
     done: list[_Panels] = []
     new = _first(inner, elements)
     fault = np.zeros(elements, dtype=np.int64)

@@ -23,7 +23,7 @@ from torch_mlcalc.quadrature.contract import (
 )
 from torch_mlcalc.quadrature.domains import Extent, Limit
 from torch_mlcalc.quadrature.evaluator import slots
-from torch_mlcalc.quadrature.host import dual_level, on_device, transforming
+from torch_mlcalc.quadrature.host import dual_level, on_device, readable, transforming
 from torch_mlcalc.quadrature.integrand import Integrand, as_result
 from torch_mlcalc.quadrature.pieces import Part
 from torch_mlcalc.quadrature.placement import ABOVE, BELOW, FINITE, WHOLE
@@ -255,6 +255,8 @@ def _place(
     # Chosen by comparison: at equal limits minimum and maximum would give each of the
     # two half of the gradient.
     low, high = torch.where(ordered, lower, upper), torch.where(ordered, upper, lower)
+    if readable(kinds) and readable(low):
+        _refuse_other_ends(kinds, low, high)
     edges = [low, high]
     if breakpoints is not None:
         own = breakpoints.shape[1:]
@@ -283,6 +285,19 @@ def _place(
         end if live else None,
         sign.reshape(batch),
     )
+
+
+def _refuse_other_ends(kinds: Tensor, low: Tensor, high: Tensor) -> None:
+    """Refuse a plan for a range with other infinite ends: its nodes are elsewhere."""
+    every = kinds.reshape(-1, low.shape[-1])
+    below, above = ((every & bit).amax(0) > 0 for bit in (BELOW, ABOVE))
+    other = (low[0].isinf() != below) | (high[0].isinf() != above)
+    # Between equal limits there are no ends.
+    if bool((other & (low[0] != high[0])).any()):
+        raise ValueError(
+            "the plan was made for ranges with other infinite ends than those of the "
+            "domain; make a new one with adapt. Finite limits may move."
+        )
 
 
 def _moves(extent: Extent, breakpoints: Tensor | None) -> bool:
@@ -387,10 +402,21 @@ def _blank(total: Tensor, pieces: Placed) -> Tensor:
 
 def _nothing(integrand: Integrand, *, log: bool) -> Tensor:
     """All limits are equal: nothing was ever evaluated, so there is no event shape."""
+    if 0 in integrand.batch_shape:
+        return none_of(integrand)
     value = -torch.inf if log else 0.0
     return torch.full(
         integrand.batch_shape, value, dtype=integrand.dtype, device=integrand.device
     )
+
+
+def none_of(integrand: Integrand) -> Tensor:
+    """The integrals of an empty batch, whose events have a shape all the same."""
+    last = (integrand.coordinates,) if integrand.coordinates else ()
+    shape = (1, *integrand.batch_shape, *last)
+    points = torch.zeros(shape, dtype=integrand.dtype, device=integrand.device)
+    values = integrand(points)
+    return values[0].to(integrand.result_dtype(values))
 
 
 def make_cells(

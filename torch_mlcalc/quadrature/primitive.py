@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from torch_mlcalc.precision import full_precision
 from torch_mlcalc.quadrature.contract import accumulator
 from torch_mlcalc.quadrature.host import dual_level, transforming
 from torch_mlcalc.quadrature.integrand import Integrand
@@ -61,9 +62,9 @@ class Primitive:
         points, slope = self._nodes()
         batch = integrand.batch_shape
         points = points.to(integrand.dtype)
-        values = integrand(points.reshape(-1, *batch))
+        values = integrand(points.flatten(0, 1))
         values = values.reshape(*points.shape, *values.shape[1 + len(batch) :])
-        wide = accumulator(values.dtype)
+        wide = accumulator(integrand.result_dtype(values))
         values = values.to(wide)
         real = values.real.dtype if values.is_complex() else wide
         weights = (slope * self.half).to(real)
@@ -72,9 +73,11 @@ class Primitive:
         events = (1,) * (values.ndim - weights.ndim)
         some, weights = (t.reshape(t.shape + events) for t in (some, weights))
         values = torch.where(some, values, 0) * weights
-        self.lowest = values.detach().amin() if not values.is_complex() else None
+        ordered = values.numel() > 0 and not values.is_complex()
+        self.lowest = values.detach().amin() if ordered else None
         transform = torch.tensor(series(NODES).transform, device=points.device).to(wide)
-        self.coefficients = torch.tensordot(transform, values, 1)
+        with full_precision(values.device):
+            self.coefficients = torch.tensordot(transform, values, 1)
         whole = 2 * self.coefficients[0]
         self.at_edges = torch.cat([torch.zeros_like(whole[:1]), whole.cumsum(0)])
 

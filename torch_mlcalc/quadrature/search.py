@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from torch_mlcalc.quadrature.evaluator import Evaluator, Values
+from torch_mlcalc.quadrature.host import read
 from torch_mlcalc.quadrature.ledger import Ledger
 from torch_mlcalc.quadrature.pieces import Index, Pieces
 from torch_mlcalc.quadrature.rules import Array
@@ -156,9 +157,7 @@ class Search:
     def _rounded(self, points: Array) -> Array:
         """Points as the integrand's dtype can represent them."""
         if self.evaluate.single:
-            tensor = torch.tensor(points).to(self.evaluate.integrand.dtype)
-            rounded: Array = tensor.to(torch.float64).numpy()
-            return rounded
+            return read(torch.tensor(points).to(self.evaluate.integrand.dtype))
         return points
 
     def _inside(self, jobs: Jobs, points: Array, guard: float = 0.0) -> Mask | None:

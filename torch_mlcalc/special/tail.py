@@ -15,8 +15,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from torch_mlcalc.quadrature.gauss import GaussLegendre
 from torch_mlcalc.quadrature.host import frozen
-from torch_mlcalc.quadrature.rules import GaussLegendre, table
+from torch_mlcalc.quadrature.rules import table
 
 #: Nodes for float64 and for narrower dtypes. Measured against mpmath on the grids of
 #: the tests: see ``tests/special/test_incomplete.py``.

@@ -18,6 +18,7 @@ from torch_mlcalc.losses.classification.settings import check_index, check_numbe
 from torch_mlcalc.losses.pointwise import product
 from torch_mlcalc.losses.reduction import Reduction, reduce
 from torch_mlcalc.losses.validation import is_validated
+from torch_mlcalc.precision import full_precision
 
 #: Steps of Newton's method. It comes from one side and does not overshoot, as the power
 #: mean it solves is concave. Measured in float64 over 2 to 1e5 classes, temperatures
@@ -112,7 +113,8 @@ def bi_tempered_loss(
     gain = gain - product(target, _tempered(log_p, 1 - t1))
     loss = mass + (gain - target.pow(power) / power).sum(axis)
     if weight is not None:
-        weight = target.movedim(axis, -1) @ weight
+        with full_precision(target.device):
+            weight = target.movedim(axis, -1) @ weight
     return reduce(loss, weight, reduction).to(dtype)
 
 

@@ -19,6 +19,7 @@ from torch_mlcalc.losses.classification.linear_logsumexp import linear_logsumexp
 from torch_mlcalc.losses.classification.settings import check_index, check_number
 from torch_mlcalc.losses.reduction import Reduction
 from torch_mlcalc.losses.validation import is_validated
+from torch_mlcalc.precision import full_precision
 
 
 def linear_cross_entropy(
@@ -99,14 +100,16 @@ def linear_cross_entropy(
     bias = rest[0] if rest else matrix.new_zeros(()).expand(matrix.shape[0])
     weight = None if weight is None else weight.to(working)
     rows = x.reshape(-1, x.shape[-1])
-    total = linear_logsumexp(rows, matrix, bias).view(target.shape)
+    with full_precision(x.device):
+        total = linear_logsumexp(rows, matrix, bias).view(target.shape)
     index = known(target, ignore_index)
     of_target = (x * F.embedding(index, matrix)).sum(-1) + bias[index]
     loss = reduce_classes(total - of_target, target, weight, ignore_index, reduction)
     if label_smoothing:
         classes = matrix.shape[0]
         share = matrix.new_ones(classes) if weight is None else weight
-        spread = share.sum() * total - x @ (share @ matrix) - share @ bias
+        with full_precision(x.device):
+            spread = share.sum() * total - x @ (share @ matrix) - share @ bias
         spread = reduce_spread(
             spread / classes, target, weight, ignore_index, reduction
         )

@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torch_mlcalc.precision import full_precision
+
 #: Rows, and logits, of a block: 8 MiB in float32. Blocks are of classes, so that each
 #: part of the gradient by the weight is written once for all of a batch of 2048.
 _ROWS, _LOGITS = 2048, 1 << 21
@@ -69,7 +71,8 @@ class _LogSumExp(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:  # noqa: ANN401
-        return _Gradient.apply(*ctx.saved_tensors, grads[0])  # type: ignore[no-untyped-call]
+        with full_precision(grads[0].device):
+            return _Gradient.apply(*ctx.saved_tensors, grads[0])  # type: ignore[no-untyped-call]
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:  # noqa: ANN401

@@ -25,7 +25,8 @@ import torch
 from numpy.polynomial import legendre
 from torch import Tensor
 
-from torch_mlcalc.quadrature.rules import GaussLegendre, table
+from torch_mlcalc.quadrature.gauss import GaussLegendre
+from torch_mlcalc.quadrature.rules import table
 
 #: Nodes for float64 and for narrower dtypes. A side is at most 18 standard deviations
 #: wide. There the second derivative in the scale is wrong by 6e-11 with 48 nodes and by

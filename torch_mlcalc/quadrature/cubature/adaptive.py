@@ -117,7 +117,7 @@ def new_search(
 def _volume(chart: Chart, mark: Tensor | None, elements: int, *, log: bool) -> Array:
     """Signed volume of each domain, or its log."""
     length = chart.lengths.expand(*chart.batch_shape, chart.lengths.shape[-1])
-    lengths = read(length, mark).reshape(elements, -1)
+    lengths = read(length, mark).reshape(elements, length.shape[-1])
     with np.errstate(divide="ignore", invalid="ignore"):
         volume: Array = np.log(lengths).sum(1) if log else lengths.prod(1)
     if log and np.isnan(volume).any():
@@ -148,7 +148,8 @@ def _knots(
 def results_of(ledger: Ledger) -> tuple[Values, Array]:
     """Values and errors, in the log form those of the log."""
     total = ledger.total
-    assert total is not None  # noqa: S101
+    if total is None:  # of an empty batch
+        return np.zeros((ledger.elements, 1)), np.zeros((ledger.elements, 1))
     if total.log_unit is None:
         return total.value, total.error
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -113,6 +113,11 @@ def _refuse_other_batch(plan: Plan, problem: SolidProblem) -> None:
             f"limits and args now have shape {batch}; make a new one with adapt, or "
             "pass limits and args of the old shape."
         )
+    if isinstance(plan, RegionPlan) and len(plan.breakpoints) != len(problem.counts):
+        raise ValueError(
+            f"the plan was made in {len(plan.breakpoints)} dimensions, the domain has "
+            f"{len(problem.counts)}; make a new one with adapt."
+        )
     if isinstance(plan, RegionPlan) and plan.breakpoints != problem.counts:
         raise ValueError(
             f"the plan was made with {plan.breakpoints} breakpoints on the axes, got "
@@ -126,6 +131,8 @@ def find(
     """Search for the nodes that the integrals need, and report on it."""
     if rule is None and problem.domain.dimension > DETERMINISTIC:
         rule, settings = _many_dimensions(problem, settings)
+    if 0 in problem.integrand.batch_shape and isinstance(rule, RandomRule):
+        rule = None
     if isinstance(rule, RandomRule):
         found, detail = _find_random(problem, rule, settings, log=log)
     elif isinstance(rule, AdaptiveGaussHermite):
@@ -194,9 +201,10 @@ def _find_random(
 
 def value_of(found: Found, plan: Plan | None = None) -> Tensor:
     """The integrals: by a plan if a gradient is wanted, else as they were added up."""
-    if not _wants_gradient(found):
+    empty = 0 in found.problem.integrand.batch_shape
+    if not (empty or _wants_gradient(found)):
         return _total(found)
-    if found.formula is not None:
+    if found.formula is not None and not empty:
         return found.formula()
     return apply_rule(
         found.problem, plan or plan_of(found), found.settings, log=found.log

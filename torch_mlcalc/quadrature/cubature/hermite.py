@@ -13,6 +13,7 @@ from torch import Tensor
 from torch_mlcalc.quadrature.adaptive_hermite import ANY, AdaptiveGaussHermite
 from torch_mlcalc.quadrature.adaptive_hermite import LADDER as LINE
 from torch_mlcalc.quadrature.checks import Settings, refuse_tolerance
+from torch_mlcalc.quadrature.contract import accumulator
 from torch_mlcalc.quadrature.cubature import automatic
 from torch_mlcalc.quadrature.cubature.adaptive import (
     detail_of,
@@ -44,10 +45,11 @@ from torch_mlcalc.quadrature.cubature.search import CubeSearch
 from torch_mlcalc.quadrature.cubature.tensor import climb
 from torch_mlcalc.quadrature.cubature.whitened import WhitenedChart, WhitenedPlan
 from torch_mlcalc.quadrature.estimate import Status, Tolerance
+from torch_mlcalc.quadrature.gauss import GaussHermite
 from torch_mlcalc.quadrature.host import frozen, read, readable, write
 from torch_mlcalc.quadrature.ledger import Amount, Ledger, status_of
 from torch_mlcalc.quadrature.placement import WHOLE
-from torch_mlcalc.quadrature.rules import Array, GaussHermite, table
+from torch_mlcalc.quadrature.rules import Array, table
 
 #: Nodes on each axis, by dimension, each checked by the next. The last of each has
 #: 4,000 to 400,000 nodes.
@@ -131,7 +133,8 @@ def find_whitened(
         cubes = whole_cubes(first.elements, first.pieces)
         if rule.n is not None:
             ledger.tolerance = Tolerance(ANY, 0.0)
-            _book_exactly(first, cubes, rule.n, white.found)
+            if cubes.owner.size:
+                _book_exactly(first, cubes, rule.n, white.found)
             return found_of(problem, settings, white, searches, rule.n)
         left = ~white.found
         left[ascend(first, cubes.take(white.found)).owner] = True
@@ -312,6 +315,7 @@ def found_of(
     ledger: Ledger = searches[0][0].ledger
     status = status_of(ledger)
     used = [(search, chart) for search, chart in searches if search.kept]
+    used = used or searches[:1]  # of an empty batch
     integrand = problem.integrand
 
     def freeze(error: Tensor, status: Tensor, n_evals: Tensor) -> WhitenedPlan:
@@ -366,7 +370,9 @@ def through_mode(
     for _ in range(2):
         here = expand(integrand, at)
         matrix = torch.where(known[..., None, None], -here.curvature, unit)
-        step = torch.linalg.solve(matrix, here.slope[..., None])[..., 0]
+        wide = accumulator(matrix.dtype)
+        step = torch.linalg.solve(matrix.to(wide), here.slope.to(wide)[..., None])
+        step = step[..., 0].to(at)
         at = at + torch.where(known[..., None], step, 0)
     curvature = expand(integrand, at).curvature[0]
     curvature = torch.where(known[..., None, None], curvature, -unit)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from torch_mlcalc.quadrature.contract import accumulator
 from torch_mlcalc.quadrature.host import read
 from torch_mlcalc.quadrature.integrand import Callee
 from torch_mlcalc.quadrature.mode import GROW, SHRINK, STEPS
@@ -187,11 +188,14 @@ def root(curvature: Tensor) -> tuple[Tensor, Tensor]:
     unit = torch.eye(curvature.shape[-1], dtype=curvature.dtype).to(curvature)
     finite = curvature.isfinite().flatten(-2).all(-1)
     matrix = torch.where(finite[..., None, None], -curvature, unit)
-    lower, fault = torch.linalg.cholesky_ex(matrix)
+    # Nothing of this is there in half precision.
+    wide, unit = (t.to(accumulator(t.dtype)) for t in (matrix, unit))
+    lower, fault = torch.linalg.cholesky_ex(wide)
     definite = finite & (fault == 0)
     lower = torch.where(definite[..., None, None], lower, unit)
     upper = lower.transpose(-1, -2)
-    return torch.linalg.solve_triangular(upper, unit, upper=True), definite
+    factor = torch.linalg.solve_triangular(upper, unit, upper=True)
+    return factor.to(curvature), definite
 
 
 def _newton(here: Taylor) -> tuple[Tensor, Tensor]:
@@ -206,7 +210,9 @@ def _newton(here: Taylor) -> tuple[Tensor, Tensor]:
     size = matrix.diagonal(dim1=-2, dim2=-1).abs()
     width = torch.where(size > 0, size, 1).rsqrt()
     matrix = width[..., :, None] * matrix * width[..., None, :]
-    bend, axes = torch.linalg.eigh(matrix)
+    # There is none in half precision.
+    wide = matrix.to(accumulator(matrix.dtype))
+    bend, axes = (t.to(matrix) for t in torch.linalg.eigh(wide))
     along = (axes * (width * slope)[..., :, None]).sum(-2)
     least = epsilon * bend.abs().amax(-1, keepdim=True).clamp(min=epsilon)
     short = along / torch.maximum(bend.abs(), least)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,12 +14,20 @@ from torch_mlcalc.quadrature.integrand import Integrand
 from torch_mlcalc.quadrature.sharding import Ranks
 
 
-class PulledBack(NamedTuple):
-    """Integrand times density of the chart, or the sum of their logs."""
+@dataclass(eq=False)
+class PulledBack:
+    """Integrand times density of the chart, or the sum of their logs.
+
+    Attributes:
+        integrand: The integrand.
+        chart: From the cube to the domain.
+        log: Whether the integrand returns logs.
+    """
 
     integrand: Integrand
     chart: Chart
     log: bool
+    _result: torch.dtype = torch.float64
 
     @property
     def args(self) -> tuple[Any, ...]:
@@ -52,11 +61,16 @@ class PulledBack(NamedTuple):
         if placed.dtype != self.integrand.dtype:
             placed = placed.to(self.integrand.dtype)
         values = self.integrand(placed, rows)
+        self._result = self.integrand.result_dtype(values)
         if density is None:
             return values
         events = values.ndim - density.ndim
         density = density.reshape(density.shape + (1,) * events)
         return values + density if self.log else values * density
+
+    def result_dtype(self, values: Tensor) -> torch.dtype:
+        """As without the density, which may be in double precision; see Chart."""
+        return self._result
 
 
 def mapped_over(

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from torch_mlcalc.quadrature.gauss import GaussLegendre
 from torch_mlcalc.quadrature.pieces import Index
-from torch_mlcalc.quadrature.rules import Array, GaussLegendre, table
+from torch_mlcalc.quadrature.rules import Array, table
 
 
 class Regions(NamedTuple):

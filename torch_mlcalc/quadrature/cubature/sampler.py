@@ -41,7 +41,7 @@ class Sampler:
         lead: Sizes of the mapped dimensions of vmap, outermost first.
         mark: A tensor mapped over these dimensions, or None without them.
         event_shape: Trailing dimensions of the values; known after the first call.
-        dtype: Dtype of the values; known after the first call.
+        dtype: Dtype of the integrals; known after the first call.
         requires_grad: Whether the values carry a gradient; likewise.
     """
 
@@ -192,7 +192,8 @@ class Sampler:
         values = self.integrand(points.to(self.integrand.dtype))
         if self._fresh:
             self.event_shape = tuple(values.shape[points.ndim - 1 :])
-            self.dtype, self.requires_grad = values.dtype, values.requires_grad
+            self.dtype = self.integrand.result_dtype(values)
+            self.requires_grad = values.requires_grad
             self._fresh = False
         return values
 

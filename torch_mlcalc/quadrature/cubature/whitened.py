@@ -8,6 +8,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from torch_mlcalc.precision import full_precision
 from torch_mlcalc.quadrature.contract import LogSum
 from torch_mlcalc.quadrature.cubature.chart import (
     BoxChart,
@@ -87,7 +88,8 @@ class WhitenedChart(Chart):
     def place(self, z: Tensor, *, log: bool) -> Placed:
         """Points at ``z``."""
         z = self.widened(z)
-        y = self.centre + torch.einsum("...ij,...j->...i", self.factor, z)
+        with full_precision(z.device):
+            y = self.centre + torch.einsum("...ij,...j->...i", self.factor, z)
         return self.base.place(y, log=log)
 
     @property

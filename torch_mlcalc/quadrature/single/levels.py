@@ -11,20 +11,18 @@ import numpy as np
 from torch_mlcalc.quadrature.double_exponential import (
     EARLIEST,
     FIRST_STEP,
-    FLAT,
     GUARD,
     LINEAR,
     Begun,
-    Ends,
     Leftover,
     Levels,
-    beyond,
     first_levels,
     negligible,
     nodes_of,
     reach,
     refine,
 )
+from torch_mlcalc.quadrature.ends import FLAT, Ends, beyond
 from torch_mlcalc.quadrature.ledger import ROUNDING, Amount
 from torch_mlcalc.quadrature.pieces import Part
 from torch_mlcalc.quadrature.rules import Array

@@ -1,0 +1,124 @@
+"""What used to be silently wrong, or failed without a word on what to do."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+import torch_mlcalc as mlc
+
+LINE = mlc.RealLine()
+PLANE = mlc.Box(0, 1, dimension=2)
+RISING = torch.tensor([0.0, 1.0])
+
+
+def _bell(x: Tensor) -> Tensor:
+    return torch.exp(-x * x)
+
+
+def _sum(x: Tensor) -> Tensor:
+    return x.sum(-1)
+
+
+def _plan(domain: mlc.Domain) -> mlc.Plan:
+    return mlc.adapt(_sum if domain.solid else _bell, domain)
+
+
+REPLAYS: dict[str, tuple[mlc.Domain, mlc.Domain, type[Exception], str]] = {
+    "of an interval, on the line": (mlc.Interval(0, 1), LINE, ValueError, "infinite"),
+    "of the line, on an interval": (LINE, mlc.Interval(0, 1), ValueError, "infinite"),
+    "of the line, on a half line": (LINE, mlc.HalfLine(), ValueError, "infinite"),
+    "of a half line, on the other": (
+        mlc.HalfLine(),
+        mlc.Interval(-math.inf, 0),
+        ValueError,
+        "infinite",
+    ),
+    "of one interval of a batch, on the line": (
+        mlc.Interval(0.0, RISING + 1),
+        mlc.Interval(0.0, torch.tensor([1.0, math.inf])),
+        ValueError,
+        "infinite",
+    ),
+    "of a plane, on a line": (PLANE, mlc.Interval(0, 1), TypeError, "several dim"),
+    "of a plane, in space": (
+        PLANE,
+        mlc.Box(0, 1, dimension=3),
+        ValueError,
+        "in 2 dimensions, the domain has 3",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REPLAYS)
+def test_a_plan_is_not_replayed_where_its_nodes_are_not(name: str) -> None:
+    made_for, domain, error, message = REPLAYS[name]
+    plan = _plan(made_for)
+    with pytest.raises(error, match=message):
+        mlc.integrate(_sum if domain.solid else _bell, domain, plan)
+
+
+def test_a_plan_follows_limits_that_stay_finite_or_meet() -> None:
+    plan = mlc.adapt(_bell, mlc.Interval(RISING - 2, math.inf))
+    value = mlc.integrate(_bell, mlc.Interval(RISING - 3, math.inf), plan)
+    exact = math.sqrt(math.pi) / 2 * torch.erfc(RISING - 3)
+    torch.testing.assert_close(value, exact, rtol=1e-3, atol=0.0)
+    met = mlc.integrate(_bell, mlc.Interval(torch.full((2,), math.inf), math.inf), plan)
+    assert met.tolist() == [0, 0]
+    back = mlc.adapt(_bell, mlc.Interval(0.0, 1.0))
+    value = mlc.integrate(_bell, mlc.Interval(1.0, 0.0), back)
+    torch.testing.assert_close(value, -mlc.integrate(_bell, mlc.Interval(0.0, 1.0)))
+
+
+def test_a_scale_is_positive_in_tensors_too() -> None:
+    # The sign of the integral would be that of the scale.
+    with pytest.raises(ValueError, match=r"scale has values down to -2\.0"):
+        mlc.RealLine(0.0, torch.tensor([1.0, -2.0]))
+
+
+LAYERS: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
+    "domain": (lambda: mlc.Integral(_bell, (0, 1)), TypeError, "domain is a tuple"),
+    "rule": (lambda: mlc.Integral(_bell, LINE, "gk"), TypeError, "rule is a str"),
+    "class": (
+        lambda: mlc.Integral(_bell, LINE, mlc.GaussHermite),
+        TypeError,
+        r"make one of it, GaussHermite\(\.\.\.\)",
+    ),
+    "on_failure": (
+        lambda: mlc.Integral(_bell, LINE, on_failure="print"),
+        ValueError,
+        "on_failure is 'print'",
+    ),
+    "integrand": (lambda: mlc.Integral(3, LINE), TypeError, "integrand is a int"),
+    "log density": (
+        lambda: mlc.LogNormalizer(3, LINE),
+        TypeError,
+        "integrand is a int",
+    ),
+    "average": (lambda: mlc.Expectation(3), TypeError, "integrand is a int"),
+    "rule of an average": (
+        lambda: mlc.Expectation(_bell, "gh"),
+        TypeError,
+        "rule is a str",
+    ),
+    "derivative": (lambda: mlc.Antiderivative(3), TypeError, "integrand is a int"),
+    "rule of an antiderivative": (
+        lambda: mlc.Antiderivative(_bell, 0.0, mlc.GaussKronrod()),
+        TypeError,
+        "a fixed rule",
+    ),
+    "rule of a density": (
+        lambda: mlc.NormalizedDensity(_bell, LINE, "gk"),
+        TypeError,
+        "rule is a str",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_refuse_when_they_are_made(name: str) -> None:
+    make, error, message = LAYERS[name]
+    with pytest.raises(error, match=message):
+        make()
