@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from torch_mlcalc.quadrature.ends import Ends, beyond
 from torch_mlcalc.quadrature.estimate import Status
 from torch_mlcalc.quadrature.gauss_kronrod import judge
 from torch_mlcalc.quadrature.ledger import Amount, Ledger, factor_between, unlogged
@@ -326,34 +327,6 @@ def _halfway(ledger: Ledger, levels: Levels, step: float) -> Levels:
     return levels._replace(value=value, change=change, log_unit=log_unit)
 
 
-class Ends(NamedTuple):
-    """What is known of the sums beyond their outermost nodes.
-
-    Attributes:
-        used: Which nodes are in the sum, ``(n, jobs)``.
-        outermost: The first and last of them, ``(2, jobs)``.
-        rest: Weight of what they also stand for, in steps, ``(2, jobs)``.
-        doubt: Error from there, ``(jobs, events)``, in the unit of the amounts.
-        endless: Whether the terms show no sign of ending, ``(jobs,)``.
-    """
-
-    used: Mask
-    outermost: Index
-    rest: Array
-    doubt: Array
-    endless: Mask
-
-    def take(self, job: Mask) -> Ends:
-        """Those of some jobs."""
-        return Ends(
-            self.used[:, job],
-            self.outermost[:, job],
-            self.rest[:, job],
-            self.doubt[job],
-            self.endless[job],
-        )
-
-
 def _measure(
     search: Search, levels: Levels, step: float
 ) -> tuple[Levels, Amount, Ends]:
@@ -364,7 +337,7 @@ def _measure(
     values = np.where(used[..., None], levels.values, nothing)
     values, log_unit = unlogged(values, log=ledger.log)
     size = np.abs(values)
-    ends = _ends(levels.t, used, size, step, negligible(ledger))
+    ends = _ends(search, levels, used, size, step)
     value, absolute = (_sum(terms, ends, step) for terms in (values, size))
     factor = factor_between(levels.log_unit, log_unit)
     change = np.abs(value - levels.value * factor)
@@ -396,25 +369,29 @@ def _measure(
 
 def _sum(terms: npt.NDArray[Any], ends: Ends, step: float) -> npt.NDArray[Any]:
     outermost = terms[ends.outermost, np.arange(terms.shape[1])]
+    if ends.factor is not None:
+        terms = terms * ends.factor[..., None]
     return step * (terms.sum(0) + (ends.rest[..., None] * outermost).sum(0))
 
 
-def _ends(t: Array, used: Mask, size: Array, step: float, cut: float) -> Ends:
+def _ends(search: Search, levels: Levels, used: Mask, size: Array, step: float) -> Ends:
     """What lies beyond the outermost nodes.
 
     Where rounding or the range of the dtype cuts the sum off, the outermost node also
-    stands for the nodes beyond, as if the integrand were a power of the distance there.
+    stands for the nodes beyond, as if the integrand were nearly a power of the distance
+    there.
 
     Args:
-        t: Nodes, ascending, ``(n,)``.
+        search: The integrals.
+        levels: All nodes.
         used: Which are in the sum, ``(n, jobs)``.
         size: Absolute terms, ``(n, jobs, events)``.
         step: Distance of the nodes.
-        cut: Part of the sum at which a term is negligible.
 
     Returns:
         The ends of the sums.
     """
+    t, cut = levels.t, negligible(search.ledger)
     count, jobs = used.shape
     column = np.arange(jobs)
     first = used.argmax(0)
@@ -426,49 +403,14 @@ def _ends(t: Array, used: Mask, size: Array, step: float, cut: float) -> Ends:
     largest = size.max(-1) if size.shape[-1] != 1 else size[..., 0]
     terms = largest[three, column]
     matter = terms[0] > cut * largest.sum(0)
-    rest, doubt = beyond(np.abs(t[three]), terms, matter, step)
+    if matter.any():
+        rest, doubt, factor = beyond(search, levels.jobs, t, three, terms, matter, step)
+    else:
+        rest, doubt, factor = np.zeros((2, jobs)), np.sign(terms[0]) / step, None
     outermost = size[index, column]
     endless = ((outermost > FLAT * size.max(0)) & (outermost > 0)).any((0, 2))
     doubt = step * (doubt[..., None] * outermost).sum(0)
-    return Ends(used, index, rest * used[index, column], doubt, endless)
-
-
-def beyond(t: Array, terms: Array, matter: Mask, step: float) -> tuple[Array, Array]:
-    r"""Sum of the terms beyond the outermost, in units of it, and its uncertainty.
-
-    If the integrand is a power of the distance from the end, its terms are
-    :math:`c \cosh(t) e^{k \sinh t}`; two neighbouring terms give k, and the next two
-    give another one.
-
-    Args:
-        t: Absolute values of the three outermost nodes, ``(3, 2, jobs)``.
-        terms: Terms there, ``(3, 2, jobs)``.
-        matter: Where they are worth it, ``(2, jobs)``; else they count as doubt.
-        step: Distance to the nodes that are missing.
-
-    Returns:
-        Both ``(2, jobs)``.
-    """
-    rest, doubt = np.zeros(matter.shape), np.where(terms[0] > 0, 1 / step, 0.0)
-    if not matter.any():
-        return rest, doubt
-    grown, rise = np.cosh(t), np.sinh(t)
-    logs = np.log(terms / grown)
-    rates = (logs[:-1] - logs[1:]) / (rise[:-1] - rise[1:])
-    # A term that is 0, or two alike as in a batch of one node, say nothing.
-    usable = matter & np.isfinite(rates).all(0) & (rates < 0).all(0)
-    if usable.any():
-        away = step * np.arange(1, 1 + math.ceil(3 / step))[:, None]
-        missing = t[0, usable] + away
-        growth = np.cosh(missing) / grown[0, usable]
-        rise = np.sinh(missing) - rise[0, usable]
-        one, other = rates[:, usable]
-        sums = (growth * np.exp(one * rise)).sum(0)
-        # Two estimates of the rate differ by what the integrand is not a power; 5e-5
-        # more is for the rounding of the points: on the test problems, at most 4e-5.
-        differ = np.abs(sums - (growth * np.exp(other * rise)).sum(0))
-        rest[usable], doubt[usable] = sums, differ + 5e-5 * sums
-    return rest, doubt
+    return Ends(used, index, rest * used[index, column], doubt, endless, factor)
 
 
 def _settle(
@@ -488,6 +430,8 @@ def nodes_of(jobs: Jobs, t: Array, ends: Ends, step: float) -> Part:
     """Nodes of finished jobs, for the plan."""
     used, column = ends.used, np.arange(jobs.piece.size)
     weights = np.where(used, step, 0.0)
+    if ends.factor is not None:
+        weights *= ends.factor
     for index, rest in zip(ends.outermost, ends.rest, strict=True):
         weights[index, column] += step * rest
     some = np.logical_or.reduce(used, 1)

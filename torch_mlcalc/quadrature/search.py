@@ -71,7 +71,7 @@ class Search:
         """
         element = self.elements(jobs)
         positions, slope = variable(jobs, t)
-        points = self._rounded(self.pieces.points(jobs.piece, positions))
+        points = self.rounded(self.pieces.points(jobs.piece, positions))
         if points.shape[1] != element.size:
             points = np.broadcast_to(points, (len(points), element.size))
         inside = self._inside(jobs, points, guard)
@@ -134,7 +134,7 @@ class Search:
             The mask; None if no position is on an end.
         """
         return self._inside(
-            jobs, self._rounded(self.pieces.points(jobs.piece, positions))
+            jobs, self.rounded(self.pieces.points(jobs.piece, positions))
         )
 
     def _finite(self, values: Values) -> Mask | None:
@@ -153,7 +153,7 @@ class Search:
         finite: Mask = np.logical_and.reduce(np.isfinite(values), -1)
         return None if finite.all() else finite
 
-    def _rounded(self, points: Array) -> Array:
+    def rounded(self, points: Array) -> Array:
         """Points as the integrand's dtype can represent them."""
         if self.evaluate.single:
             tensor = torch.tensor(points).to(self.evaluate.integrand.dtype)
@@ -162,7 +162,7 @@ class Search:
         return points
 
     def _inside(self, jobs: Jobs, points: Array, guard: float = 0.0) -> Mask | None:
-        low, high = self._rounded(self.pieces.of(self.pieces.bounds, jobs.piece))
+        low, high = self.rounded(self.pieces.of(self.pieces.bounds, jobs.piece))
         if guard:
             gap = guard * self.ledger.epsilon
             # At most so much of a very short piece.

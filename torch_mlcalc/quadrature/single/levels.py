@@ -15,16 +15,15 @@ from torch_mlcalc.quadrature.double_exponential import (
     GUARD,
     LINEAR,
     Begun,
-    Ends,
     Leftover,
     Levels,
-    beyond,
     first_levels,
     negligible,
     nodes_of,
     reach,
     refine,
 )
+from torch_mlcalc.quadrature.ends import Ends, beyond
 from torch_mlcalc.quadrature.ledger import ROUNDING, Amount
 from torch_mlcalc.quadrature.pieces import Part
 from torch_mlcalc.quadrature.rules import Array
@@ -82,6 +81,8 @@ class Measured(NamedTuple):
     outermost: tuple[int, int]
     rest: tuple[float, float]
     endless: bool
+    #: What makes good that rounding moves the nodes, of all of them.
+    factor: Array | None = None
 
 
 def refine_single(
@@ -109,7 +110,7 @@ def refine_single(
         level += halvings
         step = FIRST_STEP / 2**level
         run = _add_level(one, jobs, run, step, 2**halvings)
-        found = _measure(one, run, step)
+        found = _measure(one, jobs, run, step)
         seen = found.absolute > 0 and not run.flawed and not found.endless
         done, cut = _outlook(one, found)
         if seen and done:
@@ -248,7 +249,7 @@ def _halfway(run: Run, step: float) -> Run:
     return run._replace(value=value, change=abs(value - run.value))
 
 
-def _measure(one: Single, run: Run, step: float) -> Measured:
+def _measure(one: Single, jobs: Jobs, run: Run, step: float) -> Measured:
     """Sum of the job with its error, and how it ends."""
     ledger = one.search.ledger
     first, stop = np.searchsorted(run.t, [run.low, run.high]).tolist()
@@ -261,8 +262,12 @@ def _measure(one: Single, run: Run, step: float) -> Measured:
     values = run.values[first : last + 1]
     size = np.abs(values)
     total, largest = float(size.sum()), float(size.max())
-    rest, doubt, endless = _ends(one, run, (first, last), (total, largest), step)
+    rest, doubt, endless, factor = _ends(
+        one, jobs, run, (first, last), (total, largest), step
+    )
     low, high = float(values[0]), float(values[-1])
+    if factor is not None:
+        values = values * factor[first : last + 1]
     value = step * (float(values.sum()) + rest[0] * low + rest[1] * high)
     absolute = step * (total + rest[0] * abs(low) + rest[1] * abs(high))
     change, before = abs(value - run.value), run.change
@@ -281,6 +286,7 @@ def _measure(one: Single, run: Run, step: float) -> Measured:
         (first, last),
         rest,
         endless,
+        factor,
     )
 
 
@@ -290,24 +296,28 @@ _NOTHING = Measured(0.0, 0.0, False, 0.0, 0.0, 0.0, (0, 0), (0.0, 0.0), endless=
 
 def _ends(
     one: Single,
+    jobs: Jobs,
     run: Run,
     outermost: tuple[int, int],
     sizes: tuple[float, float],
     step: float,
-) -> tuple[tuple[float, float], float, bool]:
-    """Steps that the outermost nodes stand for beyond, their doubt, and endlessness."""
+) -> tuple[tuple[float, float], float, bool, Array | None]:
+    """Steps that the outermost nodes stand for beyond, their doubt, endlessness."""
     total, largest = sizes
     ends = [abs(float(run.values[i])) for i in outermost]
     endless = any(end > FLAT * largest and end > 0 for end in ends)
     cut = negligible(one.search.ledger) * total
     if all(end <= cut for end in ends):
-        return (0.0, 0.0), sum(ends), endless
+        return (0.0, 0.0), sum(ends), endless, None
     index = np.array(outermost) + np.arange(3)[:, None] * np.array([1, -1])
     index = np.clip(index, 0, run.t.size - 1)
     terms = np.abs(run.values[index])[..., None]
-    rest, doubt = beyond(np.abs(run.t[index])[..., None], terms, terms[0] > cut, step)
+    rest, doubt, factor = beyond(
+        one.search, jobs, run.t, index[..., None], terms, terms[0] > cut, step
+    )
     (left,), (right,) = rest.tolist()
-    return (left, right), step * float((doubt * terms[0]).sum()), endless
+    doubts = step * float((doubt * terms[0]).sum())
+    return (left, right), doubts, endless, factor[:, 0]
 
 
 def _outlook(one: Single, found: Measured) -> tuple[bool, bool]:
@@ -342,7 +352,13 @@ def _nodes(jobs: Jobs, run: Run, found: Measured, step: float) -> Part:
         used &= run.usable
     outermost, rest = np.array(found.outermost), np.array(found.rest)
     nothing = np.zeros((1, 1))
+    factor = None if found.factor is None else found.factor[:, None]
     ends = Ends(
-        used[:, None], outermost[:, None], rest[:, None], nothing, np.zeros(1, bool)
+        used[:, None],
+        outermost[:, None],
+        rest[:, None],
+        nothing,
+        np.zeros(1, bool),
+        factor,
     )
     return nodes_of(jobs, run.t, ends, step)

@@ -1,0 +1,144 @@
+"""What lies beyond the outermost nodes of a double-exponential rule."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from torch_mlcalc.quadrature.pieces import Index
+from torch_mlcalc.quadrature.placement import FINITE, WHOLE
+from torch_mlcalc.quadrature.rules import Array
+from torch_mlcalc.quadrature.search import Mask, Search
+from torch_mlcalc.quadrature.variables import Jobs, double_exponential
+
+#: Part of what lies beyond that a power of the log may account for, if it is to be one:
+#: of an entropy in float32 it is 0.04.
+SMALL_BEND = 0.3
+
+#: Part of that in doubt: of d^-1/2 (1 + 5 d^0.05) 0.1 is wrong, of d^-1/2 (4 - log d)
+#: less than that.
+LEFT = 0.125
+
+#: Part of what lies beyond that is in doubt at least, and in epsilons for the rounding
+#: of the values: of d^-0.8 in float32 it is 40.
+LEAST, ROUNDING = 1e-6, 256
+
+
+class Ends(NamedTuple):
+    """What is known of the sums beyond their outermost nodes.
+
+    Attributes:
+        used: Which nodes are in the sum, ``(n, jobs)``.
+        outermost: The first and last of them, ``(2, jobs)``.
+        rest: Weight of what they also stand for, in steps, ``(2, jobs)``.
+        doubt: Error from there, ``(jobs, events)``, in the unit of the amounts.
+        endless: Whether the terms show no sign of ending, ``(jobs,)``.
+        factor: What makes good that rounding moves the nodes, ``(n, jobs)``; None where
+            it does not matter.
+    """
+
+    used: Mask
+    outermost: Index
+    rest: Array
+    doubt: Array
+    endless: Mask
+    factor: Array | None = None
+
+    def take(self, job: Mask) -> Ends:
+        """Those of some jobs."""
+        return Ends(
+            self.used[:, job],
+            self.outermost[:, job],
+            self.rest[:, job],
+            self.doubt[job],
+            self.endless[job],
+            None if self.factor is None else self.factor[:, job],
+        )
+
+
+def beyond(
+    search: Search,
+    jobs: Jobs,
+    t: Array,
+    three: Index,
+    terms: Array,
+    matter: Mask,
+    step: float,
+) -> tuple[Array, Array, Array]:
+    r"""Sum of the terms beyond the outermost, in units of it, and its uncertainty.
+
+    The integrand is taken for a power of the distance d from the end, times a power of
+    its log, with both powers from the three outermost nodes:
+
+    .. math:: f(x) = c\,d^a \lvert \log d \rvert^b
+
+    Args:
+        search: The integrals.
+        jobs: The jobs.
+        t: All nodes, ``(n,)``.
+        three: The three outermost at either end, outermost first, ``(3, 2, jobs)``.
+        terms: Absolute terms there, ``(3, 2, jobs)``.
+        matter: Where they are worth it, ``(2, jobs)``; else they count as doubt.
+        step: Distance to the nodes that are missing.
+
+    Returns:
+        Both ``(2, jobs)``, and the factor of each term, ``(n, jobs)``, that makes good
+        that rounding moves its node.
+    """
+    rest, doubt = np.zeros(matter.shape), np.where(terms[0] > 0, 1 / step, 0.0)
+    power = np.zeros(matter.shape)
+    moved = displacement(search, jobs, t)
+    shift = moved[three, np.arange(matter.shape[1])]
+    unit = np.where(jobs.kind == FINITE, math.pi, math.pi / 2)
+    outer = np.abs(t[three])
+    grown, depth = np.cosh(outer), unit * np.sinh(outer) - shift
+    logs = np.log(terms / grown) + shift
+    rates = (logs[:-1] - logs[1:]) / (depth[:-1] - depth[1:])
+    # A term that is 0, or two alike as in a batch of one node, say nothing.
+    usable = matter & np.isfinite(rates).all(0) & (rates < 0).all(0)
+    usable &= depth[2] > 1
+    if usable.any():
+        away = step * np.arange(1, 1 + math.ceil(3 / step))[:, None]
+        missing, depth = outer[0, usable] + away, depth[:, usable]
+        unit = np.broadcast_to(unit, matter.shape)[usable]
+        growth = np.cosh(missing) / grown[0, usable] * np.exp(shift[0, usable])
+        one, other = rates[:, usable]
+        ahead = unit * np.sinh(missing) - depth[0]
+        plain = growth * np.exp(one * ahead)
+        # Slopes of log(depth) between the same nodes: what a power of a logarithm adds.
+        first, second = np.log(depth[:-1] / depth[1:]) / (depth[:-1] - depth[1:])
+        log_power = (one - other) / (first - second)
+        curved = plain * np.exp(-log_power * first * ahead)
+        curved = (curved * (1 + ahead / depth[0]) ** log_power).sum(0)
+        bend = np.abs(curved - plain.sum(0))
+        small = bend < SMALL_BEND * curved
+        rest[usable] = np.where(small, curved, plain.sum(0))
+        least = max(LEAST, ROUNDING * search.ledger.epsilon)
+        doubt[usable] = np.where(small, LEFT, 1) * bend + least * rest[usable]
+        power[usable] = 1 + one
+    return rest, doubt, np.exp(np.where(t[:, None] < 0, *power) * moved)
+
+
+def displacement(search: Search, jobs: Jobs, t: Array) -> Array:
+    r"""By how much rounding moves nodes near a finite end.
+
+    Args:
+        search: The integrals.
+        jobs: The jobs.
+        t: Nodes, ``(n,)``.
+
+    Returns:
+        :math:`\log(d' / d)` of the distances from the end that the nodes count from, as
+        they are and as they should be, ``(n, jobs)``; 0 on the whole line.
+    """
+    pieces, piece = search.pieces, jobs.piece
+    positions, _ = double_exponential(jobs, t[:, None])
+    points = search.rounded(pieces.points(piece, positions))
+    positive, negative = pieces.of(pieces.anchors, piece)
+    distance = points - np.where(positions >= 0, positive, negative)
+    ratio = distance / (pieces.of(pieces.unit, piece) * positions)
+    usable = (ratio > 0) & np.isfinite(ratio) & (jobs.kind != WHOLE)
+    moved = np.log(np.where(usable, ratio, 1))
+    return np.broadcast_to(moved, (t.size, piece.size))
