@@ -95,3 +95,44 @@ def test_half_lines_that_do_not_begin_at_zero(dtype: torch.dtype) -> None:
     assert found.item() == pytest.approx(
         1.7724538509055159, rel=1e-6 if dtype == torch.float32 else 1e-11
     )
+
+
+@pytest.mark.parametrize("power", [0.3, 0.5, 0.9])
+def test_the_derivative_by_a_power_is_right_as_well(power: float) -> None:
+    # d/da of the log of the integral of d^(a - 1), 1 / a, is -1 / a.
+    a = torch.tensor(power, dtype=torch.float64, requires_grad=True)
+    unit = q.Interval(torch.tensor(0.0, dtype=torch.float64), 1.0)
+    for log_z in (
+        q.log_integrate(lambda x: (a - 1) * torch.log1p(-x), unit),
+        q.integrate(lambda x: (1 - x) ** (a - 1), unit).log(),
+    ):
+        (slope,) = torch.autograd.grad(log_z, a)
+        assert slope.item() == pytest.approx(-1 / power, rel=2e-9)
+
+
+def test_weights_stay_positive_where_nearly_all_lies_beyond() -> None:
+    unit = q.Interval(torch.tensor(0.0, dtype=torch.float64), 1.0)
+    plan = q.adapt(
+        lambda x: -0.9 * torch.log1p(-x), unit, log=True, on_failure="ignore"
+    )
+    assert all((cells.weights >= 0).all() for cells in plan.cells)
+    log_z = q.log_integrate(lambda x: -0.9 * torch.log1p(-x), unit, plan)
+    assert log_z.exp().item() == pytest.approx(10, rel=1e-8)
+
+
+@pytest.mark.parametrize("log", [True, False], ids=["log", "plain"])
+@pytest.mark.parametrize("at", [0.0, 1.0])
+def test_a_kink_too_small_for_two_levels_is_seen_in_the_spectrum(
+    at: float, log: bool
+) -> None:
+    # The changes, 1e-2, 3e-4 and 3e-8, look quadratic; the last is all from the kink.
+    line = q.RealLine(torch.tensor(0.0, dtype=torch.float64))
+
+    def f(x: Tensor) -> Tensor:
+        return -(x - at).abs() / 100
+
+    if log:
+        found = q.log_integrate_with_error(f, line).value.exp()
+    else:
+        found = q.integrate_with_error(lambda x: f(x).exp(), line, atol=1e-9).value
+    assert found.item() == pytest.approx(200, rel=2e-10)

@@ -352,6 +352,8 @@ def _measure(
     # Not before a step of 1/16: exp(-|x|) passes at 1/8 and is then wrong by 2e-4.
     # Nor after a level that gained nothing: a kink can pass one by chance.
     plain = slow | levels.slow | (step > FIRST_STEP / 8)
+    if not plain.all():
+        plain |= is_level(levels.t, values, step, change, before)
     error = np.where(plain, change, np.minimum(gained, change))
     levels = levels._replace(value=value, change=change, log_unit=log_unit, slow=slow)
     columns = np.stack([value, error + ends.doubt, absolute])
@@ -367,11 +369,43 @@ def _measure(
     return levels, amount, ends
 
 
+def is_level(
+    t: Array,
+    values: npt.NDArray[Any],
+    step: float,
+    change: npt.NDArray[Any] | float,
+    before: npt.NDArray[Any] | float,
+) -> npt.NDArray[Any]:
+    r"""Whether the Fourier transform of the integrand has stopped falling.
+
+    The change is the transform at the frequency :math:`\pi / h`, the one before that at
+    half of it. If it falls exponentially, at 7/8 it is larger than the change by the
+    fourth root of their ratio; less than the sixth root is a tail, as of a kink.
+
+    Args:
+        t: Nodes ``(n,)``.
+        values: The integrand there, ``(n, ...)``.
+        step: Distance of the nodes.
+        change: Change from the level before, ``(...)``.
+        before: The change before that.
+
+    Returns:
+        The mask ``(...)``.
+    """
+    angle = 7 / 8 * math.pi * np.rint(t / step)
+    waves = [np.tensordot(f(angle), values, 1) for f in (np.cos, np.sin)]
+    # Twice, as the change has the frequencies of both signs.
+    wave = 2 * step * np.hypot(*map(np.abs, waves))
+    level: npt.NDArray[Any] = wave < change ** (5 / 6) * before ** (1 / 6)
+    return level
+
+
 def _sum(terms: npt.NDArray[Any], ends: Ends, step: float) -> npt.NDArray[Any]:
+    if ends.beyond is None:
+        return step * terms.sum(0)
     outermost = terms[ends.outermost, np.arange(terms.shape[1])]
-    if ends.factor is not None:
-        terms = terms * ends.factor[..., None]
-    return step * (terms.sum(0) + (ends.rest[..., None] * outermost).sum(0))
+    terms = terms * ends.beyond.factor[..., None]
+    return step * (terms.sum(0) + (ends.beyond.rest[..., None] * outermost).sum(0))
 
 
 def _ends(search: Search, levels: Levels, used: Mask, size: Array, step: float) -> Ends:
@@ -397,20 +431,17 @@ def _ends(search: Search, levels: Levels, used: Mask, size: Array, step: float) 
     first = used.argmax(0)
     last = count - 1 - used[::-1].argmax(0)
     index = np.stack([first, last])
-    # The three outermost nodes at either end, outermost first: (3, 2, jobs).
-    inward = np.arange(3)[:, None, None] * np.array([1, -1])[:, None]
-    three = np.clip(index + inward, 0, count - 1)
     largest = size.max(-1) if size.shape[-1] != 1 else size[..., 0]
-    terms = largest[three, column]
-    matter = terms[0] > cut * largest.sum(0)
+    terms = largest[index, column]
+    matter = terms > cut * largest.sum(0)
+    rest, doubt = None, np.sign(terms) / step
     if matter.any():
-        rest, doubt, factor = beyond(search, levels.jobs, t, three, terms, matter, step)
-    else:
-        rest, doubt, factor = np.zeros((2, jobs)), np.sign(terms[0]) / step, None
+        rest = beyond(search, levels.jobs, t, largest, index, matter, step)
+        doubt = rest.doubt
     outermost = size[index, column]
     endless = ((outermost > FLAT * size.max(0)) & (outermost > 0)).any((0, 2))
     doubt = step * (doubt[..., None] * outermost).sum(0)
-    return Ends(used, index, rest * used[index, column], doubt, endless, factor)
+    return Ends(used, index, rest, doubt, endless)
 
 
 def _settle(
@@ -430,10 +461,12 @@ def nodes_of(jobs: Jobs, t: Array, ends: Ends, step: float) -> Part:
     """Nodes of finished jobs, for the plan."""
     used, column = ends.used, np.arange(jobs.piece.size)
     weights = np.where(used, step, 0.0)
-    if ends.factor is not None:
-        weights *= ends.factor
-    for index, rest in zip(ends.outermost, ends.rest, strict=True):
-        weights[index, column] += step * rest
+    if ends.beyond is not None:
+        _, lean, second, _, factor = ends.beyond
+        weights *= factor
+        for side in range(2):
+            weights[ends.outermost[side], column] += step * lean[0, side]
+            weights[second[side], column] += step * lean[1, side]
     some = np.logical_or.reduce(used, 1)
     if not some.any():
         some[0] = True

@@ -26,35 +26,60 @@ LEFT = 0.125
 LEAST, ROUNDING = 1e-6, 256
 
 
+#: Log of the distance at the second node over that at the outermost, and the part of
+#: its weight that may be taken away; of d^-0.9 all would be.
+INNER, MOST = 2 / 3, 0.9
+
+
+class Beyond(NamedTuple):
+    """What lies beyond the outermost nodes.
+
+    Attributes:
+        rest: Its sum, in units of the outermost term, ``(2, jobs)``.
+        lean: What of that is put on the outermost node and on the second one, ``(2, 2,
+            jobs)``, so that it is right as well if the integrand is multiplied by the
+            log of the distance, as in the derivative by a power of it.
+        second: Which node that is, ``(2, jobs)``.
+        doubt: Uncertainty of the sum, ``(2, jobs)``.
+        factor: Of each term, ``(n, jobs)``: makes good that rounding moves its node.
+    """
+
+    rest: Array
+    lean: Array
+    second: Index
+    doubt: Array
+    factor: Array
+
+    def take(self, job: Mask) -> Beyond:
+        """That of some jobs."""
+        return Beyond(*(column[..., job] for column in self))
+
+
 class Ends(NamedTuple):
-    """What is known of the sums beyond their outermost nodes.
+    """What is known of the sums at their ends.
 
     Attributes:
         used: Which nodes are in the sum, ``(n, jobs)``.
         outermost: The first and last of them, ``(2, jobs)``.
-        rest: Weight of what they also stand for, in steps, ``(2, jobs)``.
+        beyond: What lies beyond these; None where it does not matter.
         doubt: Error from there, ``(jobs, events)``, in the unit of the amounts.
         endless: Whether the terms show no sign of ending, ``(jobs,)``.
-        factor: What makes good that rounding moves the nodes, ``(n, jobs)``; None where
-            it does not matter.
     """
 
     used: Mask
     outermost: Index
-    rest: Array
+    beyond: Beyond | None
     doubt: Array
     endless: Mask
-    factor: Array | None = None
 
     def take(self, job: Mask) -> Ends:
         """Those of some jobs."""
         return Ends(
             self.used[:, job],
             self.outermost[:, job],
-            self.rest[:, job],
+            None if self.beyond is None else self.beyond.take(job),
             self.doubt[job],
             self.endless[job],
-            None if self.factor is None else self.factor[:, job],
         )
 
 
@@ -62,12 +87,12 @@ def beyond(
     search: Search,
     jobs: Jobs,
     t: Array,
-    three: Index,
-    terms: Array,
+    sizes: Array,
+    outermost: Index,
     matter: Mask,
     step: float,
-) -> tuple[Array, Array, Array]:
-    r"""Sum of the terms beyond the outermost, in units of it, and its uncertainty.
+) -> Beyond:
+    r"""What the terms beyond the outermost add up to.
 
     The integrand is taken for a power of the distance d from the end, times a power of
     its log, with both powers from the three outermost nodes:
@@ -78,19 +103,21 @@ def beyond(
         search: The integrals.
         jobs: The jobs.
         t: All nodes, ``(n,)``.
-        three: The three outermost at either end, outermost first, ``(3, 2, jobs)``.
-        terms: Absolute terms there, ``(3, 2, jobs)``.
+        sizes: Absolute terms, ``(n, jobs)``.
+        outermost: First and last node in the sum, ``(2, jobs)``.
         matter: Where they are worth it, ``(2, jobs)``; else they count as doubt.
         step: Distance to the nodes that are missing.
 
     Returns:
-        Both ``(2, jobs)``, and the factor of each term, ``(n, jobs)``, that makes good
-        that rounding moves its node.
+        What lies beyond.
     """
+    column = np.arange(matter.shape[1])
+    three, second = _inner_nodes(t, outermost)
+    terms = sizes[three, column]
     rest, doubt = np.zeros(matter.shape), np.where(terms[0] > 0, 1 / step, 0.0)
-    power = np.zeros(matter.shape)
+    power, further = np.zeros((2, *matter.shape))
     moved = displacement(search, jobs, t)
-    shift = moved[three, np.arange(matter.shape[1])]
+    shift = moved[three, column]
     unit = np.where(jobs.kind == FINITE, math.pi, math.pi / 2)
     outer = np.abs(t[three])
     grown, depth = np.cosh(outer), unit * np.sinh(outer) - shift
@@ -108,17 +135,35 @@ def beyond(
         ahead = unit * np.sinh(missing) - depth[0]
         plain = growth * np.exp(one * ahead)
         # Slopes of log(depth) between the same nodes: what a power of a logarithm adds.
-        first, second = np.log(depth[:-1] / depth[1:]) / (depth[:-1] - depth[1:])
-        log_power = (one - other) / (first - second)
-        curved = plain * np.exp(-log_power * first * ahead)
-        curved = (curved * (1 + ahead / depth[0]) ** log_power).sum(0)
-        bend = np.abs(curved - plain.sum(0))
-        small = bend < SMALL_BEND * curved
-        rest[usable] = np.where(small, curved, plain.sum(0))
+        near, far = np.log(depth[:-1] / depth[1:]) / (depth[:-1] - depth[1:])
+        log_power = (one - other) / (near - far)
+        curved = plain * np.exp(-log_power * near * ahead)
+        curved = curved * (1 + ahead / depth[0]) ** log_power
+        bend = np.abs((curved - plain).sum(0))
+        small = bend < SMALL_BEND * curved.sum(0)
+        parts = np.where(small, curved, plain)
+        rest[usable] = parts.sum(0)
+        inner = unit * np.sinh(np.abs(t[second[usable]]))
+        further[usable] = (parts * ahead).sum(0) / (depth[0] - inner)
         least = max(LEAST, ROUNDING * search.ledger.epsilon)
         doubt[usable] = np.where(small, LEFT, 1) * bend + least * rest[usable]
         power[usable] = 1 + one
-    return rest, doubt, np.exp(np.where(t[:, None] < 0, *power) * moved)
+    # The weight of the second node is 1 without this, and stays positive.
+    ratio = np.where(further > 0, terms[0] / sizes[second, column], 1)
+    nearer = np.minimum(further * ratio, MOST)
+    lean = np.stack([rest + nearer / ratio, -nearer])
+    factor = np.exp(np.where(t[:, None] < 0, *power) * moved)
+    return Beyond(rest, lean, second, doubt, factor)
+
+
+def _inner_nodes(t: Array, outermost: Index) -> tuple[Index, Index]:
+    """The three outermost nodes ``(3, 2, jobs)``, and one further in, ``(2, jobs)``."""
+    inward = np.array([1, -1])[:, None]
+    three = outermost + np.arange(3)[:, None, None] * inward
+    goal = np.arcsinh(INNER * np.sinh(t[outermost]))
+    second = np.searchsorted(t, goal) - np.array([0, 1])[:, None]
+    last = t.size - 1
+    return np.clip(three, 0, last), np.clip(second, 0, last)
 
 
 def displacement(search: Search, jobs: Jobs, t: Array) -> Array:

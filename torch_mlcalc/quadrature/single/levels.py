@@ -18,12 +18,13 @@ from torch_mlcalc.quadrature.double_exponential import (
     Leftover,
     Levels,
     first_levels,
+    is_level,
     negligible,
     nodes_of,
     reach,
     refine,
 )
-from torch_mlcalc.quadrature.ends import Ends, beyond
+from torch_mlcalc.quadrature.ends import Beyond, Ends, beyond
 from torch_mlcalc.quadrature.ledger import ROUNDING, Amount
 from torch_mlcalc.quadrature.pieces import Part
 from torch_mlcalc.quadrature.rules import Array
@@ -77,12 +78,10 @@ class Measured(NamedTuple):
     error: float
     doubt: float
     absolute: float
-    #: First and last node in the sum, and the steps that each stands for beyond.
+    #: First and last node in the sum, and what lies beyond, None if it is nothing.
     outermost: tuple[int, int]
-    rest: tuple[float, float]
+    beyond: Beyond | None
     endless: bool
-    #: What makes good that rounding moves the nodes, of all of them.
-    factor: Array | None = None
 
 
 def refine_single(
@@ -259,21 +258,23 @@ def _measure(one: Single, jobs: Jobs, run: Run, step: float) -> Measured:
         if not there.size:
             return _NOTHING
         first, last = first + int(there[0]), first + int(there[-1])
-    values = run.values[first : last + 1]
+    used = slice(first, last + 1)
+    values = run.values[used]
     size = np.abs(values)
     total, largest = float(size.sum()), float(size.max())
-    rest, doubt, endless, factor = _ends(
-        one, jobs, run, (first, last), (total, largest), step
-    )
-    low, high = float(values[0]), float(values[-1])
-    if factor is not None:
-        values = values * factor[first : last + 1]
-    value = step * (float(values.sum()) + rest[0] * low + rest[1] * high)
-    absolute = step * (total + rest[0] * abs(low) + rest[1] * abs(high))
+    rest, doubt, endless = _ends(one, jobs, run, (first, last), (total, largest), step)
+    value, absolute = step * float(values.sum()), step * total
+    if rest is not None:
+        (left,), (right,) = rest.rest.tolist()
+        low, high = float(values[0]), float(values[-1])
+        corrected = float(values @ rest.factor[used, 0])
+        value = step * (corrected + left * low + right * high)
+        absolute += step * (left * abs(low) + right * abs(high))
     change, before = abs(value - run.value), run.change
     slow = change > LINEAR * before and change > ledger.epsilon * absolute
     error = change
-    if not (slow or run.slow or step > FIRST_STEP / 8) and absolute > 0:
+    plain = slow or run.slow or step > FIRST_STEP / 8 or absolute == 0
+    if not (plain or is_level(run.t[used], values, step, change, before)):
         relative, earlier = change / absolute, min(before / absolute, 1.0)
         error = min(absolute * max(relative**1.5, earlier**3), change)
     return Measured(
@@ -286,12 +287,11 @@ def _measure(one: Single, jobs: Jobs, run: Run, step: float) -> Measured:
         (first, last),
         rest,
         endless,
-        factor,
     )
 
 
 #: Of a job without a usable node.
-_NOTHING = Measured(0.0, 0.0, False, 0.0, 0.0, 0.0, (0, 0), (0.0, 0.0), endless=False)
+_NOTHING = Measured(0.0, 0.0, False, 0.0, 0.0, 0.0, (0, 0), None, endless=False)
 
 
 def _ends(
@@ -301,23 +301,19 @@ def _ends(
     outermost: tuple[int, int],
     sizes: tuple[float, float],
     step: float,
-) -> tuple[tuple[float, float], float, bool, Array | None]:
-    """Steps that the outermost nodes stand for beyond, their doubt, endlessness."""
+) -> tuple[Beyond | None, float, bool]:
+    """What lies beyond the outermost nodes, its doubt, and whether it is endless."""
     total, largest = sizes
     ends = [abs(float(run.values[i])) for i in outermost]
     endless = any(end > FLAT * largest and end > 0 for end in ends)
     cut = negligible(one.search.ledger) * total
     if all(end <= cut for end in ends):
-        return (0.0, 0.0), sum(ends), endless, None
-    index = np.array(outermost) + np.arange(3)[:, None] * np.array([1, -1])
-    index = np.clip(index, 0, run.t.size - 1)
-    terms = np.abs(run.values[index])[..., None]
-    rest, doubt, factor = beyond(
-        one.search, jobs, run.t, index[..., None], terms, terms[0] > cut, step
-    )
-    (left,), (right,) = rest.tolist()
-    doubts = step * float((doubt * terms[0]).sum())
-    return (left, right), doubts, endless, factor[:, 0]
+        return None, sum(ends), endless
+    index, terms = np.array(outermost)[:, None], np.abs(run.values)[:, None]
+    matter = np.array(ends)[:, None] > cut
+    rest = beyond(one.search, jobs, run.t, terms, index, matter, step)
+    left, right = rest.doubt[:, 0].tolist()
+    return rest, step * (left * ends[0] + right * ends[1]), endless
 
 
 def _outlook(one: Single, found: Measured) -> tuple[bool, bool]:
@@ -350,15 +346,8 @@ def _nodes(jobs: Jobs, run: Run, found: Measured, step: float) -> Part:
     used = (run.t >= run.low) & (run.t <= run.high)
     if run.usable is not None:
         used &= run.usable
-    outermost, rest = np.array(found.outermost), np.array(found.rest)
-    nothing = np.zeros((1, 1))
-    factor = None if found.factor is None else found.factor[:, None]
+    outermost, nothing = np.array(found.outermost), np.zeros((1, 1))
     ends = Ends(
-        used[:, None],
-        outermost[:, None],
-        rest[:, None],
-        nothing,
-        np.zeros(1, bool),
-        factor,
+        used[:, None], outermost[:, None], found.beyond, nothing, np.zeros(1, bool)
     )
     return nodes_of(jobs, run.t, ends, step)
