@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -421,6 +422,8 @@ def test_nothing_is_computed_twice_until_a_parameter_changes() -> None:
     assert (p.cdf(t(0.3)), p.mean, p.variance) is not None
     calls = 0
     assert p.log_normalizer is first
+    with torch.no_grad():
+        assert p.log_normalizer is first
     p.log_prob(t(0.1))
     assert calls == 1
     assert (p.mean, p.variance) is not None
@@ -524,6 +527,20 @@ def test_faults_of_single_elements() -> None:
         log_z = p.log_normalizer
     assert log_z[0].item() == pytest.approx(math.log(math.pi) / 2)
     assert p.status.tolist() == [0, 1]
+    # What is asked of the other one is nan, and the rest is right.
+    twin, u = Normal(t(0.0)[0], t(0.5)[0].sqrt()), t(0.3, 0.3)
+    for name in ("mean", "variance", "mode"):
+        ours = getattr(p, name)
+        torch.testing.assert_close(ours[0], getattr(twin, name), rtol=1e-8, atol=1e-8)
+        assert ours[1].isnan()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", mlc.IntegrationWarning)
+        pairs = [(p.entropy(), twin.entropy()), (p.expectation(torch.square), t(0.5))]
+        pairs += [(p.cdf(u), twin.cdf(u)), (p.icdf(u), twin.icdf(u))]
+        assert p.rsample((3,))[:, 1].isnan().all()
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours[0], theirs.ravel()[0], rtol=1e-7, atol=1e-8)
+        assert ours[1].isnan()
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
@@ -13,11 +13,18 @@ from torch.distributions import (
     Distribution,
     Independent,
     MultivariateNormal,
+    Normal,
     constraints,
 )
 
 from torch_mlcalc.density.divergence import log_prob_anywhere
-from torch_mlcalc.density.nodes import Nodes, NoNodes, entry_of, is_exact
+from torch_mlcalc.density.nodes import (
+    Nodes,
+    NoNodes,
+    entry_of,
+    is_exact,
+    nodes_per_axis,
+)
 from torch_mlcalc.density.normalized import NormalizedDensity
 from torch_mlcalc.quadrature.checks import Settings, check_settings
 from torch_mlcalc.quadrature.contract import (
@@ -29,7 +36,7 @@ from torch_mlcalc.quadrature.contract import (
 )
 from torch_mlcalc.quadrature.cubature.box import Box
 from torch_mlcalc.quadrature.domains import Domain, RealLine, domain_of
-from torch_mlcalc.quadrature.estimate import Tolerance
+from torch_mlcalc.quadrature.estimate import Tolerance, report
 from torch_mlcalc.quadrature.host import frozen, read
 from torch_mlcalc.quadrature.integrand import HALF, Function
 from torch_mlcalc.quadrature.integrate import integrate, log_integrate
@@ -182,8 +189,10 @@ def _expect(
         if own or is_exact(distribution):
             return value
         with frozen():
-            half = Nodes(*entry.make(distribution, n // 2))
-            check = _sum(function, distribution, half, settings, log=log)
+            # A product in many dimensions has fewer already: it is checked by one less.
+            most = nodes_per_axis(n, distribution.event_shape.numel())
+            fewer = Nodes(*entry.make(distribution, min(n // 2, most - 1)))
+            check = _sum(function, distribution, fewer, settings, log=log)
     except NoNodes as reason:
         if distribution.event_shape and not _has_box(distribution):
             raise ValueError(
@@ -194,12 +203,23 @@ def _expect(
     missed = _missed(value.detach(), check, settings, log=log)
     if not (read(missed) > 0).any():
         return value
+    if most <= n // 2:
+        # In so many dimensions a general rule is worse still.
+        where = read(missed).reshape(distribution.batch_shape.numel(), -1).any(1)
+        report(where * 1, _MANY, settings.on_failure, stacklevel=4)
+        return value
     other = _over_support(function, distribution, rule, settings, log=log)
     return torch.where(missed, other, value)
 
 
+_MANY = (
+    " A product of Gauss rules has few nodes on each axis in so many dimensions; pass "
+    "rule=Lattice(2**16, tails=Tails.GAUSSIAN), or average samples."
+)
+
+
 def _missed(value: Tensor, check: Tensor, settings: Settings, *, log: bool) -> Tensor:
-    """Which means half as many nodes do not confirm."""
+    """Which means fewer nodes do not confirm."""
     tolerance = Tolerance.of(settings.rtol, settings.atol, value.real.dtype)
     if log:
         allowed = torch.full_like(value, max(tolerance.rtol, tolerance.atol))
@@ -278,8 +298,10 @@ def _over_support(
         logs = logs.reshape(logs.shape + (1,) * (values.ndim - logs.ndim))
         if log:
             return values + logs
-        some = logs > -math.inf
-        return torch.where(some, torch.where(some, values, 0) * logs.exp(), 0)
+        mass = logs.exp()
+        # Where there is none the function may be infinite.
+        some = mass > 0
+        return torch.where(some, torch.where(some, values, 0) * mass, 0)
 
     solve = log_integrate if log else integrate
     return solve(
@@ -294,7 +316,16 @@ class _Placed(NamedTuple):
 
 
 def _has_box(distribution: Distribution) -> bool:
-    return isinstance(distribution, (MultivariateNormal, Dirichlet))
+    known = isinstance(distribution, (MultivariateNormal, Dirichlet))
+    return known or _is_independent_normal(distribution)
+
+
+def _is_independent_normal(distribution: object) -> TypeGuard[Independent[Any]]:
+    return (
+        isinstance(distribution, Independent)
+        and isinstance(distribution.base_dist, Normal)
+        and distribution.reinterpreted_batch_ndims == 1
+    )
 
 
 def _density_on(distribution: Distribution) -> _Placed:
@@ -307,6 +338,12 @@ def _density_on(distribution: Distribution) -> _Placed:
         log_z = distribution.log_normalizer
         domain, _ = distribution._placed
         return _Placed(domain, lambda x: distribution._log_density(x) - log_z, same)
+    if _is_independent_normal(distribution):
+        base = distribution.base_dist
+        tril = torch.diag_embed(base.scale)
+        return _density_on(
+            MultivariateNormal(base.loc, scale_tril=tril, validate_args=False)
+        )
     if isinstance(distribution, MultivariateNormal):
         loc, tril = distribution.loc, distribution.scale_tril
         normal = torch.distributions.Normal(loc.new_zeros(()), loc.new_ones(()))
