@@ -604,6 +604,27 @@ def test_settings_have_an_effect() -> None:
     assert hermite.variance.item() == pytest.approx(1)
 
 
+def test_memory_makes_blocks_and_changes_nothing() -> None:
+    k = torch.linspace(0.5, 2, 200, dtype=DOUBLE, requires_grad=True)
+    found = []
+    for memory in (None, 8 * 4 * 200 * 6):
+        sizes: list[int] = []
+
+        def log_density(x: Tensor, k: Tensor, sizes: list[int] = sizes) -> Tensor:
+            sizes.append(x.numel())
+            return -k * x * x / 2
+
+        p = mlc.NormalizedDensity(
+            log_density, LINE, mlc.GaussHermite(48), args=(k,), memory=memory
+        )
+        (slope,) = torch.autograd.grad(p.log_normalizer.sum(), k)
+        found.append((max(sizes), p.log_normalizer, slope))
+    (whole, *ours), (block, *theirs) = found
+    assert block * 4 <= whole == 48 * 200
+    torch.testing.assert_close(ours, theirs, rtol=1e-13, atol=0)
+    torch.testing.assert_close(theirs[1], -1 / (2 * k.detach()), rtol=1e-8, atol=0)
+
+
 def test_copies() -> None:
     p = mlc.NormalizedDensity(barron(2.0), LINE, args=())
     _ = p.log_normalizer

@@ -205,8 +205,8 @@ def _expect(
         return value
     if most <= n // 2:
         # In so many dimensions a general rule is worse still.
-        where = read(missed).reshape(distribution.batch_shape.numel(), -1).any(1)
-        report(where * 1, _MANY, settings.on_failure, stacklevel=4)
+        where = read(missed).reshape(distribution.batch_shape.numel(), -1).max(1)
+        report(where.astype(int), _MANY, settings.on_failure, stacklevel=4)
         return value
     other = _over_support(function, distribution, rule, settings, log=log)
     return torch.where(missed, other, value)
