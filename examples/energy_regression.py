@@ -8,8 +8,15 @@ from uniform samples (importance sampling), as is usual where it cannot be integ
     python examples/energy_regression.py
     python examples/energy_regression.py --seeds 1 --steps 100
 
-With --steps 300 and three seeds the divergence from the truth is 0.058 +- 0.008 by the
-exact likelihood and 0.156 +- 0.012 by 16 samples for each of the data.
+From three seeds the divergence from the truth is, mean and spread:
+
+    steps   exact likelihood   16 samples for each of the data
+      300   0.058 +- 0.008     0.156 +- 0.012
+     1500   0.020 +- 0.002     0.475 +- 0.050
+
+The likelihood comes closer in a longer run. The estimate drifts away: on average its
+log normaliser is too low, the more so the more peaked the density is, and training
+makes use of that. The default, 1500 steps, takes three minutes on one core.
 """
 
 from __future__ import annotations

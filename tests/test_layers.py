@@ -32,6 +32,38 @@ def exact(rate: Tensor) -> Tensor:
     return torch.sqrt(math.pi / rate)
 
 
+def quartic(x: Tensor, k: Tensor) -> Tensor:
+    return -k * x**4 - x * x
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize(
+    "layer",
+    [
+        mlc.LogNormalizer(quartic, mlc.RealLine(), mlc.GaussHermite(24)),
+        mlc.Antiderivative(lambda t: torch.exp(-t * t), rule=mlc.GaussLegendre(16)),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_every_derivative_of_a_layer(layer: nn.Module) -> None:
+    at = torch.tensor([0.3, 1.2], dtype=torch.float64, requires_grad=True)
+    check_gradients(layer, at)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+def test_every_derivative_of_an_expectation() -> None:
+    layer = mlc.Expectation(torch.cos, mlc.GaussHermite(16))
+
+    def mean(loc: Tensor, scale: Tensor) -> Tensor:
+        normal = torch.distributions.Normal(loc, scale, validate_args=False)
+        value: Tensor = layer(normal)
+        return value
+
+    loc = torch.tensor([0.1, 1.0], dtype=torch.float64, requires_grad=True)
+    scale = (1 + loc.detach()).requires_grad_()
+    check_gradients(mean, (loc, scale), compile=False)
+
+
 @pytest.mark.parametrize(
     "rule",
     [None, mlc.GaussKronrod(), mlc.DoubleExponential(), mlc.GaussHermite(64)],

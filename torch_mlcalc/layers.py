@@ -226,6 +226,7 @@ class LogNormalizer(Integral):
         plan_every: Number of training calls that share a plan.
         rtol: Wanted error of the log.
         atol: The same; the larger of the two counts.
+        grad_rtol: Wanted relative error of the gradient, of an adaptive rule.
         max_evals: Points that each integral may use.
         memory: Bytes that a block may use.
         on_failure: ``"warn"``, ``"raise"`` or ``"ignore"``.
@@ -251,6 +252,7 @@ class LogNormalizer(Integral):
         plan_every: int = 1,
         rtol: float | None = None,
         atol: float | None = None,
+        grad_rtol: float | None = None,
         max_evals: int | None = None,
         memory: int | None = None,
         on_failure: str = "warn",
@@ -265,6 +267,7 @@ class LogNormalizer(Integral):
             plan_every=plan_every,
             rtol=rtol,
             atol=atol,
+            grad_rtol=grad_rtol,
             max_evals=max_evals,
             memory=memory,
             on_failure=on_failure,

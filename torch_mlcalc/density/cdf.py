@@ -136,7 +136,7 @@ class Quantiles:
         )
         x = torch.where(probability <= 0, lower, x)
         x = torch.where(probability >= 1, upper, x)
-        valid = (probability >= 0) & (probability <= 1)
+        valid = (probability >= 0) & (probability <= 1) & _normalised(density)
         return torch.where(valid, x, torch.nan)
 
     def mode(self, density: NormalizedDensity) -> Tensor:
@@ -161,7 +161,7 @@ class Quantiles:
             # At an end of the support the slope is not 0, and the mode stands still.
             flat = (here.curvature < 0) & (step.abs() < 1e-3 * width.rsqrt())
             at = at + torch.where(flat, step, 0)
-        return at[0]
+        return torch.where(_normalised(density), at[0], torch.nan)
 
     def _bracket(self, density: NormalizedDensity) -> tuple[Tensor, Tensor]:
         """Nodes on both sides of the highest one, ``(1, *batch)``."""
@@ -188,6 +188,11 @@ class Quantiles:
 #: Inverse golden ratio, and steps that shrink a bracket to 1e-8 of its length, where
 #: values cannot tell points apart any more; Newton steps do the rest.
 GOLDEN, GOLDEN_STEPS = (5**0.5 - 1) / 2, 38
+
+
+def _normalised(density: NormalizedDensity) -> Tensor:
+    """Which densities there are: without a normaliser nothing is known of one."""
+    return density.log_normalizer.detach().isfinite()
 
 
 def _integrand(density: NormalizedDensity) -> Integrand:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch.distributions import (
     Distribution,
     Independent,
     MultivariateNormal,
+    Normal,
     constraints,
 )
 
@@ -23,6 +24,7 @@ from torch_mlcalc.density.nodes import (
     NoNodes,
     entry_of,
     is_exact,
+    nodes_per_axis,
     of_standard_normal,
 )
 from torch_mlcalc.density.normalized import NormalizedDensity
@@ -37,7 +39,7 @@ from torch_mlcalc.quadrature.contract import (
 )
 from torch_mlcalc.quadrature.cubature.box import Box
 from torch_mlcalc.quadrature.domains import Domain, RealLine, domain_of
-from torch_mlcalc.quadrature.estimate import Tolerance
+from torch_mlcalc.quadrature.estimate import Tolerance, report
 from torch_mlcalc.quadrature.host import frozen, read
 from torch_mlcalc.quadrature.integrand import HALF, Function
 from torch_mlcalc.quadrature.integrate import integrate, log_integrate
@@ -203,8 +205,10 @@ def _expect(
         if own or is_exact(distribution):
             return value
         with frozen():
-            half = Nodes(*entry.make(distribution, n // 2))
-            check = _sum(function, distribution, half, settings, ranks, log=log)
+            # A product in many dimensions has fewer already: it is checked by one less.
+            most = nodes_per_axis(n, distribution.event_shape.numel())
+            fewer = Nodes(*entry.make(distribution, min(n // 2, most - 1)))
+            check = _sum(function, distribution, fewer, settings, ranks, log=log)
     except NoNodes as reason:
         if distribution.event_shape and not _has_box(distribution):
             raise ValueError(
@@ -215,8 +219,19 @@ def _expect(
     missed = _missed(value.detach(), check, settings, log=log)
     if not (read(missed) > 0).any():
         return value
+    if most <= n // 2:
+        # In so many dimensions a general rule is worse still.
+        where = read(missed).reshape(distribution.batch_shape.numel(), -1).max(1)
+        report(where.astype(int), _MANY, settings.on_failure, stacklevel=4)
+        return value
     other = _over_support(function, distribution, rule, settings, ranks, log=log)
     return torch.where(missed, other, value)
+
+
+_MANY = (
+    " A product of Gauss rules has few nodes on each axis in so many dimensions; pass "
+    "rule=Lattice(2**16, tails=Tails.GAUSSIAN), or average samples."
+)
 
 
 def _describe(
@@ -251,7 +266,7 @@ def _refuse_to_share(density: NormalizedDensity, ranks: Ranks | None) -> None:
 
 
 def _missed(value: Tensor, check: Tensor, settings: Settings, *, log: bool) -> Tensor:
-    """Which means half as many nodes do not confirm."""
+    """Which means fewer nodes do not confirm."""
     tolerance = Tolerance.of(settings.rtol, settings.atol, value.real.dtype)
     if log:
         allowed = torch.full_like(value, max(tolerance.rtol, tolerance.atol))
@@ -333,8 +348,10 @@ def _over_support(
         logs = logs.reshape(logs.shape + (1,) * (values.ndim - logs.ndim))
         if log:
             return values + logs
-        some = logs > -math.inf
-        return torch.where(some, torch.where(some, values, 0) * logs.exp(), 0)
+        mass = logs.exp()
+        # Where there is none the function may be infinite.
+        some = mass > 0
+        return torch.where(some, torch.where(some, values, 0) * mass, 0)
 
     solve = log_integrate if log else integrate
     return solve(
@@ -349,7 +366,16 @@ class _Placed(NamedTuple):
 
 
 def _has_box(distribution: Distribution) -> bool:
-    return isinstance(distribution, (MultivariateNormal, Dirichlet))
+    known = isinstance(distribution, (MultivariateNormal, Dirichlet))
+    return known or _is_independent_normal(distribution)
+
+
+def _is_independent_normal(distribution: object) -> TypeGuard[Independent[Any]]:
+    return (
+        isinstance(distribution, Independent)
+        and isinstance(distribution.base_dist, Normal)
+        and distribution.reinterpreted_batch_ndims == 1
+    )
 
 
 def _density_on(distribution: Distribution) -> _Placed:
@@ -362,6 +388,12 @@ def _density_on(distribution: Distribution) -> _Placed:
         log_z = distribution.log_normalizer
         domain, _ = distribution._placed
         return _Placed(domain, lambda x: distribution._log_density(x) - log_z, same)
+    if _is_independent_normal(distribution):
+        base = distribution.base_dist
+        tril = torch.diag_embed(base.scale)
+        return _density_on(
+            MultivariateNormal(base.loc, scale_tril=tril, validate_args=False)
+        )
     if isinstance(distribution, MultivariateNormal):
         loc = distribution.loc
         normal = torch.distributions.Normal(loc.new_zeros(()), loc.new_ones(()))

@@ -90,6 +90,8 @@ def mean_of(
         found = integrate_with_error(weighted, domain, rule, **settings)
         value = _judged(density, found, otherwise, lost)
     assert shape is not None  # noqa: S101
+    # Without a normaliser there is no mean.
+    value = torch.where(log_z.isfinite()[..., None], value, math.nan)
     return value[..., :-1].reshape(density.batch_shape + shape)
 
 

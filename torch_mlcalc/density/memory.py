@@ -48,10 +48,14 @@ class Memory:
         """
         if transforming() or dual_level():
             return make()
-        # What was made without a gradient is no answer where one is wanted.
-        key = f"{name}, gradient {torch.is_grad_enabled()}" if value else name
-        if key in self._results:
+        # What was made without a gradient is no answer where one is wanted; what was
+        # made where one was recorded, and has none, is one anywhere.
+        recorded = f"{name}, gradient recorded"
+        key = recorded if value and torch.is_grad_enabled() else name
+        if key in self._results or recorded in self._results:
             self._forget_if_changed()
+        if recorded in self._results:
+            return self._results[recorded]
         if key not in self._results:
             result = make()
             if isinstance(result, Tensor) and result.requires_grad:

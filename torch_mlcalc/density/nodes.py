@@ -224,15 +224,18 @@ def of_standard_normal(p: MultivariateNormal, z: Tensor) -> Tensor:
         return p.loc + (p.scale_tril @ z[..., None])[..., 0]
 
 
+def nodes_per_axis(n: int, d: int) -> int:
+    """At most ``n`` nodes on each of ``d`` axes, so that a product is within bounds."""
+    return min(n, int(MOST ** (1 / max(d, 1)) + 1e-9))
+
+
 def _per_dimension(n: int, d: int) -> int:
-    """Nodes in each of ``d`` dimensions, so that a product stays within bounds."""
-    most = int(MOST ** (1 / d) + 1e-9)
-    if most < 4:
+    if nodes_per_axis(4, d) < 4:
         raise NoNodes(
             f"a product rule in {d} dimensions has too many nodes; draw samples, or "
             "pass an n-dimensional rule to integrate."
         )
-    return min(n, most)
+    return nodes_per_axis(n, d)
 
 
 def _grid(row: Tensor, d: int) -> Tensor:

@@ -123,6 +123,15 @@ def refuse_tolerance(rule: Rule, settings: Settings) -> None:
         )
 
 
+def refuse_random(rule: Rule) -> None:
+    """Refuse a rule without an embedded pair where the gradient is looked at."""
+    if rule.random:
+        raise ValueError(
+            f"grad_rtol has no effect with {rule}, whose nodes are random; leave it "
+            "out, or use an adaptive rule."
+        )
+
+
 def refuse_fixed(rule: Rule | None) -> None:
     """Refuse a rule without an error estimate where one is asked for."""
     if rule is not None and rule.fixed:

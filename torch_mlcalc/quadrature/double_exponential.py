@@ -339,7 +339,7 @@ def _measure(
     values = np.where(used[..., None], levels.values, nothing)
     values, log_unit = unlogged(values, log=ledger.log)
     size = np.abs(values)
-    ends = ends_of(levels.t, used, size, step, negligible(ledger))
+    ends = ends_of(search, levels.jobs, levels.t, used, size, step, negligible(ledger))
     value, absolute = (ends.sum(terms, step) for terms in (values, size))
     factor = factor_between(levels.log_unit, log_unit)
     change = np.abs(value - levels.value * factor)
@@ -354,6 +354,8 @@ def _measure(
     # Not before a step of 1/16: exp(-|x|) passes at 1/8 and is then wrong by 2e-4.
     # Nor after a level that gained nothing: a kink can pass one by chance.
     plain = slow | levels.slow | (step > FIRST_STEP / 8)
+    if not plain.all():
+        plain |= is_level(levels.t, values, step, change, before)
     error = np.where(plain, change, np.minimum(gained, change))
     levels = levels._replace(value=value, change=change, log_unit=log_unit, slow=slow)
     columns = np.stack([value, error + ends.doubt, absolute])
@@ -367,6 +369,37 @@ def _measure(
     amount = Amount(columns, log_unit)
     np.maximum(amount.error, ledger.rounding(amount), out=amount.error)
     return levels, amount, ends
+
+
+def is_level(
+    t: Array,
+    values: npt.NDArray[Any],
+    step: float,
+    change: npt.NDArray[Any] | float,
+    before: npt.NDArray[Any] | float,
+) -> npt.NDArray[Any]:
+    r"""Whether the Fourier transform of the integrand has stopped falling.
+
+    The change is the transform at the frequency :math:`\pi / h`, the one before that at
+    half of it. If it falls exponentially, at 7/8 it is larger than the change by the
+    fourth root of their ratio; less than the sixth root is a tail, as of a kink.
+
+    Args:
+        t: Nodes ``(n,)``.
+        values: The integrand there, ``(n, ...)``.
+        step: Distance of the nodes.
+        change: Change from the level before, ``(...)``.
+        before: The change before that.
+
+    Returns:
+        The mask ``(...)``.
+    """
+    angle = 7 / 8 * math.pi * np.rint(t / step)
+    waves = [np.tensordot(f(angle), values, 1) for f in (np.cos, np.sin)]
+    # Twice, as the change has the frequencies of both signs.
+    wave = 2 * step * np.hypot(*map(np.abs, waves))
+    level: npt.NDArray[Any] = wave < change ** (5 / 6) * before ** (1 / 6)
+    return level
 
 
 def _settle(
@@ -386,8 +419,12 @@ def nodes_of(jobs: Jobs, t: Array, ends: Ends, step: float) -> Part:
     """Nodes of finished jobs, for the plan."""
     used, column = ends.used, np.arange(jobs.piece.size)
     weights = np.where(used, step, 0.0)
-    for index, rest in zip(ends.outermost, ends.rest, strict=True):
-        weights[index, column] += step * rest
+    if ends.beyond is not None:
+        _, lean, second, _, factor = ends.beyond
+        weights *= factor
+        for side in range(2):
+            weights[ends.outermost[side], column] += step * lean[0, side]
+            weights[second[side], column] += step * lean[1, side]
     some = np.logical_or.reduce(used, 1)
     if not some.any():
         some[0] = True

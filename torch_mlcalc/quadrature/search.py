@@ -72,7 +72,7 @@ class Search:
         """
         element = self.elements(jobs)
         positions, slope = variable(jobs, t)
-        points = self._rounded(self.pieces.points(jobs.piece, positions))
+        points = self.rounded(self.pieces.points(jobs.piece, positions))
         if points.shape[1] != element.size:
             points = np.broadcast_to(points, (len(points), element.size))
         inside = self._inside(jobs, points, guard)
@@ -135,7 +135,7 @@ class Search:
             The mask; None if no position is on an end.
         """
         return self._inside(
-            jobs, self._rounded(self.pieces.points(jobs.piece, positions))
+            jobs, self.rounded(self.pieces.points(jobs.piece, positions))
         )
 
     def _finite(self, values: Values) -> Mask | None:
@@ -154,14 +154,14 @@ class Search:
         finite: Mask = np.logical_and.reduce(np.isfinite(values), -1)
         return None if finite.all() else finite
 
-    def _rounded(self, points: Array) -> Array:
+    def rounded(self, points: Array) -> Array:
         """Points as the integrand's dtype can represent them."""
         if self.evaluate.single:
             return read(torch.tensor(points).to(self.evaluate.integrand.dtype))
         return points
 
     def _inside(self, jobs: Jobs, points: Array, guard: float = 0.0) -> Mask | None:
-        low, high = self._rounded(self.pieces.of(self.pieces.bounds, jobs.piece))
+        low, high = self.rounded(self.pieces.of(self.pieces.bounds, jobs.piece))
         if guard:
             gap = guard * self.ledger.epsilon
             # At most so much of a very short piece.

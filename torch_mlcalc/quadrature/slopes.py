@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from torch_mlcalc.quadrature.checks import Settings
+from torch_mlcalc.quadrature.checks import Settings, refuse_random
 from torch_mlcalc.quadrature.estimate import Estimate, Status, report
 from torch_mlcalc.quadrature.host import dual_level, transforming
 from torch_mlcalc.quadrature.integrand import Integrand
@@ -174,11 +174,8 @@ def _settled(
 
 def refuse_here(rule: Rule | None) -> None:
     """Refuse transforms, which hide the graph, and rules without an embedded pair."""
-    if rule is not None and rule.random:
-        raise ValueError(
-            f"grad_rtol has no effect with {rule}, whose nodes are random; leave it "
-            "out, or use an adaptive rule."
-        )
+    if rule is not None:
+        refuse_random(rule)
     if transforming() or dual_level() or torch.compiler.is_compiling():
         raise ValueError(
             "grad_rtol looks at the graph of the integrand, which torch.func, forward "

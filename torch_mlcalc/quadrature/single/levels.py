@@ -17,12 +17,13 @@ from torch_mlcalc.quadrature.double_exponential import (
     Leftover,
     Levels,
     first_levels,
+    is_level,
     negligible,
     nodes_of,
     reach,
     refine,
 )
-from torch_mlcalc.quadrature.ends import FLAT, Ends, beyond
+from torch_mlcalc.quadrature.ends import FLAT, Beyond, Ends, beyond
 from torch_mlcalc.quadrature.ledger import ROUNDING, Amount
 from torch_mlcalc.quadrature.pieces import Part
 from torch_mlcalc.quadrature.rules import Array
@@ -104,6 +105,13 @@ class Run(NamedTuple):
         values = np.concatenate([nodes.values for nodes in self.nodes])
         return t[order], values[order], np.concatenate(usable)[order]
 
+    def summed(self) -> tuple[Array, Array, Mask]:
+        """The same from the first to the last node in the sum."""
+        t, values, usable = self.ascending()
+        first = t.searchsorted(self.sums.first[0])
+        stop = t.searchsorted(self.sums.last[0], "right")
+        return t[first:stop], values[first:stop], usable[first:stop]
+
     def as_levels(self, jobs: Jobs) -> Levels:
         """The same for the batch."""
         t, values, usable = self.ascending()
@@ -131,8 +139,8 @@ class Measured(NamedTuple):
     error: float
     doubt: float
     absolute: float
-    #: Steps that the first and the last node in the sum stand for beyond.
-    rest: tuple[float, float]
+    #: None where it is nothing.
+    beyond: Beyond | None
     endless: bool
 
 
@@ -161,7 +169,7 @@ def refine_single(
         level += halvings
         step = FIRST_STEP / 2**level
         run = _add_level(one, jobs, run, step, 2**halvings)
-        found = _measure(one, run, step)
+        found = _measure(one, jobs, run, step)
         seen = found.absolute > 0 and not run.flawed and not found.endless
         done, cut = _outlook(one, found)
         if seen and done:
@@ -320,46 +328,49 @@ def _add_level(one: Single, jobs: Jobs, run: Run, step: float, ratio: int) -> Ru
     )
 
 
-def _measure(one: Single, run: Run, step: float) -> Measured:
+def _measure(one: Single, jobs: Jobs, run: Run, step: float) -> Measured:
     """Sum of the job with its error, and how it ends."""
     ledger = one.search.ledger
     total, absolute, _, (first, low), (_, high) = run.sums
     if first == math.inf:
         return _NOTHING
-    rest, doubt, endless = _ends(one, run, step)
-    value = step * (total + rest[0] * low + rest[1] * high)
-    absolute = step * (absolute + rest[0] * abs(low) + rest[1] * abs(high))
+    rest, doubt, endless = _ends(one, jobs, run, step)
+    value, absolute = step * total, step * absolute
+    if rest is not None:
+        (left,), (right,) = rest.rest.tolist()
+        corrected = float(run.summed()[1].dot(rest.factor[:, 0]))
+        value = step * (corrected + left * low + right * high)
+        absolute += step * (left * abs(low) + right * abs(high))
     change, before = abs(value - run.value), run.change
     slow = change > LINEAR * before and change > ledger.epsilon * absolute
     error = change
     if not (slow or run.slow or step > FIRST_STEP / 8) and absolute > 0:
-        relative, earlier = change / absolute, min(before / absolute, 1.0)
-        error = min(absolute * max(relative**1.5, earlier**3), change)
+        t, values, _ = run.summed()
+        if not is_level(t, values, step, change, before):
+            relative, earlier = change / absolute, min(before / absolute, 1.0)
+            error = min(absolute * max(relative**1.5, earlier**3), change)
     return Measured(value, change, slow, error + doubt, doubt, absolute, rest, endless)
 
 
 #: Of a job without a usable node.
-_NOTHING = Measured(0.0, 0.0, False, 0.0, 0.0, 0.0, (0.0, 0.0), endless=False)
+_NOTHING = Measured(0.0, 0.0, False, 0.0, 0.0, 0.0, None, endless=False)
 
 
 def _ends(
-    one: Single, run: Run, step: float
-) -> tuple[tuple[float, float], float, bool]:
-    """Steps that the outermost nodes stand for beyond, their doubt, and endlessness."""
+    one: Single, jobs: Jobs, run: Run, step: float
+) -> tuple[Beyond | None, float, bool]:
+    """What lies beyond the outermost nodes, its doubt, and whether it is endless."""
     sums = run.sums
     ends = abs(sums.first[1]), abs(sums.last[1])
     endless = any(end > FLAT * sums.largest and end > 0 for end in ends)
     cut = negligible(one.search.ledger) * sums.absolute
     if all(end <= cut for end in ends):
-        return (0.0, 0.0), sum(ends), endless
-    t, values, _ = run.ascending()
-    outermost = np.searchsorted(t, [sums.first[0], sums.last[0]])
-    index = outermost + np.arange(3)[:, None] * np.array([1, -1])
-    index = np.clip(index, 0, t.size - 1)
-    terms = np.abs(values[index])[..., None]
-    rest, doubt = beyond(np.abs(t[index])[..., None], terms, terms[0] > cut, step)
-    (left,), (right,) = rest.tolist()
-    return (left, right), step * float((doubt * terms[0]).sum()), endless
+        return None, sum(ends), endless
+    t, values, _ = run.summed()
+    outermost, matter = np.array([[0], [t.size - 1]]), np.array(ends)[:, None] > cut
+    rest = beyond(one.search, jobs, t, np.abs(values)[:, None], outermost, matter, step)
+    left, right = rest.doubt[:, 0].tolist()
+    return rest, step * (left * ends[0] + right * ends[1]), endless
 
 
 def _outlook(one: Single, found: Measured) -> tuple[bool, bool]:
@@ -389,10 +400,7 @@ def _settle(one: Single, jobs: Jobs, run: Run, found: Measured, step: float) -> 
 
 
 def _nodes(jobs: Jobs, run: Run, found: Measured, step: float) -> Part:
-    t, _, usable = run.ascending()
-    used = (t >= run.low) & (t <= run.high) & usable
-    outermost = np.searchsorted(t, [[run.sums.first[0]], [run.sums.last[0]]])
-    rest = np.array(found.rest)[:, None]
-    nothing = np.zeros((1, 1))
-    ends = Ends(used[:, None], outermost, rest, nothing, np.zeros(1, bool))
+    t, _, usable = run.summed()
+    outermost, nothing = np.array([[0], [t.size - 1]]), np.zeros((1, 1))
+    ends = Ends(usable[:, None], outermost, found.beyond, nothing, np.zeros(1, bool))
     return nodes_of(jobs, t, ends, step)

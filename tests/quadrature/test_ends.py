@@ -1,0 +1,138 @@
+"""Singularities at ends where rounding blurs the distance, and what lies beyond."""
+
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+import torch_mlcalc.quadrature as q
+
+
+class Case(NamedTuple):
+    """A function of the distance d from the end of the unit interval, its integral."""
+
+    name: str
+    f: Callable[[Tensor], Tensor]
+    exact: float
+    #: What is reached in single precision, in units of the integral; in double, where
+    #: less lies beyond the outermost node, a hundredth of a thousandth of it.
+    single: float
+
+
+CASES = [
+    Case("d^-0.5", lambda d: d**-0.5, 2.0, 1e-6),
+    Case("d^-0.8", lambda d: d**-0.8, 5.0, 2e-6),
+    Case("d^-0.5 log d", lambda d: d**-0.5 * d.log(), -4.0, 3e-6),
+    Case("d^-0.5 (log d)^2", lambda d: d**-0.5 * d.log() ** 2, 16.0, 3e-5),
+    Case("d^-0.5 + 5 d^-0.45", lambda d: d**-0.5 + 5 * d**-0.45, 2 + 5 / 0.55, 1e-6),
+]
+cases = pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+dtypes = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+rules = pytest.mark.parametrize(
+    "rule", [None, q.DoubleExponential()], ids=["default", "double_exponential"]
+)
+
+
+def solve(case: Case, rule: q.Rule | None, end: Tensor) -> q.Estimate:
+    return q.integrate_with_error(
+        lambda x: case.f(end.detach() - x),
+        q.Interval(end.detach() - 1, end),
+        rule,
+        on_failure="ignore",
+    )
+
+
+@rules
+@dtypes
+@cases
+def test_what_lies_beyond_is_found(
+    case: Case, dtype: torch.dtype, rule: q.Rule | None
+) -> None:
+    allowed = case.single * (1 if dtype == torch.float32 else 1e-3)
+    # Alone, where the search is in plain numbers, and in a batch.
+    for end in (torch.tensor(1.0), torch.tensor([1.0, 2.0])):
+        found = solve(case, rule, end.to(dtype))
+        off = (found.value.double() - case.exact).abs() / abs(case.exact)
+        # At 2 twice as much is lost to rounding.
+        assert (off <= 2 * allowed).all()
+        assert (found.error >= (found.value - case.exact).abs() - 4e-6).all()
+        assert (off[found.status == q.Status.CONVERGED] < 1e-4).all()
+
+
+@dtypes
+def test_a_plan_has_the_same_weights(dtype: torch.dtype) -> None:
+    case, end = CASES[0], torch.tensor(1.0, dtype=dtype)
+    plan = solve(case, None, end).plan
+    scale = torch.tensor(3.0, dtype=dtype, requires_grad=True)
+    value = q.integrate(
+        lambda x: scale * case.f(end - x), q.Interval(end - 1, end), plan
+    )
+    assert value.item() == pytest.approx(6, rel=1e-6 if dtype == torch.float32 else 0)
+    (slope,) = torch.autograd.grad(value, scale)
+    assert slope.item() == pytest.approx(2, rel=1e-6)
+
+
+def test_where_the_model_fails_the_doubt_says_so() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", q.IntegrationWarning)
+        found = q.integrate_with_error(
+            lambda x: (1 - x) ** -0.5 * (2 + (1 - x).log().cos()),
+            q.Interval(torch.tensor(0.0, dtype=torch.float64), 1.0),
+        )
+    # The integral of d^-1/2 cos(log d) is 2/5.
+    off = abs(found.value.item() - 4.4)
+    assert found.status == q.Status.TOLERANCE_NOT_REACHED or off < 1e-8
+
+
+@dtypes
+def test_half_lines_that_do_not_begin_at_zero(dtype: torch.dtype) -> None:
+    start = torch.tensor(1.0, dtype=dtype)
+    # sqrt(pi) by the gamma function.
+    found = q.integrate(lambda x: (x - 1) ** -0.5 * torch.exp(1 - x), q.HalfLine(start))
+    assert found.item() == pytest.approx(
+        1.7724538509055159, rel=1e-6 if dtype == torch.float32 else 1e-11
+    )
+
+
+@pytest.mark.parametrize("power", [0.3, 0.5, 0.9])
+def test_the_derivative_by_a_power_is_right_as_well(power: float) -> None:
+    # d/da of the log of the integral of d^(a - 1), 1 / a, is -1 / a.
+    a = torch.tensor(power, dtype=torch.float64, requires_grad=True)
+    unit = q.Interval(torch.tensor(0.0, dtype=torch.float64), 1.0)
+    for log_z in (
+        q.log_integrate(lambda x: (a - 1) * torch.log1p(-x), unit),
+        q.integrate(lambda x: (1 - x) ** (a - 1), unit).log(),
+    ):
+        (slope,) = torch.autograd.grad(log_z, a)
+        assert slope.item() == pytest.approx(-1 / power, rel=2e-9)
+
+
+def test_weights_stay_positive_where_nearly_all_lies_beyond() -> None:
+    unit = q.Interval(torch.tensor(0.0, dtype=torch.float64), 1.0)
+    plan = q.adapt(
+        lambda x: -0.9 * torch.log1p(-x), unit, log=True, on_failure="ignore"
+    )
+    assert all((cells.weights >= 0).all() for cells in plan.cells)
+    log_z = q.log_integrate(lambda x: -0.9 * torch.log1p(-x), unit, plan)
+    assert log_z.exp().item() == pytest.approx(10, rel=1e-8)
+
+
+@pytest.mark.parametrize("log", [True, False], ids=["log", "plain"])
+@pytest.mark.parametrize("at", [0.0, 1.0])
+def test_a_kink_too_small_for_two_levels_is_seen_in_the_spectrum(
+    at: float, log: bool
+) -> None:
+    # The changes, 1e-2, 3e-4 and 3e-8, look quadratic; the last is all from the kink.
+    line = q.RealLine(torch.tensor(0.0, dtype=torch.float64))
+
+    def f(x: Tensor) -> Tensor:
+        return -(x - at).abs() / 100
+
+    if log:
+        found = q.log_integrate_with_error(f, line).value.exp()
+    else:
+        found = q.integrate_with_error(lambda x: f(x).exp(), line, atol=1e-9).value
+    assert found.item() == pytest.approx(200, rel=2e-10)
