@@ -290,7 +290,7 @@ def freeze(found: Found) -> LinePlan:
         front = range(array.ndim - len(columns) - len(lead), array.ndim - len(columns))
         array = np.moveaxis(array, list(front), range(len(lead)))
         with torch.inference_mode(False):
-            return write(array.copy(), mark, device)
+            return write(np.require(array, requirements=["C", "W"]), mark, device)
 
     cells = []
     with np.errstate(all="ignore"):
