@@ -250,7 +250,10 @@ def test_a_single_integral_takes_the_steps_of_a_batch(row: Problem) -> None:
         )
         for t in (theta, single)
     )
-    assert (both.n_evals == alone.n_evals).all()
+    # Of double-exponential levels it evaluates the first three together.
+    ahead = alone.n_evals - both.n_evals
+    assert ((ahead >= 0) & (ahead <= 72)).all()
+    assert alone.plan.n == both.plan.n
     assert (both.status == alone.status).all()
     expected = alone.value.expand(2)
     torch.testing.assert_close(both.value, expected, rtol=1e-12, atol=1e-15)

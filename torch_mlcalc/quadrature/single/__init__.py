@@ -1,6 +1,7 @@
 """A single integral of a single number: the steps of a batch, in plain numbers.
 
-It takes the same decisions as the batch and evaluates the same points. An array of one
+It takes the same decisions as the batch and uses the same points; of those it evaluates
+some ahead, as a call costs it more than a hundred points. An array of one
 entry costs a hundred times as much as a number, and a level of one integral has some
 fifty such operations besides those on its nodes: most of the time of a cheap integrand.
 What is out of the ordinary - values that are complex, have events or are not finite, a

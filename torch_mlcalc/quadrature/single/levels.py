@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -160,15 +161,17 @@ def refine_single(
     """
     search = one.search
     hand_over = partial(refine, search, jobs, max_level, patient=patient)
-    run = _first_level(one, jobs)
-    if isinstance(run, Levels):
-        return hand_over(begun=Begun(run, 0))
+    first = _first_levels(one, jobs, min(2, max_level))
+    if isinstance(first, Levels):
+        return hand_over(begun=Begun(first, 0))
+    run, ahead = first
     level = 0
     while True:
         halvings = 1 if level else min(2, max_level)
         level += halvings
         step = FIRST_STEP / 2**level
-        run = _add_level(one, jobs, run, step, 2**halvings)
+        run = _add_level(one, jobs, run, step, 2**halvings, ahead)
+        ahead = None
         found = _measure(one, jobs, run, step)
         seen = found.absolute > 0 and not run.flawed and not found.endless
         done, cut = _outlook(one, found)
@@ -219,6 +222,11 @@ class Seen(NamedTuple):
     inside: Mask | None
     finite: Mask | None
 
+    def each(self, choose: Callable[[Array], Array]) -> Seen:
+        """Some of the nodes, chosen alike in every column."""
+        inside, finite = (None if c is None else choose(c) for c in self[1:])
+        return Seen(choose(self.values), inside, finite)
+
     @property
     def usable(self) -> Mask | None:
         """Where they could be used, None if everywhere."""
@@ -249,18 +257,53 @@ def _sample(one: Single, positions: Array, slope: Array) -> Seen | Sample:
     return Seen(sample.values[:, 0, 0], inside, finite)
 
 
-def _first_level(one: Single, jobs: Jobs) -> Run | Levels:
-    """Level 0 over all of the reachable range, which it then narrows."""
-    search = one.search
-    t, positions, slope = _place(one, jobs, FIRST_STEP, 1)
+class Ahead(NamedTuple):
+    """Nodes that come after level 0, but were evaluated with it."""
+
+    t: Array
+    seen: Seen
+
+
+def _first_levels(
+    one: Single, jobs: Jobs, halvings: int
+) -> tuple[Run, Ahead | None] | Levels:
+    """Level 0 over all of the reachable range, which it then narrows.
+
+    The levels behind it are evaluated in the same call. What is out of the narrower
+    range, half of it, is not used; but a call costs as much as some hundred points.
+
+    Returns:
+        Level 0 with what was evaluated ahead, if the budget allowed that; for the
+        batch, level 0 of an integrand that is no number.
+    """
+    ledger, ratio = one.search.ledger, 2**halvings
+    edge = reach(one.search.evaluate.integrand.dtype)
+    if ledger.n_evals[0] + 2 * ratio * edge / FIRST_STEP >= ledger.max_evals:
+        ratio = 1
+    t, positions, slope = _place(one, jobs, FIRST_STEP / ratio, 1)
     seen = _sample(one, positions, slope)
-    search.ledger.n_evals[0] += t.size
+    ledger.n_evals[0] += t.size
     if isinstance(seen, Sample):
-        return first_levels(search, jobs, t, seen)
+        inside, finite = (None if c is None else c[::ratio] for c in seen[1:])
+        coarse = Sample(seen.values[::ratio], inside, finite)
+        return first_levels(one.search, jobs, t[::ratio], coarse)
+    run = _first_level(one, t[::ratio], seen.each(lambda column: column[::ratio]))
+    if ratio == 1:
+        return run, None
+
+    def between(column: Array) -> Array:
+        rows: Array = column[:-1].reshape(-1, ratio)[:, 1:]
+        return rows.reshape(-1)
+
+    return run, Ahead(between(t), seen.each(between))
+
+
+def _first_level(one: Single, t: Array, seen: Seen) -> Run:
+    """Level 0 from its nodes."""
     # So few that lists are faster.
     values, nodes = seen.values.tolist(), t.tolist()
     sizes = [abs(value) for value in values]
-    cut = negligible(search.ledger) * sum(sizes)
+    cut = negligible(one.search.ledger) * sum(sizes)
     there = [i for i, size in enumerate(sizes) if size > cut]
     first, last = (there[0], there[-1]) if there else (0, len(nodes) - 1)
     # Where rounding puts the next node on an end, finer levels still have some.
@@ -299,17 +342,25 @@ def _first_level(one: Single, jobs: Jobs) -> Run | Levels:
     )
 
 
-def _add_level(one: Single, jobs: Jobs, run: Run, step: float, ratio: int) -> Run:
+def _add_level(
+    one: Single, jobs: Jobs, run: Run, step: float, ratio: int, ahead: Ahead | None
+) -> Run:
     """The run with the nodes that dividing their distance to ``step`` adds."""
-    every, positions, slope = _place(one, jobs, step, ratio)
+    if ahead is None:
+        every, positions, slope = _place(one, jobs, step, ratio)
+    else:
+        every = ahead.t
     # Between two nodes of the level before there are ratio - 1.
     gaps = every.size // (ratio - 1)
     low, high = (round(end / (ratio * step)) + gaps // 2 for end in (run.low, run.high))
     some = slice(low * (ratio - 1), high * (ratio - 1))
-    seen = _sample(one, positions[some], slope[some])
-    assert isinstance(seen, Seen)  # noqa: S101
+    if ahead is None:
+        seen = _sample(one, positions[some], slope[some])
+        assert isinstance(seen, Seen)  # noqa: S101
+        one.search.ledger.n_evals[0] += seen.values.size
+    else:
+        seen = ahead.seen.each(lambda column: column[some])
     nodes = Nodes(every[some], seen.values, seen.usable)
-    one.search.ledger.n_evals[0] += nodes.t.size
     value, change = run.value, run.change
     if ratio > 2:
         # The sum of a level whose nodes came together with those of the next.
