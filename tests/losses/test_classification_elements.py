@@ -352,6 +352,20 @@ def test_reductions_are_those_of_the_elements(case: Case) -> None:
 
 
 @cases
+@pytest.mark.parametrize("copies", [1, 1000], ids=["few", "many"])
+def test_mean_has_the_derivatives_of_the_mean(case: Case, copies: int) -> None:
+    """Few elements and many are reduced by different operations."""
+    x, t = (tensor.detach().repeat(copies, 1) for tensor in points(case))
+    x, t = x.double().requires_grad_(), t.double().requires_grad_()
+    found = []
+    for loss in (case(x, t), case(x, t, "none").mean()):
+        slopes = torch.autograd.grad(loss, (x, t), create_graph=True)
+        curvatures = torch.autograd.grad(slopes[0].sum(), (x, t), allow_unused=True)
+        found.append([loss, *slopes, *(c for c in curvatures if c is not None)])
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12 / copies)
+
+
+@cases
 def test_no_batch_and_empty_inputs_work(case: Case) -> None:
     x, t = (tensor.detach() for tensor in points(case))
     torch.testing.assert_close(case(x[0, 0], t[0, 0]), case(x, t, "none")[0, 0])

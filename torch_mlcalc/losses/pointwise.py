@@ -235,8 +235,9 @@ def _blocks(arguments: Sequence[Tensor]) -> Sequence[Sequence[Tensor]]:
 
 
 def _total(value: Formula, count: int, arguments: Sequence[Tensor]) -> Tensor:
-    first, *others = (value(*part).sum() for part in _blocks(arguments))
-    return sum(others, first).div_(count)
+    parts = [value(*part).sum() for part in _blocks(arguments)]
+    total = torch.stack(parts).sum() if len(parts) > 1 else parts[0]
+    return total.div_(count)
 
 
 def _nothing_follows() -> bool:

@@ -1,4 +1,8 @@
-"""Who looks on while a loss is computed, which decides what is cheapest."""
+"""Who looks on while a loss is computed, which decides what is cheapest.
+
+On the CPU a loss may read a value to see that fewer operations are enough. The loss is
+the same, to rounding, where it may not.
+"""
 
 from __future__ import annotations
 
