@@ -41,7 +41,8 @@ class Integral(nn.Module):
 
     In training, an adaptive rule need not look for its nodes in every step: with
     ``plan_every=k`` it does so in every k-th call, and in between replays the plan,
-    which is saved in the ``state_dict``. In ``eval()`` every call looks anew.
+    which is saved in the ``state_dict``, as long as args keep their shape. In
+    ``eval()`` every call looks anew.
     :class:`Vegas` always goes on from the map of the last plan.
 
     Args:
@@ -120,6 +121,7 @@ class Integral(nn.Module):
         self._kept = Kept(process_group)
         self.plan: Plan | None = None
         self._calls_left = 0
+        self._shapes: list[list[int]] = []
 
     @property
     def process_group(self) -> ProcessGroup | None:
@@ -162,11 +164,14 @@ class Integral(nn.Module):
         if isinstance(rule, Vegas) and self.plan is not None:
             rule = replace(rule, start=self.plan)
         if self.training and (self.plan_every > 1 or learns):
-            if self.plan is None or self._calls_left == 0:
+            shapes = [[*a.shape] for a in args if isinstance(a, Tensor)]
+            shapes.append([*(batch_shape or ())])
+            # The last batch of an epoch may be shorter.
+            if self.plan is None or self._calls_left == 0 or shapes != self._shapes:
                 self.plan = adapt(
                     self.integrand, self.domain, rule, log=self.log, **shape, **search
                 )
-                self._calls_left = self.plan_every
+                self._calls_left, self._shapes = self.plan_every, shapes
             self._calls_left -= 1
             rule, search = self.plan, {}
         solve = log_integrate if self.log else integrate
@@ -186,13 +191,13 @@ class Integral(nn.Module):
     def get_extra_state(self) -> dict[str, Any]:
         """The plan, in tensors and plain numbers, and how long it still holds."""
         plan = None if self.plan is None else self.plan.state()
-        return {"plan": plan, "calls_left": self._calls_left}
+        return {"plan": plan, "calls_left": self._calls_left, "shapes": self._shapes}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take a plan back."""
         plan = state["plan"]
         self.plan = None if plan is None else Plan.from_state(plan)
-        self._calls_left = state["calls_left"]
+        self._calls_left, self._shapes = state["calls_left"], state["shapes"]
 
     def _apply(self, fn: Any, recurse: bool = True) -> Integral:  # noqa: ANN401
         """Move the plan with the module; its float64 nodes keep their dtype."""
