@@ -212,3 +212,26 @@ def test_refusals(
 ) -> None:
     with pytest.raises(error, match=message):
         mlc.Integral(torch.exp, mlc.Interval(0, 1), **settings)
+
+
+@pytest.mark.parametrize("rule", [None, mlc.Vegas(100)], ids=["adaptive", "VEGAS"])
+def test_last_batch_of_an_epoch_may_be_shorter(rule: mlc.Rule | None) -> None:
+    calls = []
+
+    def integrand(x: Tensor, rate: Tensor) -> Tensor:
+        calls.append(1)
+        return torch.exp(-rate * x)
+
+    layer = mlc.Integral(integrand, mlc.Interval(0, 1), rule, plan_every=4)
+    fresh = mlc.Integral(integrand, mlc.Interval(0, 1), rule, plan_every=4)
+    for size in (3, 3, 2):
+        rate = torch.linspace(1, 2, size)
+        value = layer(rate)
+        torch.testing.assert_close(value, -torch.expm1(-rate) / rate, rtol=0.05, atol=0)
+    # The shape goes with the plan into a checkpoint.
+    fresh.load_state_dict(layer.state_dict())
+    calls.clear()
+    fresh(torch.linspace(1, 2, 2))
+    replayed = len(calls)
+    fresh(torch.linspace(1, 2, 3))
+    assert 0 < replayed < len(calls) - replayed

@@ -59,7 +59,8 @@ class Integral(_Shared):
 
     In training, an adaptive rule need not look for its nodes in every step: with
     ``plan_every=k`` it does so in every k-th call, and in between replays the plan,
-    which is saved in the ``state_dict``. In ``eval()`` every call looks anew.
+    which is saved in the ``state_dict``, as long as args keep their shape. In
+    ``eval()`` every call looks anew.
     :class:`Vegas` always goes on from the map of the last plan.
 
     Args:
@@ -137,6 +138,7 @@ class Integral(_Shared):
         self.on_failure = on_failure
         self.plan: Plan | None = None
         self._calls_left = 0
+        self._shapes: list[list[int]] = []
 
     def forward(
         self,
@@ -170,11 +172,14 @@ class Integral(_Shared):
         if isinstance(rule, Vegas) and self.plan is not None:
             rule = replace(rule, start=self.plan)
         if self.training and (self.plan_every > 1 or learns):
-            if self.plan is None or self._calls_left == 0:
+            shapes = [[*a.shape] for a in args if isinstance(a, Tensor)]
+            shapes.append([*(batch_shape or ())])
+            # The last batch of an epoch may be shorter.
+            if self.plan is None or self._calls_left == 0 or shapes != self._shapes:
                 self.plan = adapt(
                     self.integrand, self.domain, rule, log=self.log, **shape, **search
                 )
-                self._calls_left = self.plan_every
+                self._calls_left, self._shapes = self.plan_every, shapes
             self._calls_left -= 1
             rule, search = self.plan, {}
         solve = log_integrate if self.log else integrate
@@ -194,13 +199,13 @@ class Integral(_Shared):
     def get_extra_state(self) -> dict[str, Any]:
         """The plan, in tensors and plain numbers, and how long it still holds."""
         plan = None if self.plan is None else self.plan.state()
-        return {"plan": plan, "calls_left": self._calls_left}
+        return {"plan": plan, "calls_left": self._calls_left, "shapes": self._shapes}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take a plan back."""
         plan = state["plan"]
         self.plan = None if plan is None else Plan.from_state(plan)
-        self._calls_left = state["calls_left"]
+        self._calls_left, self._shapes = state["calls_left"], state["shapes"]
 
     def _apply(self, fn: Any, recurse: bool = True) -> Integral:  # noqa: ANN401
         """Move the plan with the module; its float64 nodes keep their dtype."""

@@ -122,3 +122,18 @@ def test_layers_refuse_when_they_are_made(name: str) -> None:
     make, error, message = LAYERS[name]
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize("shape", [3, (-1,), (2.0,), "3"])
+def test_a_batch_shape_is_a_tuple_of_sizes(shape: object) -> None:
+    with pytest.raises(TypeError, match="batch_shape is .*; a tuple of sizes"):
+        mlc.integrate(_bell, LINE, batch_shape=shape)
+
+
+def test_limits_are_neither_complex_nor_true() -> None:
+    with pytest.raises(TypeError, match=r"lower has dtype torch.bool.*lower.float\(\)"):
+        mlc.Interval(torch.tensor([True, False]), 2.0)
+    with pytest.raises(
+        TypeError, match="lower has dtype torch.complex64.*along a path"
+    ):
+        mlc.Interval(torch.tensor([1j]), 2.0)

@@ -262,9 +262,11 @@ def check_limit(name: str, limit: object, *, finite: bool = False) -> None:
         return  # nearly always, and small integrals are made anew at every call
     if isinstance(limit, Tensor):
         if limit.is_complex() or limit.dtype == torch.bool:
+            remedy = "Integrate along a path by a parameter of its own."
+            if not limit.is_complex():
+                remedy = f"Convert it, for example {name}.float()."
             raise TypeError(
-                f"{name} has dtype {limit.dtype}; a real tensor is wanted. "
-                "Integrate real and imaginary parts along a path yourself."
+                f"{name} has dtype {limit.dtype}; a real tensor is wanted. {remedy}"
             )
         return
     if isinstance(limit, bool) or not isinstance(limit, (int, float)):

@@ -237,7 +237,7 @@ def _batch(
                 "broadcast to one batch; declare batch_shape= if an argument has "
                 "dimensions of its own behind those of the batch."
             ) from None
-    batch = tuple(declared)
+    batch = _as_shape(declared)
     try:
         joint = torch.broadcast_shapes(batch, *shapes)  # type: ignore[no-untyped-call]
         fits = tuple(joint) == batch
@@ -257,6 +257,17 @@ def _batch(
                 "share it."
             )
     return batch
+
+
+def _as_shape(declared: object) -> tuple[int, ...]:
+    shape = tuple(declared) if isinstance(declared, Sequence) else None
+    whole = (int, torch.SymInt)
+    if shape is None or not all(isinstance(n, whole) and n >= 0 for n in shape):
+        raise TypeError(
+            f"batch_shape is {declared!r}; a tuple of sizes is wanted, for example "
+            "features.shape[:-1]."
+        )
+    return shape
 
 
 def _shape(shape: Sequence[int]) -> str:
