@@ -289,6 +289,8 @@ def _place(
 
 def _refuse_other_ends(kinds: Tensor, low: Tensor, high: Tensor) -> None:
     """Refuse a plan for a range with other infinite ends: its nodes are elsewhere."""
+    if not kinds.numel():
+        return
     every = kinds.reshape(-1, low.shape[-1])
     below, above = ((every & bit).amax(0) > 0 for bit in (BELOW, ABOVE))
     other = (low[0].isinf() != below) | (high[0].isinf() != above)
