@@ -26,6 +26,9 @@ Mask = npt.NDArray[Any]
 #: as many as the first two of those have, which a few regions often make unnecessary.
 ATTEMPTS = {4: 0, 5: 1_000, 6: 5_000, 7: 20_000, 8: 60_000}
 
+#: The same before larger tensor rules are tried, about as many as the next of those.
+RETRIES = {4: 5_000, 5: 30_000}
+
 #: Degree of that rule where it is not asked for by name.
 DEGREE = 9
 
@@ -81,6 +84,8 @@ def _split_at_kinks(search: CubeSearch, regions: Regions) -> Regions:
             parts = attempt(search, parts, DEGREE, ATTEMPTS[dimension])
         parts = climb(search, parts)
     if smooth.owner.size and dimension in RESUMED:
+        if dimension in RETRIES:
+            smooth = attempt(search, smooth, DEGREE, RETRIES[dimension])
         smooth = climb(search, smooth, RESUMED[dimension])
     return join_regions([smooth, parts])
 

@@ -44,6 +44,10 @@ CERTAIN = 10.0
 #: 5 dimensions, where the plain difference claims up to 4 times too little.
 RESOLVED, UNRESOLVED = 0.3, 3.0
 
+#: Safety of the error of few regions where there is another rule to ask. Of 960 smooth
+#: integrals in 5 and 8 dimensions one in a hundred claimed up to 1.7 times too little.
+FEW = 2.0
+
 #: Regions at rest, which are not halved in a level, together have at most the first of
 #: these parts of the allowed error, or the second of the error there is. PAGANI retires
 #: them for good; here they may be taken up again, so that little remains for the last.
@@ -122,7 +126,7 @@ class Pool(NamedTuple):
 def subdivide(search: CubeSearch, regions: Regions, degree: int) -> None:
     """Halve regions until every integral is converged, or out of budget or digits."""
     ledger, table = search.ledger, symmetric_table(degree, search.dimension)
-    pool, _ = _refine(search, regions, table, ledger.max_evals)
+    pool, _ = _refine(search, regions, table, ledger.max_evals, 1.0)
     owner = pool.regions.owner
     ledger.blame(owner[pool.broken], Status.NON_FINITE)
     search.keep(Table(table.nodes, table.weights), pool.regions, pool.amount)
@@ -136,9 +140,9 @@ def attempt(search: CubeSearch, regions: Regions, degree: int, budget: int) -> R
     """
     ledger, table = search.ledger, symmetric_table(degree, search.dimension)
     most = min(ledger.max_evals, int(ledger.n_evals.max()) + budget)
-    pool, total = _refine(search, regions, table, most)
+    pool, total = _refine(search, regions, table, most, FEW)
     # Where every value is 0 nothing was seen.
-    fine = (total.error <= ledger.allowed(total)) & (total.absolute != 0)
+    fine = (total.error <= ledger.allowed(total) / FEW) & (total.absolute != 0)
     done = np.logical_and.reduce(fine, 1)
     done[pool.regions.owner[pool.broken]] = False
     own = done[pool.regions.owner]
@@ -149,7 +153,11 @@ def attempt(search: CubeSearch, regions: Regions, degree: int, budget: int) -> R
 
 
 def _refine(
-    search: CubeSearch, regions: Regions, table: SymmetricTable, most: int
+    search: CubeSearch,
+    regions: Regions,
+    table: SymmetricTable,
+    most: int,
+    safety: float,
 ) -> tuple[Pool, Amount]:
     """Halve regions while an integral needs it and has used fewer points than most."""
     ledger = search.ledger
@@ -158,7 +166,8 @@ def _refine(
     while True:
         owner = pool.regions.owner
         total = ledger.with_open(owner, pool.amount)
-        split = ~resting(ledger, owner, pool.amount, total) | pool.broken
+        allowed = ledger.allowed(total) / safety
+        split = ~resting(ledger, owner, pool.amount, total, allowed) | pool.broken
         if looks:
             # Where every value is 0 nothing was seen.
             split |= np.logical_and.reduce(total.absolute == 0, 1)[owner]
@@ -192,6 +201,8 @@ def _measure(
     rows = np.concatenate([table.weights[None], table.differences, table.fourth])
     measured = search.measure(regions, Table(table.nodes, table.weights), rows)
     error, rough = _error(measured.sums[1], measured.sums[2])
+    if parents is None:
+        error = np.maximum(error, _unresolved(measured, search.dimension))
     amount = search.amount(regions, measured, error, measured.sums[0])
     if parents is None:
         amount.columns[1] *= CERTAIN
@@ -214,6 +225,17 @@ def _error(difference: Values, lower: Values) -> tuple[Array, Mask]:
     rough = error > RESOLVED * coarse
     error = np.where(rough, UNRESOLVED * np.maximum(error, coarse), error)
     return error, np.logical_or.reduce(rough, 1)
+
+
+def _unresolved(measured: Measured, dimension: int) -> Array:
+    """What the largest fourth difference admits of the error, where nothing else does.
+
+    Two rules of one region may agree by accident, on a jump beyond most nodes, but not
+    where the differences are small; the error is about their square, or less.
+    """
+    fourth = np.abs(measured.sums[3 : 3 + dimension]).max(0)
+    absolute = measured.sums[-1].real
+    return np.where(absolute > 0, fourth**2 / np.where(absolute > 0, absolute, 1), 0.0)
 
 
 def _compared(amount: Amount, pool: Pool) -> Amount:
@@ -239,7 +261,9 @@ def _compared(amount: Amount, pool: Pool) -> Amount:
     return Amount(columns, unit)
 
 
-def resting(ledger: Ledger, owner: Index, amount: Amount, total: Amount) -> Mask:
+def resting(
+    ledger: Ledger, owner: Index, amount: Amount, total: Amount, allowed: Array
+) -> Mask:
     """Which regions need no more work now: the smallest errors, bounded in their sum.
 
     The bound is a part of what the tolerance allows, and while the error is far above
@@ -248,7 +272,6 @@ def resting(ledger: Ledger, owner: Index, amount: Amount, total: Amount) -> Mask
     Returns:
         A mask, ``(m)``.
     """
-    allowed = ledger.allowed(total)
     fine = np.less_equal(total.error, allowed)
     if fine.all():
         return np.ones(owner.size, dtype=bool)

@@ -6,6 +6,7 @@ for one dimension. What is out of the ordinary goes on there.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -14,13 +15,13 @@ from torch_mlcalc.quadrature.cubature.ladder import (
     EXTRAPOLATED,
     LADDERS,
     LEAST,
-    PATIENCE,
     ROUGH,
     SMOOTH,
     STEADY,
     Pace,
     Stage,
     pace_of,
+    patience_of,
     stage_of,
 )
 from torch_mlcalc.quadrature.cubature.regions import Regions, gauss_table
@@ -49,8 +50,9 @@ class Climbed(NamedTuple):
     Attributes:
         step: The step that is next.
         before: Totals of the rule before, None at first.
-        rate: Fall of its last coefficients for each degree, 0 at first.
+        rate: Least fall of its last coefficients for each degree, 0 at first.
         rough: How many rules in a row found it rough.
+        change: From the rule before that to it, nan at first.
         values: The integrand at the nodes of that step, if it was evaluated already.
         left: Whether tensor rules will not do.
         done: Whether it has converged.
@@ -60,6 +62,7 @@ class Climbed(NamedTuple):
     before: Amount | None = None
     rate: float = 0.0
     rough: int = 0
+    change: float = math.nan
     values: Values | None = None
     left: bool = False
     done: bool = False
@@ -91,33 +94,34 @@ def climb_single(search: CubeSearch, regions: Regions, begin: int) -> Climbed:
     (low, width), m = search.corners(regions), regions.owner.size
     volume = width.prod(1) * search.volume[0]
     before: Sum | None = None
-    rate, rough, step = 0.0, 0, begin
+    rate, change, rough, step = 0.0, math.nan, 0, begin
     for step in range(begin, len(ladder)):
         stage = stage_of(step, search.dimension, first=before is None)
         count = stage.table.count(search.dimension) * m
         paid = ledger.n_evals[0] + count <= ledger.max_evals
         if count > FEW or not stage.rows.size or not paid:
-            return Climbed(step, _as_amount(before), rate, rough)
+            return Climbed(step, _as_amount(before), rate, rough, change)
         points = low + width * stage.table.nodes[:, None]
         values = search.evaluate.row(points.reshape(count, -1))
         ledger.n_evals += count
         ordinary = is_ordinary(values) and values.any()
         values = values.reshape(-1, m, *values.shape[1:])
         if not ordinary:
-            return Climbed(step, _as_amount(before), rate, rough, values)
+            return Climbed(step, _as_amount(before), rate, rough, change, values)
         sums = _sums(search, stage, values, volume)
         total = _total(sums[-1])
         before = _total(sums[0]) if before is None else before
         pace = pace_of(step, search.dimension)
-        error, slow, late, rate = _judge(search, total, before, pace, rate)
+        error, slow, late, rate = _judge(search, total, before, pace, rate, rough)
         if error <= ledger.allowed_plain(total.value, total.absolute):
             columns = sums[-1][..., None]
             columns[1] = error / m
             search.keep(gauss_table(stage.size), regions, Amount(columns, None))
             return Climbed(step, done=True)
         rough = rough + 1 if slow else 0
+        change = abs(total.value - before.value)
         before = total
-        if late or rough >= PATIENCE.get(search.dimension, 1):
+        if late or rough >= patience_of(begin, search.dimension):
             return Climbed(step, left=True)
     return Climbed(step + 1, left=True)
 
@@ -142,7 +146,7 @@ def _total(columns: Array) -> Sum:
 
 
 def _judge(
-    search: CubeSearch, total: Sum, before: Sum, pace: Pace, rate: float
+    search: CubeSearch, total: Sum, before: Sum, pace: Pace, rate: float, rough: int
 ) -> tuple[float, bool, bool, float]:
     """Error, whether it shrinks slowly, whether that is too late, rate; see climb."""
     ledger = search.ledger
@@ -151,18 +155,21 @@ def _judge(
     # A rule that saw only zeros has no coefficients, and those of the next are all new.
     largest = max(total.tail, before.tail)
     fall = total.tail / max(before.tail, rounding) if largest > rounding else 0.0
+    own = fall ** (1 / pace.length)
     error = max(ROUGH * change, total.tail)
     if fall < SMOOTH:
-        extrapolated = change * min(max(EXTRAPOLATED * fall**2, LEAST), 1.0)
+        steady = own <= rate**STEADY and (fall <= SMOOTH**2 or not rough)
+        trusted = fall**2 if steady or not rate else fall
+        extrapolated = change * min(max(EXTRAPOLATED * trusted, LEAST), 1.0)
         floor = total.tail**2 / total.absolute
-        if fall ** (1 / pace.length) <= rate**STEADY:
+        if steady:
             floor = min(floor, total.tail * fall**pace.passed)
         error = max(extrapolated, floor)
-    best = EXTRAPOLATED * change * min(fall, 1.0) ** (2 + 2 * pace.left)
-    seen = change > rounding
+    seen, smooth = change > rounding, fall < SMOOTH
+    best = change * fall ** (2 + 2 * pace.left) if smooth else 0.0
     late = best > ledger.allowed_plain(total.value, total.absolute) and seen
-    rate = fall ** (1 / pace.length)
-    return max(error, rounding), fall >= SMOOTH and seen, late, rate
+    rate = min(own, rate) if rate else own
+    return max(error, rounding), seen and not smooth, late, rate
 
 
 def _as_amount(total: Sum | None) -> Amount | None:

@@ -12,13 +12,13 @@ from torch_mlcalc.quadrature.cubature.ladder import (
     LADDERS,
     LEAST,
     MOST,
-    PATIENCE,
     ROUGH,
     SMOOTH,
     STEADY,
     Pace,
     Stage,
     pace_of,
+    patience_of,
     stage_of,
 )
 from torch_mlcalc.quadrature.cubature.regions import (
@@ -56,6 +56,7 @@ def climb(search: CubeSearch, regions: Regions, begin: int = 1) -> Regions:
     before, values = begun.before, begun.values
     rough = np.full(search.elements, begun.rough)
     rate: Array | float = begun.rate
+    change: Array | float = begun.change
     for step in range(begun.step, len(ladder)):
         stage = stage_of(step, search.dimension, first=before is None)
         if values is not None:
@@ -72,7 +73,9 @@ def climb(search: CubeSearch, regions: Regions, begin: int = 1) -> Regions:
         total = totals[-1]
         before = totals[0] if before is None else before
         pace = pace_of(step, search.dimension)
-        error, slow, late, rate = _judge(search, total, before, pace, rate)
+        error, slow, late, rate, change = _judge(
+            search, total, before, pace, rate, change, rough > 0
+        )
         leaves = np.zeros(search.elements, dtype=bool)
         leaves[regions.owner[broken]] = True
         done = np.logical_and.reduce(error <= search.ledger.allowed(total), 1)
@@ -86,7 +89,7 @@ def climb(search: CubeSearch, regions: Regions, begin: int = 1) -> Regions:
                 regions = regions.take(~own)
                 break
         rough = (rough + 1) * slow
-        leaves |= late | (rough >= PATIENCE.get(search.dimension, 1))
+        leaves |= late | (rough >= patience_of(begin, search.dimension))
         leaves |= done
         gone = leaves[regions.owner]
         failed.append(regions.take(gone & ~done[regions.owner]))
@@ -117,17 +120,27 @@ def _fits(search: CubeSearch, regions: Regions, table: Table) -> bool:
 
 
 def _judge(
-    search: CubeSearch, total: Amount, before: Amount, pace: Pace, rate: Array | float
-) -> tuple[Array, Mask, Mask, Array]:
+    search: CubeSearch,
+    total: Amount,
+    before: Amount,
+    pace: Pace,
+    rate: Array | float,
+    moved: Array | float,
+    rough: Mask,
+) -> tuple[Array, Mask, Mask, Array, Array]:
     """Error of each integral, whether it shrinks slowly or too late, and at which rate.
 
     The change is the error of the smaller rule. A Gauss rule is exact up to twice the
     degree of its last coefficient, so its error shrinks like the square of that. Where
     the change is small by chance there are the coefficients themselves: that of twice
-    the degree follows from the last by that square, or by a fall at the same pace.
+    the degree follows from the last by that square, or by a fall at the same pace. What
+    falls more slowly than before may have a kink, whose coefficients fall by the change
+    itself, and more by accident: then it is the first power. So it is after a rule that
+    found the integrand rough, unless they fall so much that it is no accident.
 
     Returns:
-        Errors, two masks of integrals, and the fall of coefficients for each degree.
+        Errors, two masks of integrals, the least fall of coefficients so far for each
+        degree, and the change.
     """
     ledger = search.ledger
     rounding = ledger.rounding(total)
@@ -139,14 +152,18 @@ def _judge(
         none = np.maximum(tail, last) <= rounding
         fall = np.where(none, 0.0, tail / np.maximum(last, rounding))
         floor = np.where(total.absolute > 0, tail**2 / total.absolute, 0.0)
-    # Of very large rules the coefficients are not looked at; smaller ones have fallen.
-    fall = np.where(np.isnan(fall), SMOOTH / 2, fall)
+        # Of very large rules the coefficients are not looked at.
+        unseen = np.sqrt(change / (moved * factor))
+    fall = np.where(np.isnan(fall), np.nan_to_num(unseen, nan=1.0), fall)
     floor = np.where(np.isnan(floor), 0.0, floor)
-    smooth = fall < SMOOTH
-    extrapolated = change * np.clip(EXTRAPOLATED * fall**2, LEAST, 1)
-    own_rate: Array = fall ** (1 / pace.length)
+    smooth, fall = fall < SMOOTH, np.minimum(fall, 1)
+    own, rate = fall ** (1 / pace.length), np.asarray(rate)
+    believed = (fall <= SMOOTH**2) | ~rough[:, None]
+    steady = (own <= rate**STEADY) & believed
+    trusted = np.where(steady | (rate == 0), fall**2, fall)
+    extrapolated = change * np.clip(EXTRAPOLATED * trusted, LEAST, 1)
     extended = np.minimum(floor, np.nan_to_num(tail) * fall**pace.passed)
-    floor = np.where(own_rate <= rate**STEADY, extended, floor)
+    floor = np.where(steady, extended, floor)
     error = np.where(
         smooth,
         np.maximum(extrapolated, floor),
@@ -154,11 +171,12 @@ def _judge(
     )
     error = np.maximum(error, rounding)
     with np.errstate(invalid="ignore"):  # of a change that is infinite
-        best = EXTRAPOLATED * change * np.minimum(fall, 1) ** (2 + 2 * pace.left)
+        best = change * fall ** (2 + 2 * pace.left)
     seen = change > rounding
     slow = np.logical_or.reduce(~smooth & seen, 1)
-    late = np.logical_or.reduce((best > ledger.allowed(total)) & seen, 1)
-    return error, slow, late, own_rate
+    late = np.logical_or.reduce(smooth & (best > ledger.allowed(total)) & seen, 1)
+    rate = np.where(rate > 0, np.minimum(own, rate), own)
+    return error, slow, late, rate, change
 
 
 def _with_error(
