@@ -228,10 +228,13 @@ def _error(difference: Values, lower: Values) -> tuple[Array, Mask]:
 
 
 def _unresolved(measured: Measured, dimension: int) -> Array:
-    """What the largest fourth difference admits of the error, where nothing else does.
+    """The square of the largest fourth difference, as a part of the whole.
 
-    Two rules of one region may agree by accident, on a jump beyond most nodes, but not
-    where the differences are small; the error is about their square, or less.
+    The rules of a region may agree by accident, on a jump that is beyond most nodes,
+    but then the integrand is not smooth along its axes. Where it is, this is small.
+
+    Returns:
+        A least error, ``(m, events)``.
     """
     fourth = np.abs(measured.sums[3 : 3 + dimension]).max(0)
     absolute = measured.sums[-1].real

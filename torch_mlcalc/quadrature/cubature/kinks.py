@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,8 @@ from torch_mlcalc.quadrature.cubature.genz_malik_table import (
     count_nodes,
     symmetric_table,
 )
-from torch_mlcalc.quadrature.cubature.regions import Regions
+from torch_mlcalc.quadrature.cubature.ladder import LADDERS, PATIENCE
+from torch_mlcalc.quadrature.cubature.regions import Regions, Table, gauss_table
 from torch_mlcalc.quadrature.cubature.search import CubeSearch
 from torch_mlcalc.quadrature.pieces import Index
 from torch_mlcalc.quadrature.rules import Array
@@ -95,7 +97,8 @@ def find_kinks(search: CubeSearch, owner: Index) -> Array:
 
 def cost(dimension: int) -> int:
     """Points that :func:`find_kinks` may use for each integral."""
-    return count_nodes(7, dimension) + LOOKS * POINTS * dimension
+    around = count_nodes(7, dimension) + _finest(dimension).count(dimension)
+    return around + LOOKS * POINTS * dimension
 
 
 def cut_at(regions: Regions, owner: Index, places: Array) -> Regions:
@@ -135,21 +138,37 @@ class _Seen(NamedTuple):
 
 
 def _look_around(search: CubeSearch, owner: Index) -> _Seen:
-    table, m, ledger = symmetric_table(7, search.dimension), owner.size, search.ledger
-    nodes = table.nodes
-    points = np.broadcast_to(nodes[:, None], (len(nodes), m, search.dimension))
-    values = _values(search, owner, points)
+    m, ledger = owner.size, search.ledger
     unit, (rtol, atol, _) = np.zeros(m), ledger.tolerance
+    for nodes, weights in _rules(search.dimension):
+        points = np.broadcast_to(nodes[:, None], (len(nodes), m, search.dimension))
+        values = _values(search, owner, points)
+        if ledger.log:
+            top = values.max(0)
+            unit = np.where(np.isfinite(top), top, 0.0)
+            values = np.exp(values - unit)
+        size = np.abs(values)
+        scale = np.minimum(size.mean(0), np.abs(weights @ values))
+        if size.max(0).all():
+            break
     if ledger.log:
-        top = values.max(0)
-        unit = np.where(np.isfinite(top), top, 0.0)
-        values, rtol, atol = np.exp(values - unit), max(rtol, atol), 0.0
-    size = np.abs(values)
-    scale = np.minimum(size.mean(0), np.abs(table.weights @ values))
+        rtol, atol = max(rtol, atol), 0.0
     allowed = rtol * scale
     if atol:
         allowed = np.maximum(allowed, atol / np.abs(search.volume[owner]))
     return _Seen(nodes[size.argmax(0)], unit, allowed)
+
+
+def _rules(dimension: int) -> Iterator[tuple[Array, Array]]:
+    """A symmetric rule, and where it sees only zeros the tensor rule that saw more."""
+    yield symmetric_table(7, dimension)[:2]
+    table = _finest(dimension)
+    yield table.block(0, table.count(dimension), dimension)
+
+
+def _finest(dimension: int) -> Table:
+    """The last tensor rule before kinks are looked for."""
+    return gauss_table(LADDERS[dimension][PATIENCE.get(dimension, 1)])
 
 
 def _along(
