@@ -257,7 +257,7 @@ def genz_rows(quick: bool, quadax: Call | None) -> list[Row]:
         own, value, gradient = ours(problem, rtol)
         right, sloped = right + value, sloped + gradient
         once = min(own(1), own(1))
-        clocks = Rivals(problem, rtol, max(LOST * once, 0.02)).clocks(quadax)
+        clocks = Rivals(problem, rtol, max(LOST * once, 0.05)).clocks(quadax)
         times = medians({"ours": own, **clocks}, 7 if once < 0.1 else 1, burst=0.004)
         mine, rivals = times.pop("ours"), times or {"nobody": math.inf}
         best = min(rivals, key=rivals.__getitem__)

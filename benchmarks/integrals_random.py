@@ -118,14 +118,16 @@ def published_rows() -> list[Row]:
     integrand, closed_form = genz_sum(10)
     exact = float(closed_form())
     found = []
-    for rule in (mlc.Lattice(2**14, 16), mlc.Sobol(2**14, 16)):
+    for rule in (None, mlc.Lattice(2**14, 16), mlc.Sobol(2**14, 16)):
+        rtol = None if rule else 1e-4
         start = time.perf_counter()
-        estimate = mlc.integrate_with_error(integrand, unit_box(10), rule)
+        estimate = mlc.integrate_with_error(integrand, unit_box(10), rule, rtol=rtol)
         seconds = time.perf_counter() - start
         error = abs(float(estimate.value) / exact - 1)
         found.append(
             row(
-                f"d = 10 sum of three Genz functions, {type(rule).__name__}",
+                "d = 10 sum of three Genz functions, "
+                + (type(rule).__name__ if rule else "default call, rtol 1e-4"),
                 "better than 4.8e-4",
                 f"{error:.1e}",
                 error < 4.8e-4,
