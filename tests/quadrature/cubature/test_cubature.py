@@ -211,7 +211,7 @@ def test_kinks_across_axes_are_found(
         value = estimate.value
     assert ((value - wanted).abs() <= rtol * wanted).all()
     # Tensor rules that see less than all kinks, then regions between these.
-    assert (estimate.n_evals < 12_000).all()
+    assert (estimate.n_evals < 13_000).all()
 
 
 @pytest.mark.parametrize("rtol", [1e-3, 1e-6])
@@ -239,6 +239,45 @@ def test_what_is_smooth_but_not_resolved_is_not_taken_for_a_kink() -> None:
     assert float(estimate.value) == pytest.approx(side**2, rel=1e-6)
     assert len(estimate.plan.groups) == 1
     assert estimate.plan.groups[0].low.shape[0] == 1
+
+
+#: Integrands on which two rules agree by accident, far from the value: a kink whose
+#: coefficients fall once, and jumps that lie beyond most nodes of a symmetric rule.
+ACCIDENTS = {
+    "kink": (bent, bent_exact, (7.8546, 3.1128), (0.45058, 0.53929)),
+    "kink_near_the_end": (bent, bent_exact, (5.4, 4.1), (0.336, 0.9937)),
+    "jumps_in_5_dimensions": (
+        cut_off,
+        cut_off_exact,
+        (0.43985, 0.32421, 0.51149, 0.38892, 0.24148),
+        (0.83803, 0.88265, 1.5, 1.5, 1.5),
+    ),
+    "jumps_before_the_first_node": (
+        cut_off,
+        cut_off_exact,
+        (0.60156, 0.54945, 0.38731),
+        (0.23261, 0.09628, 1.5),
+    ),
+}
+
+
+@pytest.mark.parametrize("rtol", [1e-2, 1e-3])
+@pytest.mark.parametrize("case", ACCIDENTS.values(), ids=ACCIDENTS.keys())
+def test_rules_that_agree_by_accident_are_not_believed(
+    case: tuple, rtol: float
+) -> None:
+    f, exact, a, u = *case[:2], torch.tensor(case[2]), torch.tensor(case[3])
+    value = q.integrate(lambda x: f(x, a, u), q.Box(0.0, 1.0, len(a)), rtol=rtol)
+    wanted = exact(a, u)
+    assert (value - wanted).abs() <= rtol * wanted
+
+
+def test_the_sine_of_a_sum_in_six_dimensions_by_default() -> None:
+    estimate = q.integrate_with_error(
+        lambda x: torch.sin(x.sum(-1)), q.Box(0.0, 10.0, 6), rtol=1e-9
+    )
+    assert float(estimate.value) == pytest.approx(-49.165073816, rel=1e-9)
+    assert estimate.n_evals < 3_000_000
 
 
 # ---- batches and shapes --------------------------------------------------------------
