@@ -85,6 +85,11 @@ def patience_of(begin: int, dimension: int) -> int:
     return (PATIENCE if begin == 1 else PERSISTENT).get(dimension, 1)
 
 
+def budget_of(begin: int, max_evals: int) -> int:
+    """Points that an integral may have used after a rule; half is for subdivision."""
+    return max_evals if begin == 1 else max_evals // 2
+
+
 class Pace(NamedTuple):
     """A step from one rule to the next, as a unit of degrees.
 

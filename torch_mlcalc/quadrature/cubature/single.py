@@ -20,6 +20,7 @@ from torch_mlcalc.quadrature.cubature.ladder import (
     STEADY,
     Pace,
     Stage,
+    budget_of,
     pace_of,
     patience_of,
     stage_of,
@@ -98,7 +99,7 @@ def climb_single(search: CubeSearch, regions: Regions, begin: int) -> Climbed:
     for step in range(begin, len(ladder)):
         stage = stage_of(step, search.dimension, first=before is None)
         count = stage.table.count(search.dimension) * m
-        paid = ledger.n_evals[0] + count <= ledger.max_evals
+        paid = ledger.n_evals[0] + count <= budget_of(begin, ledger.max_evals)
         if count > FEW or not stage.rows.size or not paid:
             return Climbed(step, _as_amount(before), rate, rough, change)
         points = low + width * stage.table.nodes[:, None]

@@ -17,6 +17,7 @@ from torch_mlcalc.quadrature.cubature.ladder import (
     STEADY,
     Pace,
     Stage,
+    budget_of,
     pace_of,
     patience_of,
     stage_of,
@@ -64,7 +65,7 @@ def climb(search: CubeSearch, regions: Regions, begin: int = 1) -> Regions:
                 search.summed(regions, stage.table, stage.rows, values),
                 None,
             )
-        elif regions.owner.size and _fits(search, regions, stage.table):
+        elif regions.owner.size and _fits(search, regions, stage.table, begin):
             measured = search.measure(regions, stage.table, stage.rows)
         else:
             break
@@ -110,13 +111,14 @@ def _amounts(
     return amounts, measured.broken
 
 
-def _fits(search: CubeSearch, regions: Regions, table: Table) -> bool:
+def _fits(search: CubeSearch, regions: Regions, table: Table, begin: int) -> bool:
     """Whether every integral can pay for the rule in all of its regions."""
     count = table.count(search.dimension)
     cost = count * np.bincount(regions.owner, minlength=search.elements)
     if cost.max() > MOST:
         return False
-    return bool((search.ledger.n_evals + cost <= search.ledger.max_evals).all())
+    budget = budget_of(begin, search.ledger.max_evals)
+    return bool((search.ledger.n_evals + cost <= budget).all())
 
 
 def _judge(
