@@ -87,6 +87,46 @@ def test_replay_on_moved_half_line_and_real_line() -> None:
     torch.testing.assert_close(shifted, torch.tensor(math.sqrt(math.pi)))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("lower", "upper"),
+    [(-1.0, 2), (2, -1.0), (1.0, 1.0), (0.5, math.inf), (-math.inf, 0.5)]
+    + [(-math.inf, math.inf), (math.inf, -math.inf), (math.inf, math.inf)],
+)
+def test_numbers_and_tensors_as_limits_replay_alike(
+    lower: float, upper: float, dtype: torch.dtype
+) -> None:
+    torch.set_default_dtype(dtype)
+    numbers = q.Interval(lower, upper)
+    tensors = q.Interval(torch.tensor(float(lower)), torch.tensor(float(upper)))
+    for args in ((), (torch.tensor([0.5, 1.0, 2.0]),)):
+        plan = q.adapt(_bell, numbers, args=args)
+        one, other = (
+            q.integrate(_bell, d, plan, args=args) for d in (numbers, tensors)
+        )
+        assert one.dtype == other.dtype == dtype
+        torch.testing.assert_close(one, other)
+        if lower <= upper:
+            log = q.log_integrate(_log_bell, numbers, plan, args=args)
+            torch.testing.assert_close(log, one.log())
+
+
+def _log_bell(x: Tensor, rate: Tensor | float = 1.0) -> Tensor:
+    return -rate * x * x
+
+
+def _bell(x: Tensor, rate: Tensor | float = 1.0) -> Tensor:
+    return _log_bell(x, rate).exp()
+
+
+def test_a_plan_of_a_half_line_is_refused_between_equal_limits() -> None:
+    plan = q.adapt(lambda x: torch.exp(-x), q.HalfLine(1))
+    with pytest.raises(ValueError, match="other infinite ends"):
+        q.integrate(lambda x: torch.exp(-x), q.Interval(1, 1), plan)
+    nothing = q.integrate(lambda x: x, q.Interval(math.inf, math.inf), plan)
+    assert nothing == 0
+
+
 @rules
 def test_replay_on_changed_parameters_with_gradient(rule: q.Rule | None) -> None:
     plan = q.adapt(_peak, q.Interval(-2, 2), rule, args=_params(), rtol=1e-10)
