@@ -74,9 +74,14 @@ def pages() -> dict[str, str]:
 
 
 def parts() -> list[str]:
-    """The folders and files of the package, but for the losses."""
+    """The folders and files of the package with public names, but for the losses."""
     found = [module.name for module in pkgutil.iter_modules(mlc.__path__)]
-    return [part for part in found if part != "losses"]
+    return [
+        part
+        for part in found
+        if part != "losses"
+        and hasattr(importlib.import_module(f"torch_mlcalc.{part}"), "__all__")
+    ]
 
 
 def families() -> dict[str, list[str]]:

@@ -1066,7 +1066,7 @@ BAD = {
     ),
     "rule class": (
         TypeError,
-        "rule is a ABCMeta; a rule object is wanted",
+        "rule is the class GaussLegendre; make one of it",
         lambda: q.integrate(bell, UNIT, q.GaussLegendre),
     ),
     "on_failure": (

@@ -73,7 +73,7 @@ def mesh(
         ...     ax=Figure().subplots(),
         ... )
         >>> ax.get_title()
-        '12 panels, error 5.1e-05'
+        '13 panels, error 5.1e-05'
     """
     rule = GaussKronrod() if rule is None else rule
     _check_mesh(domain, rule)

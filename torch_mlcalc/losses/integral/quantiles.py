@@ -134,8 +134,10 @@ def _with(method: str, p: Distribution, like: Tensor) -> Distribution:
     # that are allowed in the end.
     precise = torch.finfo(like.dtype).eps ** 0.75
     return NormalizedDensity(
-        lambda x: log_density(p, x),
+        lambda x, _: log_density(p, x),
         place_of(p),
+        # The place may be given by numbers, which say nothing of the dtype.
+        args=(like.new_zeros(()),),
         batch_shape=p.batch_shape,
         breakpoints=torch.cat(breaks) if breaks else None,
         rtol=precise,

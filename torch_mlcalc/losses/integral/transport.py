@@ -89,7 +89,7 @@ def wasserstein_1d_loss(
         tensor(5., grad_fn=...)
         >>> Normal = torch.distributions.Normal
         >>> mlc.wasserstein_1d_loss(Normal(0.0, 1.0), Normal(1.0, 2.0), p=2)
-        tensor(2.0000)
+        tensor(2.)
 
     References:
         C. Villani, "Topics in Optimal Transportation" (2003), theorem 2.18.
