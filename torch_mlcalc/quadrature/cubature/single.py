@@ -19,6 +19,7 @@ from torch_mlcalc.quadrature.cubature.ladder import (
     ROUGH,
     SMOOTH,
     STEADY,
+    SURE,
     TAIL_UNBOUNDED,
     Pace,
     Stage,
@@ -165,8 +166,9 @@ def _judge(
         trusted = fall**2 if steady or not rate else fall
         least, floor = LEAST, total.tail**2 / total.absolute
         if search.unbounded:
-            least, floor = LEAST_UNBOUNDED, TAIL_UNBOUNDED**2 * floor
-            least = 1.0 if rough else least
+            sure = fall <= SURE and not rough and rate
+            least = 1.0 if rough else LEAST_UNBOUNDED
+            floor = floor if sure else TAIL_UNBOUNDED**2 * floor
         elif steady:
             floor = min(floor, total.tail * fall**pace.passed)
         extrapolated = change * min(max(EXTRAPOLATED * trusted, least), 1.0)

@@ -16,6 +16,7 @@ from torch_mlcalc.quadrature.cubature.ladder import (
     ROUGH,
     SMOOTH,
     STEADY,
+    SURE,
     TAIL_UNBOUNDED,
     Pace,
     Stage,
@@ -167,7 +168,8 @@ def _judge(
     trusted = np.where(steady | (rate == 0), fall**2, fall)
     if search.unbounded:
         least: Array | float = np.where(rough[:, None], 1.0, LEAST_UNBOUNDED)
-        floor = TAIL_UNBOUNDED**2 * floor
+        sure = (fall <= SURE) & ~rough[:, None] & (rate > 0)
+        floor = np.where(sure, floor, TAIL_UNBOUNDED**2 * floor)
     else:
         least = LEAST
         extended = np.minimum(floor, np.nan_to_num(tail) * fall**pace.passed)
