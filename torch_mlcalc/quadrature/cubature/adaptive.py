@@ -111,7 +111,7 @@ def new_search(
     ledger = ledger or Ledger(elements, tolerance, epsilon, budget, log=log)
     volume = _volume(chart, mark, elements, log=log)
     knots = _knots(problem, chart, mark, elements)
-    return CubeSearch(evaluate, ledger, volume, knots)
+    return CubeSearch(evaluate, ledger, volume, knots, chart.unbounded)
 
 
 def _volume(chart: Chart, mark: Tensor | None, elements: int, *, log: bool) -> Array:

@@ -50,6 +50,16 @@ STEADY = 0.8
 #: Least part of the change that is taken for the error.
 LEAST = 0.01
 
+#: The same where there are infinite limits, whose tails are singular at the ends of the
+#: cube: coefficients fall in bursts there and then no more, and of few nodes some are
+#: small by chance. They are taken ten times as large, at no pace, unless they fall a
+#: hundredfold after a rule that was smooth; after a rough one the whole change counts.
+#: Over 320 normal densities, funnels, bananas and mixtures in 2 and 3 dimensions, at
+#: tolerances from 3e-4 to 1.5e-8, 12 of 628 errors were above the tolerance they were
+#: said to meet, the worst 5 times. Judged as in a cube, 113 of 819 are, 39 of them more
+#: than 10 times and one 1800 times.
+LEAST_UNBOUNDED, TAIL_UNBOUNDED, SURE = 0.1, 10.0, 0.01
+
 #: Nodes of one rule in all regions of an integral together.
 MOST = 2_000_000
 

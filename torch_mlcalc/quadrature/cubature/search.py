@@ -50,6 +50,7 @@ class CubeSearch:
         volume: Signed volume of each domain (its log in the log form), ``(elements)``.
         knots: Ends of the pieces in the cube, one array ``(elements, k + 1)`` for each
             axis.
+        unbounded: Whether there may be infinite limits.
         kept: What the totals were made of.
     """
 
@@ -57,6 +58,7 @@ class CubeSearch:
     ledger: Ledger
     volume: Array
     knots: tuple[Array, ...]
+    unbounded: bool = False
     kept: list[Kept] = field(default_factory=list)
 
     @property

@@ -15,9 +15,12 @@ from torch_mlcalc.quadrature.cubature.ladder import (
     EXTRAPOLATED,
     LADDERS,
     LEAST,
+    LEAST_UNBOUNDED,
     ROUGH,
     SMOOTH,
     STEADY,
+    SURE,
+    TAIL_UNBOUNDED,
     Pace,
     Stage,
     budget_of,
@@ -161,10 +164,14 @@ def _judge(
     if fall < SMOOTH:
         steady = own <= rate**STEADY and (fall <= SMOOTH**2 or not rough)
         trusted = fall**2 if steady or not rate else fall
-        extrapolated = change * min(max(EXTRAPOLATED * trusted, LEAST), 1.0)
-        floor = total.tail**2 / total.absolute
-        if steady:
+        least, floor = LEAST, total.tail**2 / total.absolute
+        if search.unbounded:
+            sure = fall <= SURE and not rough and rate
+            least = 1.0 if rough else LEAST_UNBOUNDED
+            floor = floor if sure else TAIL_UNBOUNDED**2 * floor
+        elif steady:
             floor = min(floor, total.tail * fall**pace.passed)
+        extrapolated = change * min(max(EXTRAPOLATED * trusted, least), 1.0)
         error = max(extrapolated, floor)
     seen, smooth = change > rounding, fall < SMOOTH
     best = change * fall ** (2 + 2 * pace.left) if smooth else 0.0

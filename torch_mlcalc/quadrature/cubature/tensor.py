@@ -11,10 +11,13 @@ from torch_mlcalc.quadrature.cubature.ladder import (
     EXTRAPOLATED,
     LADDERS,
     LEAST,
+    LEAST_UNBOUNDED,
     MOST,
     ROUGH,
     SMOOTH,
     STEADY,
+    SURE,
+    TAIL_UNBOUNDED,
     Pace,
     Stage,
     budget_of,
@@ -163,9 +166,15 @@ def _judge(
     believed = (fall <= SMOOTH**2) | ~rough[:, None]
     steady = (own <= rate**STEADY) & believed
     trusted = np.where(steady | (rate == 0), fall**2, fall)
-    extrapolated = change * np.clip(EXTRAPOLATED * trusted, LEAST, 1)
-    extended = np.minimum(floor, np.nan_to_num(tail) * fall**pace.passed)
-    floor = np.where(steady, extended, floor)
+    if search.unbounded:
+        least: Array | float = np.where(rough[:, None], 1.0, LEAST_UNBOUNDED)
+        sure = (fall <= SURE) & ~rough[:, None] & (rate > 0)
+        floor = np.where(sure, floor, TAIL_UNBOUNDED**2 * floor)
+    else:
+        least = LEAST
+        extended = np.minimum(floor, np.nan_to_num(tail) * fall**pace.passed)
+        floor = np.where(steady, extended, floor)
+    extrapolated = change * np.clip(EXTRAPOLATED * trusted, least, 1)
     error = np.where(
         smooth,
         np.maximum(extrapolated, floor),
