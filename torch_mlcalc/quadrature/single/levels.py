@@ -40,6 +40,11 @@ class Nodes(NamedTuple):
     values: Array
     usable: Mask | None
 
+    @property
+    def mask(self) -> Mask:
+        """Which nodes are usable."""
+        return np.ones(self.t.size, bool) if self.usable is None else self.usable
+
 
 class Sums(NamedTuple):
     """Of the values between the first and the last node that matter.
@@ -95,32 +100,30 @@ class Run(NamedTuple):
         """Number of nodes."""
         return sum(nodes.t.size for nodes in self.nodes)
 
-    def ascending(self) -> tuple[Array, Array, Mask]:
-        """All nodes, their values, and which are usable."""
+    def ascending(self) -> Nodes:
+        """All nodes."""
         t = np.concatenate([nodes.t for nodes in self.nodes])
-        order = t.argsort()
-        usable = [
-            np.ones(nodes.t.size, bool) if nodes.usable is None else nodes.usable
-            for nodes in self.nodes
-        ]
         values = np.concatenate([nodes.values for nodes in self.nodes])
-        return t[order], values[order], np.concatenate(usable)[order]
+        order, usable = t.argsort(), None
+        if any(nodes.usable is not None for nodes in self.nodes):
+            usable = np.concatenate([nodes.mask for nodes in self.nodes])[order]
+        return Nodes(t[order], values[order], usable)
 
-    def summed(self) -> tuple[Array, Array, Mask]:
+    def summed(self) -> Nodes:
         """The same from the first to the last node in the sum."""
         t, values, usable = self.ascending()
         first = t.searchsorted(self.sums.first[0])
-        stop = t.searchsorted(self.sums.last[0], "right")
-        return t[first:stop], values[first:stop], usable[first:stop]
+        some = slice(first, t.searchsorted(self.sums.last[0], "right"))
+        return Nodes(t[some], values[some], None if usable is None else usable[some])
 
     def as_levels(self, jobs: Jobs) -> Levels:
         """The same for the batch."""
-        t, values, usable = self.ascending()
+        nodes = self.ascending()
         return Levels(
             jobs,
-            t,
-            values[:, None, None],
-            usable[:, None],
+            nodes.t,
+            nodes.values[:, None, None],
+            nodes.mask[:, None],
             np.array([self.flawed]),
             np.array([self.low]),
             np.array([self.high]),
@@ -451,7 +454,9 @@ def _settle(one: Single, jobs: Jobs, run: Run, found: Measured, step: float) -> 
 
 
 def _nodes(jobs: Jobs, run: Run, found: Measured, step: float) -> Part:
-    t, _, usable = run.summed()
-    outermost, nothing = np.array([[0], [t.size - 1]]), np.zeros((1, 1))
-    ends = Ends(usable[:, None], outermost, found.beyond, nothing, np.zeros(1, bool))
-    return nodes_of(jobs, t, ends, step)
+    nodes = run.summed()
+    outermost, nothing = np.array([[0], [nodes.t.size - 1]]), np.zeros((1, 1))
+    ends = Ends(
+        nodes.mask[:, None], outermost, found.beyond, nothing, np.zeros(1, bool)
+    )
+    return nodes_of(jobs, nodes.t, ends, step)
