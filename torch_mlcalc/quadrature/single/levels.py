@@ -73,7 +73,7 @@ class Sums(NamedTuple):
         return Sums(
             self.total + float(np.add.reduce(values)),
             self.absolute + float(np.add.reduce(size)),
-            max(self.largest, float(size.max(initial=0.0))),
+            max(self.largest, float(np.maximum.reduce(size, initial=0.0))),
             first,
             last,
         )
@@ -227,8 +227,12 @@ class Seen(NamedTuple):
 
     def each(self, choose: Callable[[Array], Array]) -> Seen:
         """Some of the nodes, chosen alike in every column."""
-        inside, finite = (None if c is None else choose(c) for c in self[1:])
-        return Seen(choose(self.values), inside, finite)
+        values, inside, finite = self
+        return Seen(
+            choose(values),
+            None if inside is None else choose(inside),
+            None if finite is None else choose(finite),
+        )
 
     @property
     def usable(self) -> Mask | None:
@@ -367,7 +371,7 @@ def _add_level(
     value, change = run.value, run.change
     if ratio > 2:
         # The sum of a level whose nodes came together with those of the next.
-        value = 2 * step * (run.sums.total + float(seen.values[1::3].sum()))
+        value = 2 * step * (run.sums.total + float(np.add.reduce(seen.values[1::3])))
         change = abs(value - run.value)
     flawed = run.flawed or (seen.finite is not None and not seen.finite.all())
     return Run(
@@ -416,9 +420,9 @@ def _ends(
     """What lies beyond the outermost nodes, its doubt, and whether it is endless."""
     sums = run.sums
     ends = abs(sums.first[1]), abs(sums.last[1])
-    endless = any(end > FLAT * sums.largest and end > 0 for end in ends)
+    endless = max(ends) > FLAT * sums.largest
     cut = negligible(one.search.ledger) * sums.absolute
-    if all(end <= cut for end in ends):
+    if max(ends) <= cut:
         return None, sum(ends), endless
     t, values, _ = run.summed()
     outermost, matter = np.array([[0], [t.size - 1]]), np.array(ends)[:, None] > cut
