@@ -72,7 +72,7 @@ def find(
     tolerance = Tolerance.of(
         settings.rtol, settings.atol, integrand.dtype, settings.grad_rtol
     )
-    if isinstance(rule, AdaptiveGaussHermite):
+    if rule is not None and isinstance(rule, AdaptiveGaussHermite):
         check_hermite(problem, log=log)
         if rule.n is not None:
             refuse_tolerance(rule, settings)
@@ -272,7 +272,7 @@ def _total(evaluate: Evaluator, ledger: Ledger) -> Tensor:
                 value = np.log(value) + total.log_unit.reshape(shape)
     plain = isinstance(value, np.ndarray)
     tensor = torch.from_numpy(value) if plain else torch.as_tensor(value)
-    if tensor.dtype != evaluate.dtype or integrand.device.type != "cpu":
+    if tensor.dtype != evaluate.dtype or not evaluate.on_host:
         tensor = tensor.to(integrand.device, evaluate.dtype)
     return as_result(tensor, integrand)
 

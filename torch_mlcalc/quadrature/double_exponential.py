@@ -395,9 +395,12 @@ def is_level(
         The mask ``(...)``.
     """
     angle = 7 / 8 * math.pi * np.rint(t / step)
-    waves = [np.tensordot(f(angle), values, 1) for f in (np.cos, np.sin)]
+    # np.tensordot takes twice as long as all of this.
+    flat = values.reshape(len(values), -1)
+    cosine, sine = np.cos(angle).dot(flat), np.sin(angle).dot(flat)
     # Twice, as the change has the frequencies of both signs.
-    wave = 2 * step * np.hypot(*map(np.abs, waves))
+    wave = 2 * step * np.hypot(np.abs(cosine), np.abs(sine))
+    wave = wave.reshape(values.shape[1:])
     level: npt.NDArray[Any] = wave < change ** (5 / 6) * before ** (1 / 6)
     return level
 

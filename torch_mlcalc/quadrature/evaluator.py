@@ -34,6 +34,7 @@ class Evaluator:
         dtype: Dtype of the integrals; known after the first call.
         requires_grad: Whether the values carry a gradient; likewise.
         single: Whether points are rounded to single precision or less.
+        on_host: Whether the integrand runs on the CPU.
     """
 
     def __init__(
@@ -67,7 +68,8 @@ class Evaluator:
         self.event_shape: tuple[int, ...] = ()
         self.dtype = integrand.dtype
         self.requires_grad = False
-        self.single = torch.finfo(integrand.dtype).bits <= 32
+        self.single = integrand.dtype.itemsize <= 4
+        self.on_host = integrand.device.type == "cpu"
         self._fresh = True
         self.gathers = bool(
             self.elements > 1
@@ -163,13 +165,13 @@ class Evaluator:
     def row(self, points: Array) -> Values:
         """Values ``(n, *event)`` at points ``(n,)`` of the only integral on a line."""
         tensor = torch.from_numpy(points.copy())
-        if self.integrand.device.type != "cpu":
+        if not self.on_host:
             tensor = tensor.to(self.integrand.device)
         batch = self.integrand.batch_shape
         if not batch:
             found = self._values(tensor)
             # Nearly always; what read does besides takes as long as this.
-            if found.dtype is torch.float64 and found.device.type == "cpu":
+            if found.dtype is torch.float64 and found.is_cpu:
                 array: Values = found.detach().numpy()
                 return array
             return read(found)

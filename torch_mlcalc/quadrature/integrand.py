@@ -92,6 +92,8 @@ class Integrand(NamedTuple):
 
     def result_dtype(self, values: Tensor) -> torch.dtype:
         """Not narrower than the points, as the weights are not."""
+        if values.dtype == self.dtype:
+            return self.dtype
         return torch.promote_types(values.dtype, self.dtype)
 
     def rows(self, arg: Any, rows: Tensor) -> Any:  # noqa: ANN401

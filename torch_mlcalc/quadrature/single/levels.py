@@ -40,6 +40,11 @@ class Nodes(NamedTuple):
     values: Array
     usable: Mask | None
 
+    @property
+    def mask(self) -> Mask:
+        """Which nodes are usable."""
+        return np.ones(self.t.size, bool) if self.usable is None else self.usable
+
 
 class Sums(NamedTuple):
     """Of the values between the first and the last node that matter.
@@ -68,7 +73,7 @@ class Sums(NamedTuple):
         return Sums(
             self.total + float(np.add.reduce(values)),
             self.absolute + float(np.add.reduce(size)),
-            max(self.largest, float(size.max(initial=0.0))),
+            max(self.largest, float(np.maximum.reduce(size, initial=0.0))),
             first,
             last,
         )
@@ -95,32 +100,30 @@ class Run(NamedTuple):
         """Number of nodes."""
         return sum(nodes.t.size for nodes in self.nodes)
 
-    def ascending(self) -> tuple[Array, Array, Mask]:
-        """All nodes, their values, and which are usable."""
+    def ascending(self) -> Nodes:
+        """All nodes."""
         t = np.concatenate([nodes.t for nodes in self.nodes])
-        order = t.argsort()
-        usable = [
-            np.ones(nodes.t.size, bool) if nodes.usable is None else nodes.usable
-            for nodes in self.nodes
-        ]
         values = np.concatenate([nodes.values for nodes in self.nodes])
-        return t[order], values[order], np.concatenate(usable)[order]
+        order, usable = t.argsort(), None
+        if any(nodes.usable is not None for nodes in self.nodes):
+            usable = np.concatenate([nodes.mask for nodes in self.nodes])[order]
+        return Nodes(t[order], values[order], usable)
 
-    def summed(self) -> tuple[Array, Array, Mask]:
+    def summed(self) -> Nodes:
         """The same from the first to the last node in the sum."""
         t, values, usable = self.ascending()
         first = t.searchsorted(self.sums.first[0])
-        stop = t.searchsorted(self.sums.last[0], "right")
-        return t[first:stop], values[first:stop], usable[first:stop]
+        some = slice(first, t.searchsorted(self.sums.last[0], "right"))
+        return Nodes(t[some], values[some], None if usable is None else usable[some])
 
     def as_levels(self, jobs: Jobs) -> Levels:
         """The same for the batch."""
-        t, values, usable = self.ascending()
+        nodes = self.ascending()
         return Levels(
             jobs,
-            t,
-            values[:, None, None],
-            usable[:, None],
+            nodes.t,
+            nodes.values[:, None, None],
+            nodes.mask[:, None],
             np.array([self.flawed]),
             np.array([self.low]),
             np.array([self.high]),
@@ -224,8 +227,12 @@ class Seen(NamedTuple):
 
     def each(self, choose: Callable[[Array], Array]) -> Seen:
         """Some of the nodes, chosen alike in every column."""
-        inside, finite = (None if c is None else choose(c) for c in self[1:])
-        return Seen(choose(self.values), inside, finite)
+        values, inside, finite = self
+        return Seen(
+            choose(values),
+            None if inside is None else choose(inside),
+            None if finite is None else choose(finite),
+        )
 
     @property
     def usable(self) -> Mask | None:
@@ -364,7 +371,7 @@ def _add_level(
     value, change = run.value, run.change
     if ratio > 2:
         # The sum of a level whose nodes came together with those of the next.
-        value = 2 * step * (run.sums.total + float(seen.values[1::3].sum()))
+        value = 2 * step * (run.sums.total + float(np.add.reduce(seen.values[1::3])))
         change = abs(value - run.value)
     flawed = run.flawed or (seen.finite is not None and not seen.finite.all())
     return Run(
@@ -413,9 +420,9 @@ def _ends(
     """What lies beyond the outermost nodes, its doubt, and whether it is endless."""
     sums = run.sums
     ends = abs(sums.first[1]), abs(sums.last[1])
-    endless = any(end > FLAT * sums.largest and end > 0 for end in ends)
+    endless = max(ends) > FLAT * sums.largest
     cut = negligible(one.search.ledger) * sums.absolute
-    if all(end <= cut for end in ends):
+    if max(ends) <= cut:
         return None, sum(ends), endless
     t, values, _ = run.summed()
     outermost, matter = np.array([[0], [t.size - 1]]), np.array(ends)[:, None] > cut
@@ -451,7 +458,9 @@ def _settle(one: Single, jobs: Jobs, run: Run, found: Measured, step: float) -> 
 
 
 def _nodes(jobs: Jobs, run: Run, found: Measured, step: float) -> Part:
-    t, _, usable = run.summed()
-    outermost, nothing = np.array([[0], [t.size - 1]]), np.zeros((1, 1))
-    ends = Ends(usable[:, None], outermost, found.beyond, nothing, np.zeros(1, bool))
-    return nodes_of(jobs, t, ends, step)
+    nodes = run.summed()
+    outermost, nothing = np.array([[0], [nodes.t.size - 1]]), np.zeros((1, 1))
+    ends = Ends(
+        nodes.mask[:, None], outermost, found.beyond, nothing, np.zeros(1, bool)
+    )
+    return nodes_of(jobs, nodes.t, ends, step)
