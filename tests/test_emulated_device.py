@@ -35,10 +35,10 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_values_and_gradients_are_those_of_the_host(
     name: str, results: dict[str, Any]
 ) -> None:
-    # The numbers are computed by the same kernels.
+    # By the same kernels, but for single integrals, which the host adds up with numpy.
     assert results["compared"][name] == {
         "there": True,
-        "apart": pytest.approx(0, abs=1e-13),
+        "apart": pytest.approx(0, abs=1e-12),
     }
 
 
