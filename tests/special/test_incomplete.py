@@ -163,6 +163,8 @@ def test_edges_are_those_of_scipy(name: str) -> None:
     expected = torch.as_tensor(
         getattr(scipy_special, name)(*(i.numpy() for i in inputs))
     )
+    if name == "betainc" and math.isnan(scipy_special.betainc(0.0, 1.0, 0.5)):
+        pytest.skip("this SciPy, the last for Python 3.10, has NaN for limits")
     torch.testing.assert_close(found, expected, equal_nan=True)
     if name != "stdtr":
         rest = getattr(mlc.special, name + "c")(*inputs)
