@@ -121,7 +121,7 @@ def _times(ours: Answers, theirs: Answers, quadax: Call, quick: bool) -> list[Ro
     both = [row for row in good if theirs[row.name].is_right(row)]
     every = 4 if quick else 1
     # 5 to 20 seconds of compiling for each.
-    alone = both[:: 80 if quick else 40]
+    alone = both[:: 80 if quick else 50]
     found: list[Times] = []
     with peer(
         sys.executable, "cubature_server.py", {"SCIPY_ARRAY_API": "1"}

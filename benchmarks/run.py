@@ -115,7 +115,7 @@ def main() -> int:
     output = options.output or (HERE / "RESULTS.md" if complete else None)
     machine, found = _machine(), []
     names = options.sections or SECTIONS
-    bar = tqdm(names, unit="section")
+    bar = tqdm(names, unit="section", disable=None)
     for number, name in enumerate(bar):
         bar.set_description(name)
         found.append(Section(name, [], 0, 0))
