@@ -119,7 +119,8 @@ def main() -> int:
     for number, name in enumerate(bar):
         bar.set_description(name)
         found.append(Section(name, [], 0, 0))
-        for found[-1] in _section(name, options.quick):
+        for section in _section(name, options.quick):
+            found[-1] = section
             if output:
                 output.write_text(report(machine, found, names[number:]))
     if output:
