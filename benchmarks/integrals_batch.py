@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -12,12 +13,17 @@ import torch
 import workloads
 from figures import Row, Timed, as_time, figure
 from peer import Call
-from timing import extra_memory, medians, timer
+from timing import extra_memories, keeping, medians, timer
 from torch import Tensor
 
 COUNT = 10_000
 #: Of so many peaks, one goes into the loop of scipy.integrate.quad.
 EVERY = 50
+
+#: Methods of quadax, with a gradient or without, where quadgk takes twice as long as
+#: quadts. Another, tanhsinh, is wrong by 200 at widths of 1e-3 and takes 14 times
+#: as long.
+QUADAX = {False: ("quadts",), True: ("quadgk", "quadts")}
 
 #: Nodes that torchquad's Boole needs to be right, of 201, 401, 1001, 2001 and 4001.
 BOOLE_NODES = {1e-3: 4001, 2e-2: 201}
@@ -38,30 +44,40 @@ def rows(quadax: Call, quick: bool) -> Iterator[Row]:
 
 def _peaks(quadax: Call, narrowest: float, gradient: bool, quick: bool) -> list[Row]:
     centre, width = workloads.peak_parameters(COUNT, narrowest)
-    exact = _exact(centre, width)
     settings = {"count": COUNT, "narrowest": narrowest, "gradient": gradient}
     settings["n"] = BOOLE_NODES[narrowest]
-    errors, timers, memory = {}, {}, {}
-    for method in ("mlc", "torchquad"):
-        call = workloads.peaks(method, **settings)
-        errors[method] = _peak_error(call(), exact, width)
-        timers[method] = timer(call)
-        memory[method] = extra_memory(
-            "workloads", "peaks", warm_up={"count": 10}, method=method, **settings
-        )
-    loop = workloads.scipy_peaks(centre[::EVERY], width[::EVERY], gradient)
-    sampled = tuple(e[::EVERY] for e in exact)
-    errors["scipy loop"] = _peak_error(loop(), sampled, width[::EVERY])
-    timers["scipy loop"] = lambda calls: EVERY * timer(loop)(calls)
+    methods = ("mlc", "torchquad")
+    calls = {method: workloads.peaks(method, **settings) for method in methods}
+    calls["scipy loop"] = workloads.scipy_peaks(
+        centre[::EVERY], width[::EVERY], gradient
+    )
+    timers, found = keeping(calls)
+    loop = timers["scipy loop"]
+    timers["scipy loop"] = lambda count: EVERY * loop(count)
+    # Where the peaks are wide it is the same: blocks of nodes of 10 000 integrals.
+    memory = {}
+    if narrowest == min(BOOLE_NODES):
+        memory = _memory_of("peaks", methods, {"count": 10}, **settings)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         np.save(place / "peaks.npy", torch.stack((centre, width)).numpy())
-        compiled = _add_quadax(
-            quadax, place, gradient, exact, width, errors, timers, memory
-        )
+        compiled = _add_quadax(quadax, place, gradient, found, timers, memory)
         seconds = medians(timers, 1 if quick else 3)
+    exact = _exact(centre, width)
+    errors = {}
+    for method, values in found.items():
+        few = slice(None, None, EVERY if method == "scipy loop" else 1)
+        errors[method] = _peak_error(values, [e[few] for e in exact], width[few])
     timed = Timed(seconds, errors, 10 * workloads.PEAK_RTOL)
     return _peak_rows(timed, memory, compiled, narrowest, gradient)
+
+
+def _memory_of(
+    prepare: str, methods: Sequence[str], warm_up: dict[str, int], **settings: object
+) -> dict[str, float]:
+    variants = [{"method": method, **settings} for method in methods]
+    found = extra_memories("workloads", prepare, variants, warm_up=warm_up)
+    return dict(zip(methods, found, strict=True))
 
 
 def _exact(centre: Tensor, width: Tensor) -> tuple[Tensor, ...]:
@@ -89,16 +105,13 @@ def _add_quadax(
     quadax: Call,
     place: Path,
     gradient: bool,
-    exact: Sequence[Tensor],
-    width: Tensor,
-    errors: dict[str, float],
+    found: dict[str, Sequence[Tensor]],
     timers: dict[str, Callable[[int], float]],
     memory: dict[str, float],
 ) -> str:
     """Add quadax's methods; say what compiling took."""
     compiled = []
-    # Another, tanhsinh, is wrong by 200 at widths of 1e-3 and takes 14 times as long.
-    for method in ("quadgk", "quadts"):
+    for method in QUADAX[gradient]:
         call = partial(
             quadax,
             method=method,
@@ -108,8 +121,7 @@ def _add_quadax(
         )
         name, results = f"quadax {method}", str(place / f"{method}.npy")
         about = call("peaks", results=results)
-        found = [torch.tensor(column) for column in np.load(results)]
-        errors[name] = _peak_error(found, exact, width)
+        found[name] = [torch.tensor(column) for column in np.load(results)]
         memory[name] = about["memory"]
         timers[name] = lambda calls, call=call: call("time_peaks", calls=calls)
         compiled.append(f"{name} {as_time(about['compile_s'])}")
@@ -128,6 +140,8 @@ def _peak_rows(
     rival = timed.fastest_right("mlc")
     row = timed.ratio(name, rival, "mlc", least=5 if gradient else 4)
     row["how"] += f"; scipy loop timed on one peak of {EVERY}; {compiled}"
+    if "mlc" not in memory:
+        return [row]
     return [
         row,
         figure(
@@ -161,13 +175,10 @@ def _short(quick: bool) -> list[Row]:
 def _long(quick: bool) -> list[Row]:
     n, floor = 10**7, "integrand alone, in blocks"
     methods = ("mlc", "single sweep", "torchquad", floor)
-    calls = {m: workloads.long(m, n) for m in methods}
-    errors = {m: abs(float(c()) / workloads.WAVES - 1) for m, c in calls.items()}
-    seconds = medians({m: timer(c) for m, c in calls.items()}, 3 if quick else 7)
-    memory = {
-        m: extra_memory("workloads", "long", warm_up={"n": 100}, method=m, n=n)
-        for m in calls
-    }
+    timers, found = keeping({m: workloads.long(m, n) for m in methods})
+    seconds = medians(timers, 3 if quick else 7)
+    errors = {m: abs(float(value) / workloads.WAVES - 1) for m, value in found.items()}
+    memory = _memory_of("long", methods, {"n": 100}, n=n)
     # The trapezoidal rule's own error here is (10 / n)^2 / 12 times a small difference.
     timed = Timed(seconds, errors, 100 / n**2)
     name = f"{n:.0e} nodes of exp(-x^2) cos 3x + sin(x)^2"
@@ -191,10 +202,12 @@ def _long(quick: bool) -> list[Row]:
 
 def _network(quick: bool) -> list[Row]:
     n = 10**5 if quick else 10**6
-    calls = {m: workloads.network(m, n) for m in ("mlc", "plain autograd", "torchquad")}
-    truth = calls["plain autograd"]()
-    errors = {m: _network_error(c(), truth) for m, c in calls.items()}
-    seconds = medians({m: timer(c) for m, c in calls.items()}, 3)
+    methods = ("mlc", "plain autograd", "torchquad")
+    timers, found = keeping({m: workloads.network(m, n) for m in methods})
+    # A call takes seconds.
+    seconds = medians(timers, 2)
+    truth = found["plain autograd"]
+    errors = {m: _network_error(found[m], truth) for m in methods}
     timed = Timed(seconds, errors, 1e-10)
     name = f"2x64 network, {n:.0e} nodes, forward and backward"
     return [
@@ -212,34 +225,41 @@ def _network_error(found: Sequence[Tensor], truth: Sequence[Tensor]) -> float:
 
 
 def _network_memory(n: int, quick: bool) -> list[Row]:
-    measure = partial(extra_memory, "workloads", "network", warm_up={"n": 1000})
+    measure = partial(extra_memories, "workloads", "network", warm_up={"n": 1000})
     sizes = (10**5, 10**6) if quick else (10**5, 10**6, 10**7)
-    theirs = {m: measure(method=m, n=n) for m in ("plain autograd", "torchquad")}
-    beside = ", ".join(f"{m} {v:.0f} MiB" for m, v in theirs.items())
+    ours = [{"method": "mlc", "n": size} for size in sizes]
+    rivals = ("plain autograd", "torchquad")
     # Large blocks go back to the kernel when they are freed, so that what is left is
     # what is needed at one time, without the gaps that glibc keeps between blocks.
     mapped = {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    # Beside each other, as nothing is timed; threads that wait leave the cores alone.
+    beside = {"OMP_WAIT_POLICY": "PASSIVE"}
+    with ThreadPoolExecutor() as pool:
+        trimmed = pool.submit(measure, ours, environ=beside | mapped)
+        theirs = measure(
+            [{"method": method, "n": n} for method in rivals], environ=beside
+        )
+        kept = measure(ours, environ=beside)
+    pairs = zip(rivals, theirs, strict=True)
+    said = ", ".join(f"{method} {value:.0f} MiB" for method, value in pairs)
     name = "2x64 network: extra memory"
     return [
-        _flat(name, measure, sizes, f"at {n:.0e} nodes: {beside}"),
+        _flat(name, sizes, kept, f"at {n:.0e} nodes: {said}"),
         _flat(
             f"{name}, without what malloc keeps",
-            partial(measure, environ=mapped),
             sizes,
+            trimmed.result(),
             ", ".join(f"{key}={value}" for key, value in mapped.items()),
         ),
     ]
 
 
-def _flat(
-    name: str, measure: Callable[..., float], sizes: Sequence[int], how: str
-) -> Row:
-    ours = {size: measure(method="mlc", n=size) for size in sizes}
-    spread = max(ours.values()) / min(ours.values())
+def _flat(name: str, sizes: Sequence[int], found: Sequence[float], how: str) -> Row:
+    pairs = zip(sizes, found, strict=True)
     return figure(
         name,
         "flat within 20 % from 1e5 to 1e7 nodes, below 100 MiB",
-        ", ".join(f"{size:.0e} nodes {v:.0f} MiB" for size, v in ours.items()),
-        spread <= 1.2 and max(ours.values()) < 100,
+        ", ".join(f"{size:.0e} nodes {value:.0f} MiB" for size, value in pairs),
+        max(found) <= 1.2 * min(found) and max(found) < 100,
         how,
     )

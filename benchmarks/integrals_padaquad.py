@@ -184,7 +184,7 @@ def _peaks(narrowest: float, gradient: bool, quick: bool) -> Row:
     sizes = (values, values / width, values / width)
     errors = {
         method: max(
-            float(((f - e).abs() / size).max())
+            float(((f - e).abs() / size).max().detach())
             for f, e, size in zip(call(), exact, sizes, strict=False)
         )
         for method, call in calls.items()

@@ -121,7 +121,7 @@ def _times(ours: Answers, theirs: Answers, quadax: Call, quick: bool) -> list[Ro
     both = [row for row in good if theirs[row.name].is_right(row)]
     every = 4 if quick else 1
     # 5 to 20 seconds of compiling for each.
-    alone = both[:: 80 if quick else 20]
+    alone = both[:: 80 if quick else 50]
     found: list[Times] = []
     with peer(
         sys.executable, "cubature_server.py", {"SCIPY_ARRAY_API": "1"}
@@ -133,9 +133,9 @@ def _times(ours: Answers, theirs: Answers, quadax: Call, quick: bool) -> list[Ro
             if row in alone:
                 timers |= _timers_alone(quadax, row)
             # It takes up to a second.
-            if number % 3 == 0:
+            if number % 6 == 0:
                 timers |= _timers_of_cubature(cubature, row)
-            found.append(medians(timers, 3 if quick else 5, burst=0.005))
+            found.append(medians(timers, 3, burst=0.005))
     return [
         _compare(found, "mlc", "quadax", 1, "forward"),
         _compare(found, "mlc", "quadax alone", 1, "forward, each row compiled alone"),

@@ -9,7 +9,7 @@ import platform
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from inspect import signature
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import torch
 from peer import ROOT
+from tqdm import tqdm
 
 HERE = Path(__file__).resolve().parent
 
@@ -59,6 +60,7 @@ class Section(NamedTuple):
     title: str
     rows: Sequence[Mapping[str, object]]
     minutes: float
+    load: float
 
     @property
     def ended_early(self) -> bool:
@@ -66,19 +68,36 @@ class Section(NamedTuple):
         return any(row["name"] == ENDED_EARLY for row in self.rows)
 
     def __str__(self) -> str:
-        """The table."""
+        """The table, and below it how each of its rows came about."""
+        hows = [f"{n}. {_cell(r.get('how', ''))}" for n, r in enumerate(self.rows, 1)]
         lines = [
             f"## {self.title}\n",
-            "| figure | asked | reached | met | how |",
+            f"{len(self.reached)} of {len(self.asked)} figures are reached, in "
+            f"{self.minutes:.1f} minutes; load average at the end {self.load:.1f}.\n",
+            "| | figure | asked | reached | met |",
             "| --- | --- | --- | --- | --- |",
-            *map(_line, self.rows),
-            f"\nThis section took {self.minutes:.1f} minutes.\n",
+            *(f"| {n} {_line(row)}" for n, row in enumerate(self.rows, 1)),
+            "",
+            *hows,
+            "",
         ]
         return "\n".join(lines)
+
+    @property
+    def asked(self) -> list[Mapping[str, object]]:
+        """The rows of which something was asked."""
+        return [row for row in self.rows if row.get("met") is not None]
+
+    @property
+    def reached(self) -> list[Mapping[str, object]]:
+        """Those of them that were reached."""
+        return [row for row in self.asked if row["met"]]
 
 
 def main() -> int:
     """Run the sections asked for; with all of them, write RESULTS.md.
+
+    The report is on disk after every row, so that what ends a run takes nothing along.
 
     Returns:
         1 if a section ended early, else 0, whether or not figures were reached.
@@ -92,59 +111,81 @@ def main() -> int:
     if unknown:
         parser.error(f"no such section: {', '.join(sorted(unknown))}")
 
-    machine = _machine()
-    found = [_section(name, options.quick) for name in options.sections or SECTIONS]
-    report = "\n".join([machine, summary(found), *map(str, found)])
-    print(summary(found))
     complete = not options.sections and not options.quick
     output = options.output or (HERE / "RESULTS.md" if complete else None)
+    machine, found = _machine(), []
+    names = options.sections or SECTIONS
+    bar = tqdm(names, unit="section", disable=None)
+    for number, name in enumerate(bar):
+        bar.set_description(name)
+        found.append(Section(name, [], 0, 0))
+        for section in _section(name, options.quick):
+            found[-1] = section
+            if output:
+                output.write_text(report(machine, found, names[number:]))
     if output:
-        output.write_text(report)
+        output.write_text(report(machine, found))
+    print(summary(found))
     return int(any(section.ended_early for section in found))
+
+
+def report(
+    machine: str, sections: Sequence[Section], unfinished: Sequence[str] = ()
+) -> str:
+    """All that was found, and of which sections not all is there."""
+    note = f"**Unfinished: {', '.join(unfinished)}.**\n" if unfinished else ""
+    return "\n".join([machine, note, summary(sections), *map(str, sections)])
 
 
 def summary(sections: Sequence[Section]) -> str:
     """How many figures were reached, which were not, and how long it all took."""
-    asked = [
-        (section.title, row)
+    asked = sum(len(section.asked) for section in sections)
+    missed = [
+        f"* {section.title}: {row['name']}: {row['reached']} ({row['asked']})"
         for section in sections
-        for row in section.rows
-        if row.get("met") is not None
+        for row in section.asked
+        if not row["met"]
     ]
-    missed = [f"* {title}: {row['name']}" for title, row in asked if not row["met"]]
     minutes = sum(section.minutes for section in sections)
     lines = [
-        f"{len(asked) - len(missed)} of {len(asked)} figures are reached, in "
+        f"{asked - len(missed)} of {asked} figures are reached, in "
         f"{minutes:.1f} minutes.",
         *(["Not reached:\n", *missed] if missed else []),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _section(name: str, quick: bool) -> Section:
+def _section(name: str, quick: bool) -> Iterator[Section]:
+    """A section as it grows, by a row at a time."""
     start = time.perf_counter()
-    # Whatever the section before has set; each sets what it needs.
-    torch.set_default_dtype(torch.float32)
     found: list[Mapping[str, object]] = []
     title = name.replace("_", " ").capitalize()
+
+    def so_far() -> Section:
+        minutes = (time.perf_counter() - start) / 60
+        return Section(title, list(found), minutes, os.getloadavg()[0])
+
+    # Whatever the section before has set; each sets what it needs.
+    torch.set_default_dtype(torch.float32)
     try:
         module = importlib.import_module(name)
         title = getattr(module, "TITLE", title)
         takes_quick = "quick" in signature(module.rows).parameters
         for row in module.rows(**({"quick": quick} if takes_quick else {})):
             found.append(row)
-            print(_line(row), flush=True)
+            tqdm.write(f"{so_far().minutes:5.1f} min | {_line(row)}")
+            yield so_far()
     except Exception as error:  # the table shows it, and the other sections go on
         traceback.print_exc()
         found.append(
             {"name": ENDED_EARLY, "asked": "", "reached": repr(error), "met": False}
         )
-    return Section(title, found, (time.perf_counter() - start) / 60)
+    yield so_far()
 
 
 def _line(row: Mapping[str, object]) -> str:
     met = {True: "yes", False: "**no**", None: ""}[row.get("met")]
-    cells = (row["name"], row["asked"], row["reached"], met, row.get("how", ""))
+    cells = (row["name"], row["asked"], row["reached"], met)
     return "| " + " | ".join(map(_cell, cells)) + " |"
 
 

@@ -1,9 +1,16 @@
-"""Steps of SGD against the best of torch's loop, foreach and fused: ratios of medians.
+"""Steps of SGD against the best of torch's loop, foreach and fused.
 
 Run ``python benchmarks/sgd.py``; ``--quick`` takes fewer rounds and smaller tensors.
-In every round each method has a burst of steps in turn, after one that is not timed,
-so that a disturbance of the machine meets all of them alike. No time counts before
-three steps of the method have given the numbers of torch's loop.
+No time counts before three steps of the method have given the numbers of torch's loop.
+
+First torch's three bodies take turns, and the fastest becomes the rival. Then ours and
+the rival take turns in rounds of their own, in changing order, and the figure is the
+median of the ratios of the rounds. (The least of three noisy medians is below that of
+the fastest, so that ours would seem slower than it is.)
+
+All work on the same parameters, gradients and momentum, for two copies of them are not
+equally fast: the same step on six copies of 20 M numbers took 10.6 to 12.0 ms. Only
+``flat``, which moves its parameters, has a copy of its own.
 """
 
 from __future__ import annotations
@@ -13,9 +20,9 @@ import operator
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +33,8 @@ from torch_mlcalc.optim.fused import MIN_ELEMENTS
 TITLE = "SGD"
 Row = dict[str, Any]
 Options = dict[str, Any]
+Step = Callable[[], object]
+Shapes = list[tuple[int, ...]]
 
 #: Bytes that a step has to read and write for each parameter.
 BYTES = {"plain": 12, "momentum": 20}
@@ -35,16 +44,21 @@ TORCH: dict[str, Options] = {
     "torch foreach": dict(foreach=True),
     "torch fused": dict(fused=True),
 }
+METHODS: dict[str, tuple[type[torch.optim.Optimizer], Options]] = {
+    **{name: (torch.optim.SGD, options) for name, options in TORCH.items()},
+    "default": (mlc.SGD, {}),
+    "flat": (mlc.SGD, {"flat": True}),
+}
 
 
-def one_large(quick: bool) -> list[tuple[int, ...]]:
+def one_large(quick: bool) -> Shapes:
     """Shape of one tensor that no cache holds."""
     return [(2_000_000 if quick else 20_000_000,)]
 
 
-def resnet50(quick: bool) -> list[tuple[int, ...]]:
+def resnet50(quick: bool) -> Shapes:
     """Shapes of the 161 parameters of ResNet-50, in its order."""
-    shapes: list[tuple[int, ...]] = [(64, 3, 7, 7), (64,), (64,)]
+    shapes: Shapes = [(64, 3, 7, 7), (64,), (64,)]
     channels = 64
     for width, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):
         for block in range(blocks):
@@ -63,7 +77,7 @@ def resnet50(quick: bool) -> list[tuple[int, ...]]:
     return shapes
 
 
-def many_small(quick: bool) -> list[tuple[int, ...]]:
+def many_small(quick: bool) -> Shapes:
     """Shapes of many tensors that a cache holds together."""
     generator = torch.Generator().manual_seed(0)
     sizes = torch.randint(16, 1025, (2000,), generator=generator)
@@ -71,7 +85,7 @@ def many_small(quick: bool) -> list[tuple[int, ...]]:
 
 
 #: Shapes, most times the time of torch's best (large) or least times faster (small).
-WORKLOADS: dict[str, tuple[Callable[[bool], list[tuple[int, ...]]], Options]] = {
+WORKLOADS: dict[str, tuple[Callable[[bool], Shapes], Options]] = {
     "one tensor of 20 M": (one_large, {"default": ("at most", 1.05)}),
     "161 tensors of ResNet-50": (resnet50, {"default": ("at most", 1.05)}),
     "2000 tensors of 16 to 1024": (
@@ -85,7 +99,7 @@ WORKLOADS: dict[str, tuple[Callable[[bool], list[tuple[int, ...]]], Options]] = 
 FLOORS = {"default": "bare kernels", "flat": "flat loops"}
 
 
-def make_params(shapes: list[tuple[int, ...]]) -> list[Tensor]:
+def make_params(shapes: Shapes) -> list[Tensor]:
     """Return parameters with gradients, the same values at each call."""
     generator = torch.Generator().manual_seed(1)
     params = []
@@ -96,9 +110,7 @@ def make_params(shapes: list[tuple[int, ...]]) -> list[Tensor]:
     return params
 
 
-def kernel(
-    params: list[Tensor], grads: list[Tensor], buffers: list[Tensor]
-) -> Callable[[], None]:
+def kernel(params: list[Tensor], grads: list[Tensor], buffers: list[Tensor]) -> Step:
     """The fastest kernel on lists made beforehand, with no Python around."""
     factor = torch.tensor(0.9)
     large = all(param.numel() >= MIN_ELEMENTS for param in params)
@@ -134,13 +146,7 @@ def _fused(
     )
 
 
-def bare_floor(params: list[Tensor], momentum: float) -> Callable[[], None]:
-    """What no step of separate tensors can do without: a kernel for each of them."""
-    grads = [param.grad for param in params if param.grad is not None]
-    return kernel(params, grads, [grad.clone() for grad in grads] if momentum else [])
-
-
-def flat_floor(params: list[Tensor], momentum: float) -> Callable[[], None]:
+def flat_floor(params: list[Tensor], momentum: float) -> Step:
     """What no flat step can do without: a few C loops and one kernel.
 
     Any gradient may be missing, any gradient and momentum may be another tensor than
@@ -178,71 +184,118 @@ def flat_floor(params: list[Tensor], momentum: float) -> Callable[[], None]:
     return step
 
 
-def make_steps(
-    shapes: list[tuple[int, ...]], kind: str, ours: list[str]
-) -> dict[str, Callable[[], object]]:
-    """Return a step of each method, each with tensors of its own, checked."""
-    options = dict(lr=1e-3, momentum=MOMENTUM[kind])
-    reference = make_params(shapes)
-    loop = torch.optim.SGD(reference, **options, foreach=False)
+# --- steps --------------------------------------------------------------------------
+
+
+def make_step(
+    name: str, params: list[Tensor], momentum: float, buffers: list[Tensor]
+) -> Step:
+    """A step of a method, with momentum in the given buffers if there are any."""
+    cls, options = METHODS[name]
+    optimizer = cls(params, lr=1e-3, momentum=momentum, **options)
+    if name == "flat":
+        # Gradients become views of the block; the values are put back.
+        grads = [param.grad for param in params]
+        optimizer.zero_grad(set_to_none=False)
+        for param, grad in zip(params, grads, strict=True):
+            param.grad.copy_(grad)
+    for param, buffer in zip(params, buffers, strict=False):
+        optimizer.state[param]["momentum_buffer"] = buffer
+    return optimizer.step
+
+
+def copied(params: list[Tensor]) -> list[Tensor]:
+    """Parameters and gradients of the same values elsewhere in memory."""
+    copies = [param.detach().clone().requires_grad_() for param in params]
+    for copy, param in zip(copies, params, strict=True):
+        copy.grad = param.grad.clone()
+    return copies
+
+
+def after_three_steps(name: str, params: list[Tensor], momentum: float) -> list[Tensor]:
+    """Copies of the parameters, after three steps from where they are."""
+    params = copied(params)
+    step = make_step(name, params, momentum, [])
     for _ in range(3):
-        loop.step()
-    steps: dict[str, Callable[[], object]] = {}
-    methods = [(name, torch.optim.SGD, more) for name, more in TORCH.items()]
-    methods += [(name, mlc.SGD, dict(flat=name == "flat")) for name in ours]
-    for name, cls, more in methods:
-        params = make_params(shapes)
-        optimizer = cls(params, **options, **more)
-        if name == "flat":
-            # Gradients become views of the block; the values are put back.
-            grads = [param.grad for param in params]
-            optimizer.zero_grad(set_to_none=False)
-            for param, grad in zip(params, grads, strict=True):
-                param.grad.copy_(grad)
-        for _ in range(3):
-            optimizer.step()
-        for param, expected in zip(params, reference, strict=True):
-            torch.testing.assert_close(param, expected, rtol=1e-6, atol=1e-6)
-        steps[name] = optimizer.step
+        step()
+    return [param.detach() for param in params]
+
+
+def make_steps(shapes: Shapes, kind: str, ours: Sequence[str]) -> dict[str, Step]:
+    """Checked steps of all methods, and the floors of those that have one."""
+    momentum = MOMENTUM[kind]
+    params = make_params(shapes)
+    truth = after_three_steps("torch loop", params, momentum)
+    for name in ("torch foreach", "torch fused", *ours):
+        found = after_three_steps(name, params, momentum)
+        torch.testing.assert_close(found, truth, rtol=1e-6, atol=1e-6)
+    grads = [param.grad for param in params if param.grad is not None]
+    buffers = [grad.clone() for grad in grads] if momentum else []
+    steps = {
+        name: make_step(name, params, momentum, buffers)
+        for name in (*TORCH, *ours)
+        if name != "flat"
+    }
+    if "flat" in ours:
+        steps["flat"] = make_step("flat", copied(params), momentum, [])
+        steps[FLOORS["default"]] = kernel(params, grads, buffers)
+        steps[FLOORS["flat"]] = flat_floor(copied(params), momentum)
     return steps
 
 
-def medians(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return the median seconds of each step; they take turns."""
+# --- times --------------------------------------------------------------------------
+
+
+def times(steps: Mapping[str, Step], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each step in each round; who is first changes from round to round.
+
+    In a round each has one call that is not timed, then a burst of about 30 ms.
+    """
     calls = {}
     for name, step in steps.items():
         step()
         start = time.perf_counter()
         step()
-        # Bursts of some 20 milliseconds.
-        calls[name] = max(1, round(0.02 / (time.perf_counter() - start)))
+        calls[name] = max(2, round(0.03 / (time.perf_counter() - start)))
     seconds: dict[str, list[float]] = {name: [] for name in steps}
+    names = list(steps)
     for _ in range(rounds):
-        for name, step in steps.items():
-            step()
+        for name in names:
+            steps[name]()
             start = time.perf_counter()
             for _ in range(calls[name]):
-                step()
+                steps[name]()
             seconds[name].append((time.perf_counter() - start) / calls[name])
-    return {name: statistics.median(times) for name, times in seconds.items()}
+        names.reverse()
+    return seconds
 
 
-def measure(
-    name: str, kind: str, quick: bool, rounds: int
-) -> tuple[dict[str, float], dict[str, float], int]:
-    """Return the medians, the floor and copy times among them, and all elements."""
-    make, figures = WORKLOADS[name]
-    shapes = make(quick)
-    steps = make_steps(shapes, kind, list(figures))
-    total = sum(torch.Size(shape).numel() for shape in shapes)
-    extra: dict[str, Callable[[], object]] = {}
-    if "flat" in figures:
-        extra[FLOORS["default"]] = bare_floor(make_params(shapes), MOMENTUM[kind])
-        extra[FLOORS["flat"]] = flat_floor(make_params(shapes), MOMENTUM[kind])
-    source, target = torch.ones(total), torch.zeros(total)
-    extra["copy"] = lambda: target.copy_(source)
-    times = medians({**steps, **extra}, rounds)
-    return {k: times[k] for k in steps}, {k: times[k] for k in extra}, total
+class Ratio(NamedTuple):
+    """Quartiles of the ratios of two times that took turns, and the median times."""
+
+    low: float
+    median: float
+    high: float
+    ours: float
+    theirs: float
+
+    @classmethod
+    def of(cls, ours: Step, theirs: Step, rounds: int) -> Ratio:
+        """Measure both."""
+        both = times({"ours": ours, "theirs": theirs}, rounds)
+        pairs = zip(both["ours"], both["theirs"], strict=True)
+        quartiles = statistics.quantiles([a / b for a, b in pairs], n=4)
+        return cls(*quartiles, *map(statistics.median, both.values()))
+
+    @property
+    def inverse(self) -> Ratio:
+        """How many times faster ours is."""
+        ratios = (1 / self.high, 1 / self.median, 1 / self.low)
+        return Ratio(*ratios, self.theirs, self.ours)
+
+    def __str__(self) -> str:
+        """The median, then the quartiles."""
+        return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f})"
 
 
 @contextmanager
@@ -254,63 +307,57 @@ def threads(number: int) -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def rows(quick: bool = False) -> list[Row]:
+def rows(quick: bool = False) -> Iterator[Row]:
     """Every figure asked for: its name, what was asked, what was reached, and how."""
-    found: list[Row] = []
-    rounds = 3 if quick else 15
     for number in (1, 2):
         for name in WORKLOADS:
             for kind in MOMENTUM:
                 with threads(number):
-                    measured = measure(name, kind, quick, rounds)
-                found += _rows(f"{name}, {kind}, threads {number}", name, *measured)
-    return found
+                    yield from list(measure(name, kind, quick))
 
 
-def _rows(
-    label: str,
-    workload: str,
-    times: dict[str, float],
-    extra: dict[str, float],
-    total: int,
-) -> list[Row]:
-    best = min(TORCH, key=times.__getitem__)
-    kind = "momentum" if "momentum" in label else "plain"
-    all_times = {**times, **extra}
-    listed = ", ".join(f"{k} {t * 1e3:.3g} ms" for k, t in all_times.items())
-    found = []
-    for method, (word, figure) in WORKLOADS[workload][1].items():
+def measure(workload: str, kind: str, quick: bool) -> Iterator[Row]:
+    """The rows of one list of parameters, with momentum or without."""
+    choosing, rounds = (3, 3) if quick else (7, 15)
+    make, figures = WORKLOADS[workload]
+    shapes = make(quick)
+    steps = make_steps(shapes, kind, list(figures))
+    total = sum(torch.Size(shape).numel() for shape in shapes)
+    source, target = torch.ones(total), torch.zeros(total)
+    others = {name: steps[name] for name in TORCH}
+    others["copy"] = lambda: target.copy_(source)
+    medians = {k: statistics.median(t) for k, t in times(others, choosing).items()}
+    best = min(TORCH, key=medians.__getitem__)
+    label = f"{workload}, {kind}, threads {torch.get_num_threads()}"
+    listed = ", ".join(f"{k} {t * 1e3:.3g} ms" for k, t in medians.items())
+    for method, (word, asked) in figures.items():
+        ratio = Ratio.of(steps[method], steps[best], rounds)
         # A copy moves 8 bytes for each element.
-        share = BYTES[kind] / 8 * extra["copy"] / times[method]
-        ratio = times[method] / times[best]
-        speed = f"{share:.0%} of the copy bandwidth"
+        share = BYTES[kind] / 8 * medians["copy"] / ratio.ours
         if word == "at least":
-            reached, met = f"{1 / ratio:.2f} times faster", 1 / ratio >= figure
-            asked = f"at least {figure} times faster than the best of torch"
-        else:
-            reached, met = f"{ratio:.2f}", ratio <= figure
-            asked = f"at most {figure} times the best of torch"
-        found.append(
-            {
-                "name": f"{label}: {method}",
-                "asked": asked,
-                "reached": reached,
-                "met": met,
-                "how": f"against {best}; {speed}; {listed}",
-            }
-        )
-    found += [
-        {
-            "name": f"{label}: most that {method} can reach",
-            "asked": "",
-            "reached": f"{times[best] / extra[floor]:.2f} times faster",
-            "met": None,
-            "how": f"{floor}, with nothing around them, against {best}",
+            ratio = ratio.inverse
+        met = ratio.median <= asked if word == "at most" else ratio.median >= asked
+        yield {
+            "name": f"{label}: {method}",
+            "asked": f"{word} {asked} times "
+            + (
+                "the best of torch" if word == "at most" else "faster than torch's best"
+            ),
+            "reached": str(ratio) + ("" if word == "at most" else " times faster"),
+            "met": met,
+            "how": f"{rounds} rounds against {best}; {share:.0%} of the bandwidth of a "
+            f"copy; chosen in {choosing} rounds of {listed}",
         }
-        for method, floor in FLOORS.items()
-        if floor in extra
-    ]
-    return found
+    for method, floor in FLOORS.items():
+        if floor in steps:
+            ratio = Ratio.of(steps[floor], steps[best], rounds).inverse
+            yield {
+                "name": f"{label}: most that {method} can reach",
+                "asked": "",
+                "reached": f"{ratio} times faster",
+                "met": None,
+                "how": f"{floor}, with nothing around them, against {best}",
+            }
 
 
 def main() -> None:

@@ -222,3 +222,17 @@ SEARCHED: dict[str, Call] = {
         log_well, mlc.RealLine(), args=(rate(device),)
     ).cdf(upper(device)),
 }
+
+
+# ---- and what is trained -------------------------------------------------------------
+
+
+def trained(device: torch.device, **options: bool) -> Tensor:
+    """A parameter after five steps of SGD."""
+    param = torch.linspace(-1, 1, 7, device=device).requires_grad_()
+    optimizer = mlc.SGD([param], 0.1, momentum=0.9, nesterov=True, **options)
+    for _ in range(5):
+        optimizer.zero_grad(set_to_none=not options.get("flat"))
+        param.cosh().sum().backward()
+        optimizer.step()
+    return param

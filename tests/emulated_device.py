@@ -248,18 +248,13 @@ def replaying() -> Iterator[tuple[str, list[str]]]:
 
 def training(options: dict[str, Any]) -> Callable[..., Any]:
     """Steps of SGD."""
-    import torch_mlcalc as mlc
+    import device_calls
 
-    def trained(device: torch.device) -> tuple[Tensor, list[Tensor]]:
-        param = torch.linspace(-1, 1, 7, device=device).requires_grad_()
-        optimizer = mlc.SGD([param], 0.1, momentum=0.9, nesterov=True, **options)
-        for _ in range(5):
-            optimizer.zero_grad(set_to_none=not options.get("flat"))
-            param.cosh().sum().backward()
-            optimizer.step()
+    def call(device: torch.device) -> tuple[Tensor, list[Tensor]]:
+        param = device_calls.trained(device, **options)
         return param.cosh(), [param]
 
-    return trained
+    return call
 
 
 def layer(device: torch.device) -> tuple[Tensor, list[Tensor]]:

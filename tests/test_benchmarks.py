@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -15,7 +15,7 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 @pytest.fixture
 def instruments(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    names = ("timing", "figures", "run")
+    names = ("timing", "figures", "run", "sgd")
     yield {name: importlib.import_module(name) for name in names}
     for name in names:
         sys.modules.pop(name, None)
@@ -60,6 +60,27 @@ def test_what_is_far_slower_is_timed_once(instruments: dict[str, ModuleType]) ->
     assert calls == ["slow", "fast", "fast", "fast"]
 
 
+def test_steps_are_compared_in_pairs(
+    instruments: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sgd, now, order = instruments["sgd"], [0.0], []
+
+    def step(name: str, seconds: float) -> Callable[[], None]:
+        def call() -> None:
+            order.append(name)
+            now[0] += seconds
+
+        return call
+
+    monkeypatch.setattr(sgd.time, "perf_counter", lambda: now[0])
+    ratio = sgd.Ratio.of(step("ours", 3.0), step("theirs", 2.0), 3)
+    assert str(ratio) == "1.50 (1.50 to 1.50)"
+    assert ratio.inverse.median == pytest.approx(2 / 3)
+    # Two calls to see how long one takes; then three, of which the first is not timed.
+    a, b = ["ours"], ["theirs"]
+    assert order == [*2 * a, *2 * b, *3 * a, *3 * b, *3 * b, *3 * a, *3 * a, *3 * b]
+
+
 @pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists(), reason="the kernel keeps no high water"
 )
@@ -101,11 +122,13 @@ def test_missed_figures_are_shown_as_missed(
     row = instruments["figures"].figure("speed", "at most 1", "2|3", False, "trial")
     section.rows = lambda: [row]
     monkeypatch.setitem(sys.modules, "missed", section)
-    found = instruments["run"]._section("missed", quick=True)
+    *_, found = instruments["run"]._section("missed", quick=True)
     assert not found.ended_early
     text = str(found)
     assert "## Missed" in text
-    assert "| speed | at most 1 | 2\\|3 | **no** | trial |" in text
+    assert "0 of 1 figures are reached" in text
+    assert "| 1 | speed | at most 1 | 2\\|3 | **no** |" in text
+    assert "1. trial" in text
 
 
 def test_section_that_fails_says_so_after_its_rows(
@@ -120,11 +143,11 @@ def test_section_that_fails_says_so_after_its_rows(
     section = ModuleType("broken")
     section.rows = rows
     monkeypatch.setitem(sys.modules, "broken", section)
-    found = instruments["run"]._section("broken", quick=True)
+    *_, found = instruments["run"]._section("broken", quick=True)
     assert found.ended_early
     text = str(found)
-    assert "| first |" in text
-    row = "| **ended early** |  | RuntimeError('the peer has gone') | **no** |  |"
+    assert "| 1 | first |" in text
+    row = "| 2 | **ended early** |  | RuntimeError('the peer has gone') | **no** |"
     assert row in text
     assert "the peer has gone" in capsys.readouterr().err
 
@@ -152,7 +175,9 @@ def test_report_says_what_was_reached_and_with_which_versions(
     section = ModuleType("speeds")
     section.TITLE = "Speeds"
     met = {"fast": True, "slow": False, "for comparison": None}
-    section.rows = lambda: [figure(name, "", "", m, "") for name, m in met.items()]
+    section.rows = lambda: [
+        figure(name, "at most 1", "2", m, "") for name, m in met.items()
+    ]
     monkeypatch.setitem(sys.modules, "speeds", section)
     monkeypatch.setattr(run, "SECTIONS", ("speeds",))
     monkeypatch.setattr(run, "PEERS", ("scipy", "nowhere"))
@@ -160,9 +185,35 @@ def test_report_says_what_was_reached_and_with_which_versions(
     assert run.main() == 0
     text = (tmp_path / "out.md").read_text()
     assert "1 of 2 figures are reached" in text
-    assert "* Speeds: slow\n" in text
+    assert "* Speeds: slow: 2 (at most 1)\n" in text
+    assert "Unfinished" not in text
     assert f"scipy {scipy.__version__}, no nowhere" in text
     assert "quadax" in text
+
+
+def test_a_run_that_is_stopped_leaves_its_rows(
+    instruments: dict[str, ModuleType],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    figure, run = instruments["figures"].figure, instruments["run"]
+    for name in ("done", "stopped", "to_come"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+        sys.modules[name].rows = lambda name=name: [figure(name, "", "1", None, "")]
+
+    def rows() -> Iterator[dict[str, object]]:
+        yield figure("half", "", "1", None, "trial")
+        raise KeyboardInterrupt
+
+    sys.modules["stopped"].rows = rows
+    monkeypatch.setattr(run, "SECTIONS", ("done", "stopped", "to_come"))
+    monkeypatch.setattr(sys, "argv", ["run.py", "--output", str(tmp_path / "out.md")])
+    with pytest.raises(KeyboardInterrupt):
+        run.main()
+    text = (tmp_path / "out.md").read_text()
+    assert "| 1 | done |" in text
+    assert "| 1 | half |" in text
+    assert "**Unfinished: stopped, to_come.**" in text
 
 
 def test_every_section_is_there(instruments: dict[str, ModuleType]) -> None:

@@ -253,6 +253,33 @@ def test_notices_data_that_was_replaced(body: Options, what: str) -> None:
     assert_close(run(**body), run(foreach=False))
 
 
+@pytest.mark.filterwarnings("ignore:grad and param do not obey the gradient layout")
+@every_body
+@pytest.mark.parametrize("what", ["param", "grad", "momentum"])
+def test_notices_data_that_was_transposed_where_it_is(body: Options, what: str) -> None:
+    def run(**options: bool) -> list[Tensor]:
+        values = torch.arange(9.0).reshape(3, 3).clone(), torch.ones(2)
+        params = [value.requires_grad_() for value in values]
+        optimizer = mlc.SGD(params, 0.1, momentum=0.9, **options)
+        for step in range(6):
+            optimizer.zero_grad(set_to_none=False)
+            torch.stack([(p**2).sum() for p in params]).sum().backward()
+            if step in (2, 3, 5):
+                state = optimizer.state[params[0]]
+                tensors = {
+                    "param": params[0],
+                    "grad": params[0].grad,
+                    "momentum": state["momentum_buffer"],
+                }
+                tensors[what].data = tensors[what].data.t()
+            optimizer.step()
+        return params
+
+    expected = run(foreach=False)
+    for found, wanted in zip(run(**body), expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
+
+
 def test_flat_lends_its_memory_again_after_gradients_were_moved() -> None:
     params = make_params()[:2]
     optimizer = mlc.SGD(params, 0.1, flat=True)

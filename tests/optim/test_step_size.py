@@ -362,6 +362,17 @@ def test_refuses_a_loss_that_is_not_finite(rule: mlc.StepSize) -> None:
     assert all(map(torch.equal, problem.values(), before))
 
 
+@pytest.mark.parametrize("rule", [PolyakStep(), ArmijoStep()])
+def test_refuses_a_gradient_that_is_not_finite(rule: mlc.StepSize) -> None:
+    problem = Problem(lr=1.0, step_size=rule)
+    loss_of = problem.loss
+    problem.loss = lambda: loss_of() + (problem.params[1] - 2).sqrt()
+    before = problem.values()
+    with pytest.raises(ValueError, match="gradient must be finite .* got inf"):
+        problem.optimizer.step(problem.closure)
+    assert all(map(torch.equal, problem.values(), before))
+
+
 def test_refuses_groups_that_disagree_about_the_objective() -> None:
     problem = Problem(lr=1.0)
     x, y = problem.params
@@ -495,6 +506,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "growth nan": (lambda: ArmijoStep(growth=math.nan), "growth must be at least 1"),
     "trials": (lambda: ArmijoStep(max_trials=0), "max_trials must be at least 1"),
     "half a trial": (lambda: ArmijoStep(max_trials=1.5), "must be an integer, got 1.5"),
+    "no number": (lambda: ArmijoStep(max_trials=True), "must be an integer, got True"),
 }
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import sharded_means
 import torch
@@ -401,6 +402,22 @@ def points(group: dist.ProcessGroup) -> dict[str, list[int]]:
     return found
 
 
+def collectives(group: dist.ProcessGroup) -> dict[str, int]:
+    """How often this process talks to the other in a call."""
+    square = mlc.Box(0.0, 1.0, dimension=2)
+    calls: dict[str, tuple[Any, mlc.Domain, mlc.Rule]] = {
+        "fixed": (torch.exp, mlc.Interval(0, 1), mlc.Simpson(9)),
+        "3 iterations": (bump, square, mlc.Vegas(200, warmup=1, iterations=3)),
+        "5 iterations": (bump, square, mlc.Vegas(200, warmup=1, iterations=5)),
+    }
+    found = {}
+    for name, call in calls.items():
+        with patch.object(dist, "all_gather", wraps=dist.all_gather) as spy:
+            mlc.integrate(*call, process_group=group, on_failure="ignore")
+        found[name] = spy.call_count
+    return found
+
+
 def of_pair(rank: int, group: dist.ProcessGroup) -> dict[str, Any]:
     targets = torch.tensor([0.3, -1.2], dtype=DOUBLE)
     layers = (
@@ -417,6 +434,7 @@ def of_pair(rank: int, group: dist.ProcessGroup) -> dict[str, Any]:
         "noise": unequal_noise(rank, group),
         "copies": [copies(layer, group) for layer in layers],
         "points": points(group),
+        "collectives": collectives(group),
         "faults": {name: fault_and_after(table[name], group) for name in table},
     }
 

@@ -188,6 +188,14 @@ def test_processes_share_the_work(pair: list[Results]) -> None:
         assert abs(shared - other) <= 0.1 * alone + 1, name
 
 
+def test_a_sum_is_gathered_once_and_so_is_an_iteration(pair: list[Results]) -> None:
+    for each in pair:
+        counts = each["collectives"]
+        # Before the numbers goes a header that says what each rank is doing.
+        assert counts["fixed"] == 2
+        assert counts["5 iterations"] - counts["3 iterations"] == 2 * 2
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_gradients_are_right_under_ddp(name: str, pair: list[Results]) -> None:
     first, second = (each["trained"][name] for each in pair)

@@ -14,6 +14,7 @@ from torch.nn import Parameter
 from torch_mlcalc.optim.foreach import foreach_
 from torch_mlcalc.optim.fused import fused_, is_safe
 from torch_mlcalc.optim.options import Formula
+from torch_mlcalc.optim.partition import unchanged
 from torch_mlcalc.optim.update import unscaled, update_
 
 Tensors: TypeAlias = list[Tensor]
@@ -94,6 +95,21 @@ class FlatGroup:
             block.step(group, selected, scale, state, formula)
 
 
+class _Layout:
+    """Where tensors have been put, and with which strides."""
+
+    def __init__(self, tensors: Tensors) -> None:
+        self._places = list(map(Tensor.data_ptr, tensors))
+        # What has been transposed is where it was; a vector cannot be.
+        self._wide = [i for i, tensor in enumerate(tensors) if tensor.dim() > 1]
+        self._same_strides = unchanged([tensors[i] for i in self._wide])
+
+    def is_of(self, tensors: Tensors) -> bool:
+        return list(map(Tensor.data_ptr, tensors)) == self._places and (
+            not self._wide or self._same_strides(*[tensors[i] for i in self._wide])
+        )
+
+
 class _Views:
     """A block, and a view of it for each parameter that others may hold."""
 
@@ -104,18 +120,26 @@ class _Views:
             for param, start in zip(params, starts, strict=False)
         ]
         self.tensors = [block.as_strided(*layout) for layout in self._layouts]
-        self._places = list(map(Tensor.data_ptr, self.tensors))
+        self._layout = _Layout(self.tensors)
 
     def are(self, found: Iterable[Tensor | None]) -> bool:
         """Return whether these are the views, none of whose ``.data`` was replaced."""
         same = all(map(operator.is_, found, self.tensors))
-        return same and list(map(Tensor.data_ptr, self.tensors)) == self._places
+        return same and self._layout.is_of(self.tensors)
 
     def at(self, i: int) -> Tensor:
-        """Return a view that is where it was put, if need be another one."""
-        if self.tensors[i].data_ptr() != self._places[i]:
-            self.tensors[i] = self.block.as_strided(*self._layouts[i])
+        """Return a view that is as it was made, if need be another one."""
+        view, made = self.tensors[i], self.block.as_strided(*self._layouts[i])
+        if view.data_ptr() != made.data_ptr() or view.stride() != made.stride():
+            self.tensors[i] = made
         return self.tensors[i]
+
+    def moved_out(self, tensor: Tensor) -> Tensor:
+        """Return what may be copied to a view: dense, and elsewhere in memory."""
+        if tensor.is_sparse:
+            return tensor.to_dense()
+        here = self.block.untyped_storage().data_ptr()
+        return tensor.clone() if tensor.untyped_storage().data_ptr() == here else tensor
 
 
 class _Block:
@@ -138,7 +162,7 @@ class _Block:
         for param, view in zip(params, views, strict=True):
             view.copy_(param.detach())
             param.data = view
-        self._places = list(map(Tensor.data_ptr, params))
+        self._layout = _Layout(params)
         self._may_be_fused = is_safe(self._values, self._values, None)
 
     def _new_views(self, dtype: torch.dtype | None = None) -> _Views:
@@ -146,7 +170,7 @@ class _Block:
         return _Views(block, self.params, self._starts)
 
     def is_in_place(self) -> bool:
-        return list(map(Tensor.data_ptr, self.params)) == self._places
+        return self._layout.is_of(self.params)
 
     def zero_grad(self) -> None:
         self._lent = self._lent or self._new_views()
@@ -237,11 +261,15 @@ class _Block:
         entries = [held.get("momentum_buffer") for held in states]
         momentum = self._allocate_momentum(entries)
         fresh = [entry is None for entry in entries]
-        for i, entry in enumerate(entries):
-            view = momentum.at(i)
-            if entry is not None and entry is not view:
-                view.copy_(entry.to_dense() if entry.is_sparse else entry)
-            if entry is not None or present[i]:
+        views = [momentum.at(i) for i in range(len(entries))]
+        moved = [
+            None if entry is None or entry is view else momentum.moved_out(entry)
+            for entry, view in zip(entries, views, strict=True)
+        ]
+        for i, (source, view) in enumerate(zip(moved, views, strict=True)):
+            if source is not None:
+                view.copy_(source)
+            if not fresh[i] or present[i]:
                 state[self.params[i]]["momentum_buffer"] = view
         if not any(fresh):
             self._held = states
