@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torch_mlcalc.losses.reduction import FEW, Reduction, reduce
+from torch_mlcalc.losses.reduction import Reduction, reduce
 from torch_mlcalc.losses.watch import can_read, is_watched
 
 #: Elements that the value is computed of at a time, so that what is in between stays in
@@ -37,15 +37,11 @@ class Pointwise:
     Args:
         value: The function, of tensors of one shape; autograd does not look into it.
         slopes: Its derivative by each argument in turn, differentiable.
-        composed: The function again, of few operations that autograd looks into, or
-            NaN if a derivative of them is wrong for any element; for few elements.
     """
 
-    def __init__(
-        self, value: Formula, *slopes: Formula, composed: Formula | None = None
-    ) -> None:
+    def __init__(self, value: Formula, *slopes: Formula) -> None:
         """Make the autograd.Functions of it."""
-        self.value, self.composed = value, composed
+        self.value = value
 
         # A Function with setup_context, which transforms need, looks at the signature
         # of its forward in each call: a third of the time of a loss of 1000 elements,
@@ -129,12 +125,7 @@ class Pointwise:
         """
         if weight is not None or reduction == "none" or is_watched():
             return reduce(self(*arguments), weight, reduction)
-        count = arguments[0].numel()
-        if self.composed and count <= FEW and can_read(arguments[0]):
-            total = reduce(self.composed(*arguments), None, reduction)
-            if not math.isnan(total.item()):
-                return total
-        count = count if reduction == "mean" else 1
+        count = arguments[0].numel() if reduction == "mean" else 1
         if _nothing_follows():
             return _total(self.value, count, arguments)
         total = self._total.apply(count, *arguments)

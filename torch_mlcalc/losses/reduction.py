@@ -1,11 +1,12 @@
 """What every loss does before and after its formula: check, promote, weight, reduce."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from torch_mlcalc.losses.watch import can_read
 from torch_mlcalc.precision import is_autocast
 
 Reduction = Literal["none", "mean", "sum"]
@@ -196,6 +197,52 @@ def reduce_kernel(
     if weight is None:
         return kernel(input, target, KERNEL_REDUCTION[reduction], *settings)
     return reduce(kernel(input, target, 0, *settings), weight, reduction)
+
+
+def is_for_kernel(
+    input: Tensor, target: Tensor, weight: Tensor | None, reduction: Reduction
+) -> bool:
+    """Whether to look if a kernel of torch is right: for few elements that are reduced.
+
+    Args:
+        input: Predictions.
+        target: Values to predict.
+        weight: Weight of each element, or None.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+
+    Returns:
+        Whether looking takes less time than the operations it may save.
+    """
+    return (
+        weight is None
+        and reduction != "none"
+        and can_read(input)
+        and 0 < input.numel() <= FEW
+        and not target.requires_grad
+    )
+
+
+def with_slope(loss: Tensor, slope: Callable[[Tensor], Tensor]) -> Tensor:
+    """Let a kernel's derivative be differentiated further, by the formula of it.
+
+    By a hook, which takes 10 us. An autograd.Function has to call the kernel of the
+    backward pass through ``torch.ops``, which takes 40 in all.
+
+    Args:
+        loss: What the kernel returned, as it is.
+        slope: The derivative by the first argument, differentiable; gets the gradient
+            of the loss, and is asked where a graph is made of the backward pass.
+
+    Returns:
+        The loss.
+    """
+
+    def replaced(found: Any, grads: Any) -> Any:  # noqa: ANN401
+        return (slope(grads[0]), *found[1:]) if torch.is_grad_enabled() else None
+
+    if loss.grad_fn is not None:
+        loss.grad_fn.register_hook(replaced)
+    return loss
 
 
 def as_dtype(loss: Tensor, dtype: torch.dtype) -> Tensor:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch._C import _nn
 
 from torch_mlcalc.losses.classification.classes import (
     BinaryLoss,
@@ -20,9 +23,19 @@ from torch_mlcalc.losses.pointwise import (
     softplus,
     softplus_value,
 )
-from torch_mlcalc.losses.reduction import Reduction, prepare
+from torch_mlcalc.losses.reduction import (
+    KERNEL_REDUCTION,
+    Reduction,
+    as_dtype,
+    is_for_kernel,
+    prepare,
+    with_slope,
+)
 from torch_mlcalc.losses.validation import check_values, is_validated
 from torch_mlcalc.losses.watch import can_read
+
+# Whose annotations in torch are wrong.
+_kernels: Any = _nn
 
 
 def binary_cross_entropy(
@@ -75,7 +88,12 @@ def binary_cross_entropy(
     if is_validated(validate):
         check_probabilities("input", input)
         check_probabilities("target", target)
-    return _entropy.reduced(weight, reduction, input, target).to(dtype)
+    loss = None
+    if is_for_kernel(input, target, weight, reduction):
+        loss = _entropy_of_kernel(input, target, reduction)
+    if loss is None:
+        loss = _entropy.reduced(weight, reduction, input, target)
+    return as_dtype(loss, dtype)
 
 
 def binary_cross_entropy_with_logits(
@@ -135,7 +153,11 @@ def binary_cross_entropy_with_logits(
     if checked:
         check_probabilities("target", target)
     if pos_weight is None:
-        loss = _logistic.reduced(weight, reduction, input, target)
+        loss = None
+        if is_for_kernel(input, target, weight, reduction):
+            loss = _logistic_of_kernel(input, target, reduction)
+        if loss is None:
+            loss = _logistic.reduced(weight, reduction, input, target)
     else:
         _check_expandable(pos_weight, input)
         if checked:
@@ -146,7 +168,7 @@ def binary_cross_entropy_with_logits(
         loss = _weighted_logistic.reduced(
             weight, reduction, input, positive, 1 - target
         )
-    return loss.to(dtype)
+    return as_dtype(loss, dtype)
 
 
 def soft_margin_loss(
@@ -196,7 +218,12 @@ def soft_margin_loss(
     input, target, dtype = prepare(input, target, weight, reduction)
     if is_validated(validate):
         check_values("target", target, target.abs() == 1, "must be 1 or -1")
-    return _soft_margin.reduced(weight, reduction, input, target).to(dtype)
+    loss = None
+    if is_for_kernel(input, target, weight, reduction):
+        loss = _margin_of_kernel(input, target, reduction)
+    if loss is None:
+        loss = _soft_margin.reduced(weight, reduction, input, target)
+    return as_dtype(loss, dtype)
 
 
 class BCELoss(BinaryLoss):
@@ -274,6 +301,33 @@ def _check_expandable(pos_weight: Tensor, input: Tensor) -> None:
         )
 
 
+def _entropy_of_kernel(p: Tensor, t: Tensor, reduction: Reduction) -> Tensor | None:
+    # It takes 100 for larger losses, p (1 - p) for 1e-12 at least in the derivative,
+    # and adds 1e-12 to both in the second, which cancels for p near 1.
+    low, high = p.detach().aminmax()
+    if not (low.item() > 1e-11 and high.item() < 1 - 1e-11):
+        return None
+    loss = _kernels.binary_cross_entropy(p, t, None, KERNEL_REDUCTION[reduction])
+    count = p.numel() if reduction == "mean" else 1
+    return with_slope(loss, lambda grad: _entropy_slope(p, t) * (grad / count))
+
+
+def _margin_of_kernel(x: Tensor, t: Tensor, reduction: Reduction) -> Tensor | None:
+    # The square of exp(-t x), which is in its second derivative, must be finite.
+    if not (x.detach() * t).min().item() > -40:
+        return None
+    loss: Tensor = _kernels.soft_margin_loss(x, t, KERNEL_REDUCTION[reduction])
+    return loss
+
+
+def _logistic_of_kernel(x: Tensor, t: Tensor, reduction: Reduction) -> Tensor | None:
+    # Targets that are 0 or 1 make it a loss of margins. torch's own kernel of it loses
+    # the digits of small values, and of small derivatives where the target is 1.
+    if not torch.equal(t * t, t):
+        return None
+    return _margin_of_kernel(x, torch.threshold(t, 0.5, -1.0), reduction)
+
+
 def _entropy_value(p: Tensor, t: Tensor) -> Tensor:
     plain = p.neg().log1p_().mul_(1 - t).add_(p.log().mul_(t)).neg_()
     if is_settled(plain):
@@ -303,7 +357,6 @@ _entropy = Pointwise(
     _entropy_value,
     lambda p, t: _entropy_slope(p, t),
     lambda p, t: (-p).log1p() - p.log(),
-    composed=lambda p, t: -torch.addcmul((-p).log1p() * (1 - t), p.log(), t),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +24,9 @@ from torch_mlcalc.losses.pointwise import product
 from torch_mlcalc.losses.reduction import KERNEL_REDUCTION, Reduction, as_dtype
 from torch_mlcalc.losses.validation import is_validated
 from torch_mlcalc.losses.watch import can_read
+
+# Whose annotations in torch are wrong.
+_kernels: Any = _nn
 
 
 def cross_entropy(
@@ -85,25 +89,26 @@ def cross_entropy(
         Bishop, "Pattern Recognition and Machine Learning" (2006), equations (4.108) to
         (4.110). Label smoothing: Szegedy et al. (2015), https://arxiv.org/abs/1512.00567
     """
-    checked, kernel = is_validated(validate), _nn.cross_entropy_loss
-    check_number("label_smoothing", label_smoothing, 0, 1)
-    if not checked and not label_smoothing:
-        mean = mean_of_kernel(kernel, input, target, weight, ignore_index, reduction)
+    checked, kernel = is_validated(validate), _kernels.cross_entropy_loss
+    if not checked and type(ignore_index) is int and type(label_smoothing) is float:
+        plain = None, KERNEL_REDUCTION["mean"], ignore_index, label_smoothing
+        mean = mean_of_kernel(kernel, input, target, weight, reduction, *plain)
         if mean is not None:
             return mean
+    check_number("label_smoothing", label_smoothing, 0, 1)
     check_index("ignore_index", ignore_index)
     input, target, weight, dtype = prepare_classes(
         input, target, weight, reduction, probabilities=True
     )
     if checked:
         check_classes(input, target, ignore_index)
-    settings = weight, KERNEL_REDUCTION[reduction], ignore_index, label_smoothing
     if not target.is_floating_point():
         if not label_smoothing:
             loss = _of_indices(kernel, input, target, weight, ignore_index, reduction)
             return loss.to(dtype)
     elif reduction != "none" and can_read(input):
-        loss = kernel(input, target, *settings)
+        code = KERNEL_REDUCTION[reduction]
+        loss = kernel(input, target, weight, code, ignore_index, label_smoothing)
         if not math.isnan(loss.item()):
             return as_dtype(loss, dtype)
     log_p = input.log_softmax(class_axis(input))
@@ -165,9 +170,10 @@ def nll_loss(
         >>> mlc.nll_loss(log_p, torch.tensor([0, -100]))
         tensor(0.6931)
     """
-    checked, kernel = is_validated(validate), _nn.nll_loss_nd
-    if not checked:
-        mean = mean_of_kernel(kernel, input, target, weight, ignore_index, reduction)
+    checked, kernel = is_validated(validate), _kernels.nll_loss_nd
+    if not checked and type(ignore_index) is int:
+        plain = None, KERNEL_REDUCTION["mean"], ignore_index
+        mean = mean_of_kernel(kernel, input, target, weight, reduction, *plain)
         if mean is not None:
             return mean
     check_index("ignore_index", ignore_index)
