@@ -362,7 +362,7 @@ _entropy = Pointwise(
 
 def _logistic_value(x: Tensor, t: Tensor) -> Tensor:
     # x relu'd less t x, in a form that is exact for infinite x.
-    hinge = x.sign().add_(1).mul_(0.5).sub_(t).mul_(x)
+    hinge = x.sign().relu_().sub_(t).mul_(x)
     curve = log1p_exp_minus_abs(x)
     plain = hinge + curve
     if is_settled(plain):
@@ -373,8 +373,7 @@ def _logistic_value(x: Tensor, t: Tensor) -> Tensor:
 
 def _logistic_slope_value(x: Tensor, t: Tensor) -> Tensor:
     # sigmoid(x) - t without the cancellation of it for t = 1.
-    slope = x.sigmoid().mul_(1 - t)
-    return slope.sub_(x.neg().sigmoid_().mul_(t))
+    return x.sigmoid().lerp_(x.neg().sigmoid_().neg_(), t)
 
 
 _logistic_slope = Pointwise(

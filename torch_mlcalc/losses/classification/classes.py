@@ -178,6 +178,8 @@ def mean_of_kernel(
         and type(target) is Tensor
         and input.dtype in PLAIN
         and input.ndim == 2
+        # Of no elements the kernel of the hinge returns what was in memory.
+        and input.numel() > 0
         and (
             (target.dtype is torch.int64 and target.ndim == 1)
             or (target.dtype is input.dtype and target.shape == input.shape)
