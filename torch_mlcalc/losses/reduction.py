@@ -86,14 +86,22 @@ def prepare(
         TypeError: If an argument is no tensor or holds numbers of the wrong kind.
         ValueError: If the shapes differ or the reduction does not exist.
     """
+    if (
+        # What most are called with, in one look.
+        weight is None
+        and reduction in KERNEL_REDUCTION
+        and isinstance(input, Tensor)
+        and isinstance(target, Tensor)
+        and input.dtype is target.dtype
+        and input.dtype in PLAIN
+        and input.shape == target.shape
+    ):
+        return input, target, input.dtype
     check_reduction(reduction)
     _check_tensor("input", input)
     _check_tensor("target", target)
     _check_shape("target", target, input)
-    dtype = input.dtype
-    if weight is None and dtype == target.dtype and dtype in PLAIN:
-        return input, target, dtype
-    dtype = torch.promote_types(dtype, target.dtype)
+    dtype = torch.promote_types(input.dtype, target.dtype)
     _check_dtype(dtype, input, target, allow_complex)
     dtype, result = _compute_and_result(dtype, input.device.type)
     if weight is not None:

@@ -147,7 +147,8 @@ def binary_cross_entropy_with_logits(
     References:
         Bishop, "Pattern Recognition and Machine Learning" (2006), section 4.3.2.
     """
-    check_buffer("pos_weight", pos_weight)
+    if pos_weight is not None:
+        check_buffer("pos_weight", pos_weight)
     input, target, dtype = prepare(input, target, weight, reduction)
     checked = is_validated(validate)
     if checked:

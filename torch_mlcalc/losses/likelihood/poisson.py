@@ -172,7 +172,12 @@ def _of_log_rate(log_rate: Tensor, count: Tensor) -> Tensor:
 
 
 def _of_rate(rate: Tensor, count: Tensor, full: bool, eps: float) -> Tensor:
-    if not full and rate.numel() and can_read(rate) and rate.detach().min().item() > eps:
+    if (
+        not full
+        and rate.numel()
+        and can_read(rate)
+        and rate.detach().min().item() > eps
+    ):
         return torch.addcmul(rate, count, rate.log(), value=-1)
     # Where the count is 0, whose logarithm has no part in the loss, it is that of rate
     # + 1: at a rate of 0 its derivative is not infinite.
