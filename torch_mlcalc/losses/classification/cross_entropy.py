@@ -169,6 +169,9 @@ def nll_loss(
         >>> log_p = torch.tensor([[0.5, 0.5], [0.1, 0.9]]).log()
         >>> mlc.nll_loss(log_p, torch.tensor([0, -100]))
         tensor(0.6931)
+
+    References:
+        Bishop, "Pattern Recognition and Machine Learning" (2006), equation (4.108).
     """
     checked, kernel = is_validated(validate), _kernels.nll_loss_nd
     if not checked and type(ignore_index) is int:

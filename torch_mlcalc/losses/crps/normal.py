@@ -173,7 +173,8 @@ def crps_censored_normal(
         \frac{\Phi(\sqrt 2 z)}{\sqrt\pi}
 
     For a target within the limits it is the score of :func:`crps_normal` with all
-    thresholds between them counted, and no others. A forecast whose probability is
+    thresholds between them counted, and no others, and has the derivative
+    :math:`2 \Phi(z) - 1` in :math:`y`. A forecast whose probability is
     within the limits is that of :func:`crps_truncated_normal`.
 
     Args:
