@@ -15,10 +15,10 @@ from torch_mlcalc.losses.reduction import (
     Loss,
     Reduction,
     as_dtype,
+    is_for_kernel,
     prepare,
 )
 from torch_mlcalc.losses.validation import check_values, is_validated
-from torch_mlcalc.losses.watch import can_read
 
 KLReduction = Reduction | Literal["batchmean"]
 
@@ -87,7 +87,9 @@ def kl_div(
         low, high = (-float("inf"), 0) if log_target else (0, 1)
         valid = (target >= low) & (target <= high)
         check_values("target", target, valid, f"must be from {low} to {high}")
-    loss = _of_kernel(input, target, plain, log_target) if weight is None else None
+    loss = None
+    if is_for_kernel(input, target, weight, plain):
+        loss = _of_kernel(input, target, plain, log_target)
     if loss is None:
         divergence = _of_log if log_target else _of_probability
         loss = divergence.reduced(weight, plain, input, target)
@@ -149,9 +151,7 @@ def _check_log_target(log_target: object) -> None:
 def _of_kernel(
     input: Tensor, target: Tensor, reduction: Reduction, log_target: bool
 ) -> Tensor | None:
-    # It is NaN where a term is 0 times infinity, and so is its derivative by a target.
-    if reduction == "none" or target.requires_grad or not can_read(input):
-        return None
+    # It is NaN where a term is 0 times infinity.
     code = KERNEL_REDUCTION[reduction]
     loss = torch.kl_div(input, target, code, log_target=log_target)
     return None if math.isnan(loss.item()) else loss
