@@ -270,7 +270,7 @@ class BCEWithLogitsLoss(BinaryLoss):
             input,
             target,
             self.reduction,
-            self.pos_weight,
+            self._buffer("pos_weight"),
             weight,
             validate=self.validate,
         )

@@ -217,7 +217,7 @@ class CrossEntropyLoss(ClassLoss):
         return cross_entropy(
             input,
             target,
-            self.weight,
+            self._buffer("weight"),
             self.ignore_index,
             self.reduction,
             self.label_smoothing,
@@ -244,7 +244,7 @@ class NLLLoss(ClassLoss):
         return nll_loss(
             input,
             target,
-            self.weight,
+            self._buffer("weight"),
             self.ignore_index,
             self.reduction,
             validate=self.validate,

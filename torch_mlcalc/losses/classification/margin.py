@@ -141,7 +141,7 @@ class MultiMarginLoss(ClassLoss):
             target,
             self.p,
             self.margin,
-            self.weight,
+            self._buffer("weight"),
             self.reduction,
             validate=self.validate,
         )

@@ -43,8 +43,7 @@ def crps_normal(
         validate: Whether to check values; None is :func:`set_default_validate`'s.
 
     Shape:
-        ``loc``, ``scale``, ``target`` and ``weight``:
-        ``(*)``, the same.
+        ``loc``, ``scale``, ``target`` and ``weight``: ``(*)``, the same.
 
     Returns:
         The loss, of shape ``()``, or ``(*)`` with ``"none"``.
@@ -308,8 +307,7 @@ def crps_log_normal(
         validate: Whether to check values; None is :func:`set_default_validate`'s.
 
     Shape:
-        ``loc``, ``scale``, ``target`` and ``weight``:
-        ``(*)``, the same.
+        ``loc``, ``scale``, ``target`` and ``weight``: ``(*)``, the same.
 
     Returns:
         The loss, of shape ``()``, or ``(*)`` with ``"none"``.
