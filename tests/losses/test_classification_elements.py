@@ -389,6 +389,21 @@ def test_gradients_of_a_mean_go_through_what_follows(case: Case, certain: bool) 
 
 
 @cases
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_several_gradients_are_found_at_once(case: Case, reduction: str) -> None:
+    x, t = (tensor.detach() for tensor in points(case))
+
+    def loss(x: Tensor) -> Tensor:
+        return case(x, t, reduction)
+
+    for find, of in (
+        (torch.autograd.functional.jacobian, loss),
+        (torch.autograd.functional.hessian, lambda x: loss(x).sum()),
+    ):
+        torch.testing.assert_close(find(of, x, vectorize=True), find(of, x))
+
+
+@cases
 def test_no_batch_and_empty_inputs_work(case: Case) -> None:
     x, t = (tensor.detach() for tensor in points(case))
     torch.testing.assert_close(case(x[0, 0], t[0, 0]), case(x, t, "none")[0, 0])

@@ -251,7 +251,11 @@ def _pull(
         if needed[i]:
             found = slope(*inputs)
             own = alone and found._base is None and all(found is not x for x in inputs)
-            pulled[i] = found.mul_(grad) if own else found * grad
+            try:
+                pulled[i] = found.mul_(grad) if own else found * grad
+            except RuntimeError:
+                # Several gradients at once, by is_grads_batched, which is not seen.
+                pulled[i] = found * grad
     return tuple(pulled)
 
 
