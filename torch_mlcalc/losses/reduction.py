@@ -6,7 +6,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from torch_mlcalc.losses.watch import can_read
 from torch_mlcalc.precision import is_autocast
 
 Reduction = Literal["none", "mean", "sum"]
@@ -16,6 +15,7 @@ FEW = 4096
 
 #: As torch's kernels name them.
 KERNEL_REDUCTION = {"none": 0, "mean": 1, "sum": 2}
+_REDUCTIONS = tuple(KERNEL_REDUCTION)
 
 #: What is computed in its own dtype needs no promotion: a tenth of a small call.
 PLAIN = (torch.float32, torch.float64)
@@ -59,7 +59,7 @@ def check_reduction(reduction: Reduction) -> None:
     Raises:
         ValueError: If ``reduction`` is not ``"none"``, ``"mean"`` or ``"sum"``.
     """
-    if reduction not in ("none", "mean", "sum"):
+    if reduction not in _REDUCTIONS:
         raise ValueError(
             f"reduction must be 'none', 'mean' or 'sum', got {reduction!r}"
         )
@@ -94,7 +94,7 @@ def prepare(
     if (
         # What most are called with, in one look.
         weight is None
-        and reduction in KERNEL_REDUCTION
+        and reduction in _REDUCTIONS
         and isinstance(input, Tensor)
         and isinstance(target, Tensor)
         and input.dtype is target.dtype
@@ -210,29 +210,6 @@ def reduce_kernel(
     if weight is None:
         return kernel(input, target, KERNEL_REDUCTION[reduction], *settings)
     return reduce(kernel(input, target, 0, *settings), weight, reduction)
-
-
-def is_for_kernel(
-    input: Tensor, target: Tensor, weight: Tensor | None, reduction: Reduction
-) -> bool:
-    """Whether to look if a kernel of torch is right: for few elements that are reduced.
-
-    Args:
-        input: Predictions.
-        target: Values to predict.
-        weight: Weight of each element, or None.
-        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
-
-    Returns:
-        Whether looking takes less time than the operations it may save.
-    """
-    return (
-        weight is None
-        and reduction != "none"
-        and can_read(input)
-        and 0 < input.numel() <= FEW
-        and not target.requires_grad
-    )
 
 
 def with_slope(loss: Tensor, slope: Callable[[Tensor], Tensor]) -> Tensor:

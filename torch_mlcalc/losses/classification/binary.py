@@ -27,7 +27,6 @@ from torch_mlcalc.losses.reduction import (
     KERNEL_REDUCTION,
     Reduction,
     as_dtype,
-    is_for_kernel,
     prepare,
     with_slope,
 )
@@ -88,12 +87,7 @@ def binary_cross_entropy(
     if is_validated(validate):
         check_probabilities("input", input)
         check_probabilities("target", target)
-    loss = None
-    if is_for_kernel(input, target, weight, reduction):
-        loss = _entropy_of_kernel(input, target, reduction)
-    if loss is None:
-        loss = _entropy.reduced(weight, reduction, input, target)
-    return as_dtype(loss, dtype)
+    return as_dtype(_entropy.reduced(weight, reduction, input, target), dtype)
 
 
 def binary_cross_entropy_with_logits(
@@ -154,11 +148,7 @@ def binary_cross_entropy_with_logits(
     if checked:
         check_probabilities("target", target)
     if pos_weight is None:
-        loss = None
-        if is_for_kernel(input, target, weight, reduction):
-            loss = _logistic_of_kernel(input, target, reduction)
-        if loss is None:
-            loss = _logistic.reduced(weight, reduction, input, target)
+        loss = _logistic.reduced(weight, reduction, input, target)
     else:
         _check_expandable(pos_weight, input)
         if checked:
@@ -219,12 +209,7 @@ def soft_margin_loss(
     input, target, dtype = prepare(input, target, weight, reduction)
     if is_validated(validate):
         check_values("target", target, target.abs() == 1, "must be 1 or -1")
-    loss = None
-    if is_for_kernel(input, target, weight, reduction):
-        loss = _margin_of_kernel(input, target, reduction)
-    if loss is None:
-        loss = _soft_margin.reduced(weight, reduction, input, target)
-    return as_dtype(loss, dtype)
+    return as_dtype(_soft_margin.reduced(weight, reduction, input, target), dtype)
 
 
 class BCELoss(BinaryLoss):
@@ -358,6 +343,7 @@ _entropy = Pointwise(
     _entropy_value,
     lambda p, t: _entropy_slope(p, t),
     lambda p, t: (-p).log1p() - p.log(),
+    kernel=_entropy_of_kernel,
 )
 
 
@@ -383,7 +369,10 @@ _logistic_slope = Pointwise(
     lambda x, t: -torch.ones_like(t),
 )
 _logistic = Pointwise(
-    _logistic_value, lambda x, t: _logistic_slope(x, t), lambda x, t: -x
+    _logistic_value,
+    lambda x, t: _logistic_slope(x, t),
+    lambda x, t: -x,
+    kernel=_logistic_of_kernel,
 )
 
 
@@ -397,6 +386,7 @@ _soft_margin = Pointwise(
     lambda x, t: softplus_value((x * t).neg_()),
     lambda x, t: _soft_margin_slope(x, t),
     lambda x, t: _soft_margin_slope(t, x),
+    kernel=_margin_of_kernel,
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Literal
 
 import torch
@@ -15,7 +16,6 @@ from torch_mlcalc.losses.reduction import (
     Loss,
     Reduction,
     as_dtype,
-    is_for_kernel,
     prepare,
 )
 from torch_mlcalc.losses.validation import check_values, is_validated
@@ -87,12 +87,8 @@ def kl_div(
         low, high = (-float("inf"), 0) if log_target else (0, 1)
         valid = (target >= low) & (target <= high)
         check_values("target", target, valid, f"must be from {low} to {high}")
-    loss = None
-    if is_for_kernel(input, target, weight, plain):
-        loss = _of_kernel(input, target, plain, log_target)
-    if loss is None:
-        divergence = _of_log if log_target else _of_probability
-        loss = divergence.reduced(weight, plain, input, target)
+    divergence = _of_log if log_target else _of_probability
+    loss = divergence.reduced(weight, plain, input, target)
     if reduction == "batchmean" and input.ndim:
         loss = loss / input.size(0)
     return as_dtype(loss, dtype)
@@ -149,11 +145,10 @@ def _check_log_target(log_target: object) -> None:
 
 
 def _of_kernel(
-    input: Tensor, target: Tensor, reduction: Reduction, log_target: bool
+    x: Tensor, t: Tensor, reduction: Reduction, log_target: bool = False
 ) -> Tensor | None:
     # It is NaN where a term is 0 times infinity.
-    code = KERNEL_REDUCTION[reduction]
-    loss = torch.kl_div(input, target, code, log_target=log_target)
+    loss = torch.kl_div(x, t, KERNEL_REDUCTION[reduction], log_target=log_target)
     return None if math.isnan(loss.item()) else loss
 
 
@@ -190,9 +185,11 @@ _of_probability = Pointwise(
     _probability_value,
     lambda x, t: -t,
     lambda x, t: _probability_slope(x, t),
+    kernel=_of_kernel,
 )
 _of_log = Pointwise(
     _log_value,
     lambda x, u: -u.exp(),
     lambda x, u: _log_slope(x, u),
+    kernel=partial(_of_kernel, log_target=True),
 )
