@@ -131,11 +131,11 @@ class Pointwise:
         Returns:
             What :func:`reduce` returns.
         """
-        if weight is not None or reduction == "none" or is_watched():
-            return reduce(self(*arguments), weight, reduction)
         if (
             # To look if the kernel is right takes less time than what it saves.
             self.kernel
+            and weight is None
+            and reduction != "none"
             and 0 < arguments[0].numel() <= FEW
             and can_read(arguments[0])
             and not arguments[1].requires_grad
@@ -143,6 +143,8 @@ class Pointwise:
             found = self.kernel(*arguments, reduction)
             if found is not None:
                 return found
+        if weight is not None or reduction == "none" or is_watched():
+            return reduce(self(*arguments), weight, reduction)
         count = arguments[0].numel() if reduction == "mean" else 1
         if _nothing_follows():
             return _total(self.value, count, arguments)
