@@ -357,6 +357,13 @@ def test_module_is_the_function_with_its_settings(case: Case) -> None:
         assert torch.equal(module(x, target), case(x, target, reduction=reduction))
 
 
+def test_weights_of_the_hinge_can_be_learned() -> None:
+    module = mlc.MultiMarginLoss()
+    module.weight = torch.nn.Parameter(torch.rand(4))
+    module(torch.randn(5, 4), torch.arange(5) % 4).backward()
+    assert module.weight.grad.any()
+
+
 def test_probabilities_of_one_class_are_its_index() -> None:
     x, target = torch.randn(6, 4, 2), torch.randint(0, 4, (6, 2))
     one_hot = F.one_hot(target, 4).movedim(-1, 1).float()

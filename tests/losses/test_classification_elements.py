@@ -75,7 +75,10 @@ def shifted(gamma: float, margin: float) -> Callable[[mp.mpf], mp.mpf]:
     return loss
 
 
-LOGITS = (-85.0, -30.0, -20.0, -3.0, -0.7, -1e-3, 0.0, 1e-3, 0.4, 2.5, 20.0, 30.0, 85.0)
+LOGITS = (
+    *(-85.0, -44.5, -39.5, -20.0, -3.0, -0.7, -1e-3),
+    *(0.0, 1e-3, 0.4, 2.5, 20.0, 39.5, 44.5, 85.0),
+)
 SHARES = (0.0, 1.0, 0.25, f32(0.9), f32(1e-6))
 CERTAIN = {
     (INF, 1.0): (0.0, 0.0, 0.0),
@@ -91,7 +94,7 @@ CASES = {
         mlc.BCELoss,
         {},
         lambda p, t: -xlog(t, p) - xlog(1 - t, 1 - p),
-        (1e-30, 1e-20, 1e-7, 0.1, 0.5, 0.9, 1 - 2**-20),
+        (1e-30, 1e-20, 5e-13, 2e-11, 1e-7, 0.1, 0.5, 0.9, 1 - 2**-20),
         SHARES,
         {
             (0.0, 0.0): (0.0, 1.0, 1.0),
@@ -363,6 +366,41 @@ def test_mean_has_the_derivatives_of_the_mean(case: Case, copies: int) -> None:
         curvatures = torch.autograd.grad(slopes[0].sum(), (x, t), allow_unused=True)
         found.append([loss, *slopes, *(c for c in curvatures if c is not None)])
     torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12 / copies)
+
+
+@cases
+@pytest.mark.parametrize("certain", [False, True])
+def test_gradients_of_a_mean_go_through_what_follows(case: Case, certain: bool) -> None:
+    """As the hook of a kernel has to let them."""
+
+    def found() -> list[Tensor]:
+        x, t = (tensor.detach().double() for tensor in points(case))
+        x, t = x.requires_grad_(), t.round() if certain else t
+        loss = case(x, t)
+        (plain,) = torch.autograd.grad(loss.square(), x, retain_graph=True)
+        (slope,) = torch.autograd.grad(loss.square(), x, create_graph=True)
+        (curvature,) = torch.autograd.grad(slope.square().sum(), x)
+        return [loss, plain, slope, curvature]
+
+    with forward_ad.dual_level():
+        wanted = found()
+    for one, exact in zip(found(), wanted, strict=True):
+        torch.testing.assert_close(one, exact, rtol=1e-12, atol=1e-12)
+
+
+@cases
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_several_gradients_are_found_at_once(case: Case, reduction: str) -> None:
+    x, t = (tensor.detach() for tensor in points(case))
+
+    def loss(x: Tensor) -> Tensor:
+        return case(x, t, reduction)
+
+    for find, of in (
+        (torch.autograd.functional.jacobian, loss),
+        (torch.autograd.functional.hessian, lambda x: loss(x).sum()),
+    ):
+        torch.testing.assert_close(find(of, x, vectorize=True), find(of, x))
 
 
 @cases

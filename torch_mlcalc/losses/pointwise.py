@@ -37,15 +37,19 @@ class Pointwise:
     Args:
         value: The function, of tensors of one shape; autograd does not look into it.
         slopes: Its derivative by each argument in turn, differentiable.
-        composed: The function again, of few operations that autograd looks into, or
-            NaN if a derivative of them is wrong for any element; for few elements.
+        kernel: Returns it reduced by a kernel of torch, of few elements, with the
+            reduction as the last argument, or None if that is not right for them in
+            value and first two derivatives by the first argument.
     """
 
     def __init__(
-        self, value: Formula, *slopes: Formula, composed: Formula | None = None
+        self,
+        value: Formula,
+        *slopes: Formula,
+        kernel: Callable[..., Tensor | None] | None = None,
     ) -> None:
         """Make the autograd.Functions of it."""
-        self.value, self.composed = value, composed
+        self.value, self.kernel = value, kernel
 
         # A Function with setup_context, which transforms need, looks at the signature
         # of its forward in each call: a third of the time of a loss of 1000 elements,
@@ -127,14 +131,21 @@ class Pointwise:
         Returns:
             What :func:`reduce` returns.
         """
+        if (
+            # To look if the kernel is right takes less time than what it saves.
+            self.kernel
+            and weight is None
+            and reduction != "none"
+            and 0 < arguments[0].numel() <= FEW
+            and can_read(arguments[0])
+            and not arguments[1].requires_grad
+        ):
+            found = self.kernel(*arguments, reduction)
+            if found is not None:
+                return found
         if weight is not None or reduction == "none" or is_watched():
             return reduce(self(*arguments), weight, reduction)
-        count = arguments[0].numel()
-        if self.composed and count <= FEW and can_read(arguments[0]):
-            total = reduce(self.composed(*arguments), None, reduction)
-            if not math.isnan(total.item()):
-                return total
-        count = count if reduction == "mean" else 1
+        count = arguments[0].numel() if reduction == "mean" else 1
         if _nothing_follows():
             return _total(self.value, count, arguments)
         total = self._total.apply(count, *arguments)
@@ -260,7 +271,11 @@ def _pull(
         if needed[i]:
             found = slope(*inputs)
             own = alone and found._base is None and all(found is not x for x in inputs)
-            pulled[i] = found.mul_(grad) if own else found * grad
+            try:
+                pulled[i] = found.mul_(grad) if own else found * grad
+            except RuntimeError:
+                # Several gradients at once, by is_grads_batched, which is not seen.
+                pulled[i] = found * grad
     return tuple(pulled)
 
 

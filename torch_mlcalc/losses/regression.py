@@ -56,6 +56,9 @@ def mse_loss(
         >>> import torch_mlcalc as mlc
         >>> mlc.mse_loss(torch.tensor([3.0, 1.0]), torch.tensor([1.0, 1.0]))
         tensor(2.)
+
+    References:
+        Bishop, "Pattern Recognition and Machine Learning" (2006), section 1.5.5.
     """
     input, target, dtype = prepare(input, target, weight, reduction)
     if reduction == "mean" and weight is None and is_watched():
@@ -101,6 +104,9 @@ def l1_loss(
         >>> import torch_mlcalc as mlc
         >>> mlc.l1_loss(torch.tensor([3.0, 1.0]), torch.tensor([1.0, 1.0]))
         tensor(1.)
+
+    References:
+        Bishop, "Pattern Recognition and Machine Learning" (2006), section 1.5.5.
     """
     input, target, dtype = prepare(input, target, weight, reduction, allow_complex=True)
     return reduce_kernel(_nn.l1_loss, input, target, weight, reduction).to(dtype)
@@ -275,6 +281,10 @@ def log_cosh_loss(
         >>> import torch_mlcalc as mlc
         >>> mlc.log_cosh_loss(torch.tensor([1e30, 1e-3]), torch.zeros(2), "none")
         tensor([1.0000e+30, 5.0000e-07])
+
+    References:
+        Green, "Bayesian reconstructions from emission tomography data using a modified
+        EM algorithm" (1990). https://doi.org/10.1109/42.52985
     """
     input, target, dtype = prepare(input, target, weight, reduction)
     r = input - target

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch._C import _nn
 
 from torch_mlcalc.losses.classification.classes import (
     BinaryLoss,
@@ -20,9 +23,18 @@ from torch_mlcalc.losses.pointwise import (
     softplus,
     softplus_value,
 )
-from torch_mlcalc.losses.reduction import Reduction, prepare
+from torch_mlcalc.losses.reduction import (
+    KERNEL_REDUCTION,
+    Reduction,
+    as_dtype,
+    prepare,
+    with_slope,
+)
 from torch_mlcalc.losses.validation import check_values, is_validated
 from torch_mlcalc.losses.watch import can_read
+
+# Whose annotations in torch are wrong.
+_kernels: Any = _nn
 
 
 def binary_cross_entropy(
@@ -75,7 +87,7 @@ def binary_cross_entropy(
     if is_validated(validate):
         check_probabilities("input", input)
         check_probabilities("target", target)
-    return _entropy.reduced(weight, reduction, input, target).to(dtype)
+    return as_dtype(_entropy.reduced(weight, reduction, input, target), dtype)
 
 
 def binary_cross_entropy_with_logits(
@@ -129,7 +141,8 @@ def binary_cross_entropy_with_logits(
     References:
         Bishop, "Pattern Recognition and Machine Learning" (2006), section 4.3.2.
     """
-    check_buffer("pos_weight", pos_weight)
+    if pos_weight is not None:
+        check_buffer("pos_weight", pos_weight)
     input, target, dtype = prepare(input, target, weight, reduction)
     checked = is_validated(validate)
     if checked:
@@ -146,7 +159,7 @@ def binary_cross_entropy_with_logits(
         loss = _weighted_logistic.reduced(
             weight, reduction, input, positive, 1 - target
         )
-    return loss.to(dtype)
+    return as_dtype(loss, dtype)
 
 
 def soft_margin_loss(
@@ -196,7 +209,7 @@ def soft_margin_loss(
     input, target, dtype = prepare(input, target, weight, reduction)
     if is_validated(validate):
         check_values("target", target, target.abs() == 1, "must be 1 or -1")
-    return _soft_margin.reduced(weight, reduction, input, target).to(dtype)
+    return as_dtype(_soft_margin.reduced(weight, reduction, input, target), dtype)
 
 
 class BCELoss(BinaryLoss):
@@ -242,7 +255,7 @@ class BCEWithLogitsLoss(BinaryLoss):
             input,
             target,
             self.reduction,
-            self.pos_weight,
+            self._buffer("pos_weight"),
             weight,
             validate=self.validate,
         )
@@ -274,6 +287,33 @@ def _check_expandable(pos_weight: Tensor, input: Tensor) -> None:
         )
 
 
+def _entropy_of_kernel(p: Tensor, t: Tensor, reduction: Reduction) -> Tensor | None:
+    # It takes 100 for larger losses, p (1 - p) for 1e-12 at least in the derivative,
+    # and adds 1e-12 to both in the second, which cancels for p near 1.
+    low, high = p.detach().aminmax()
+    if not (low.item() > 1e-11 and high.item() < 1 - 1e-11):
+        return None
+    loss = _kernels.binary_cross_entropy(p, t, None, KERNEL_REDUCTION[reduction])
+    count = p.numel() if reduction == "mean" else 1
+    return with_slope(loss, lambda grad: _entropy_slope(p, t) * (grad / count))
+
+
+def _margin_of_kernel(x: Tensor, t: Tensor, reduction: Reduction) -> Tensor | None:
+    # The square of exp(-t x), which is in its second derivative, must be finite.
+    if not (x.detach() * t).min().item() > -40:
+        return None
+    loss: Tensor = _kernels.soft_margin_loss(x, t, KERNEL_REDUCTION[reduction])
+    return loss
+
+
+def _logistic_of_kernel(x: Tensor, t: Tensor, reduction: Reduction) -> Tensor | None:
+    # Targets that are 0 or 1 make it a loss of margins. torch's own kernel of it loses
+    # the digits of small values, and of small derivatives where the target is 1.
+    if not torch.equal(t * t, t):
+        return None
+    return _margin_of_kernel(x, torch.threshold(t, 0.5, -1.0), reduction)
+
+
 def _entropy_value(p: Tensor, t: Tensor) -> Tensor:
     plain = p.neg().log1p_().mul_(1 - t).add_(p.log().mul_(t)).neg_()
     if is_settled(plain):
@@ -303,13 +343,13 @@ _entropy = Pointwise(
     _entropy_value,
     lambda p, t: _entropy_slope(p, t),
     lambda p, t: (-p).log1p() - p.log(),
-    composed=lambda p, t: -torch.addcmul((-p).log1p() * (1 - t), p.log(), t),
+    kernel=_entropy_of_kernel,
 )
 
 
 def _logistic_value(x: Tensor, t: Tensor) -> Tensor:
     # x relu'd less t x, in a form that is exact for infinite x.
-    hinge = x.sign().add_(1).mul_(0.5).sub_(t).mul_(x)
+    hinge = x.sign().relu_().sub_(t).mul_(x)
     curve = log1p_exp_minus_abs(x)
     plain = hinge + curve
     if is_settled(plain):
@@ -320,8 +360,7 @@ def _logistic_value(x: Tensor, t: Tensor) -> Tensor:
 
 def _logistic_slope_value(x: Tensor, t: Tensor) -> Tensor:
     # sigmoid(x) - t without the cancellation of it for t = 1.
-    slope = x.sigmoid().mul_(1 - t)
-    return slope.sub_(x.neg().sigmoid_().mul_(t))
+    return x.sigmoid().lerp_(x.neg().sigmoid_().neg_(), t)
 
 
 _logistic_slope = Pointwise(
@@ -330,7 +369,10 @@ _logistic_slope = Pointwise(
     lambda x, t: -torch.ones_like(t),
 )
 _logistic = Pointwise(
-    _logistic_value, lambda x, t: _logistic_slope(x, t), lambda x, t: -x
+    _logistic_value,
+    lambda x, t: _logistic_slope(x, t),
+    lambda x, t: -x,
+    kernel=_logistic_of_kernel,
 )
 
 
@@ -344,6 +386,7 @@ _soft_margin = Pointwise(
     lambda x, t: softplus_value((x * t).neg_()),
     lambda x, t: _soft_margin_slope(x, t),
     lambda x, t: _soft_margin_slope(t, x),
+    kernel=_margin_of_kernel,
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,14 +15,18 @@ from torch_mlcalc.losses.classification.classes import (
     ClassLoss,
     check_classes,
     class_axis,
+    mean_of_kernel,
     prepare_classes,
     reduce_classes,
 )
 from torch_mlcalc.losses.classification.settings import check_index, check_number
 from torch_mlcalc.losses.pointwise import product
-from torch_mlcalc.losses.reduction import KERNEL_REDUCTION, Reduction
+from torch_mlcalc.losses.reduction import KERNEL_REDUCTION, Reduction, as_dtype
 from torch_mlcalc.losses.validation import is_validated
 from torch_mlcalc.losses.watch import can_read
+
+# Whose annotations in torch are wrong.
+_kernels: Any = _nn
 
 
 def cross_entropy(
@@ -84,17 +89,28 @@ def cross_entropy(
         Bishop, "Pattern Recognition and Machine Learning" (2006), equations (4.108) to
         (4.110). Label smoothing: Szegedy et al. (2015), https://arxiv.org/abs/1512.00567
     """
+    checked, kernel = is_validated(validate), _kernels.cross_entropy_loss
+    if not checked and type(ignore_index) is int and type(label_smoothing) is float:
+        plain = None, KERNEL_REDUCTION["mean"], ignore_index, label_smoothing
+        mean = mean_of_kernel(kernel, input, target, weight, reduction, *plain)
+        if mean is not None:
+            return mean
     check_number("label_smoothing", label_smoothing, 0, 1)
     check_index("ignore_index", ignore_index)
     input, target, weight, dtype = prepare_classes(
         input, target, weight, reduction, probabilities=True
     )
-    if is_validated(validate):
+    if checked:
         check_classes(input, target, ignore_index)
-    if not label_smoothing and not target.is_floating_point():
-        return _of_indices(
-            _nn.cross_entropy_loss, input, target, weight, ignore_index, reduction
-        ).to(dtype)
+    if not target.is_floating_point():
+        if not label_smoothing:
+            loss = _of_indices(kernel, input, target, weight, ignore_index, reduction)
+            return loss.to(dtype)
+    elif reduction != "none" and can_read(input):
+        code = KERNEL_REDUCTION[reduction]
+        loss = kernel(input, target, weight, code, ignore_index, label_smoothing)
+        if not math.isnan(loss.item()):
+            return as_dtype(loss, dtype)
     log_p = input.log_softmax(class_axis(input))
     if target.is_floating_point():
         loss = _of_probabilities(log_p, target, weight, reduction, label_smoothing)
@@ -153,14 +169,22 @@ def nll_loss(
         >>> log_p = torch.tensor([[0.5, 0.5], [0.1, 0.9]]).log()
         >>> mlc.nll_loss(log_p, torch.tensor([0, -100]))
         tensor(0.6931)
+
+    References:
+        Bishop, "Pattern Recognition and Machine Learning" (2006), equation (4.108).
     """
+    checked, kernel = is_validated(validate), _kernels.nll_loss_nd
+    if not checked and type(ignore_index) is int:
+        plain = None, KERNEL_REDUCTION["mean"], ignore_index
+        mean = mean_of_kernel(kernel, input, target, weight, reduction, *plain)
+        if mean is not None:
+            return mean
     check_index("ignore_index", ignore_index)
     input, target, weight, dtype = prepare_classes(input, target, weight, reduction)
-    if is_validated(validate):
+    if checked:
         check_classes(input, target, ignore_index)
-    return _of_indices(
-        _nn.nll_loss_nd, input, target, weight, ignore_index, reduction
-    ).to(dtype)
+    loss = _of_indices(kernel, input, target, weight, ignore_index, reduction)
+    return loss.to(dtype)
 
 
 class CrossEntropyLoss(ClassLoss):
@@ -193,7 +217,7 @@ class CrossEntropyLoss(ClassLoss):
         return cross_entropy(
             input,
             target,
-            self.weight,
+            self._buffer("weight"),
             self.ignore_index,
             self.reduction,
             self.label_smoothing,
@@ -220,7 +244,7 @@ class NLLLoss(ClassLoss):
         return nll_loss(
             input,
             target,
-            self.weight,
+            self._buffer("weight"),
             self.ignore_index,
             self.reduction,
             validate=self.validate,
@@ -287,11 +311,6 @@ def _of_probabilities(
         target = (1 - label_smoothing) * target + label_smoothing / classes
     if weight is not None:
         target = target * weight.view([-1] + [1] * (log_p.ndim - axis - 1))
-    count = log_p.numel() // classes if reduction == "mean" else 1
-    if reduction != "none" and can_read(log_p):
-        total = (target * log_p).sum().neg()
-        if not math.isnan(total.item()):
-            return total / count if count != 1 else total
     terms = product(target, log_p)
     # NaN where a target is, or the logits of an element have no softmax; else 0. Those
     # are NaN in the first class too.
@@ -299,4 +318,4 @@ def _of_probabilities(
     if reduction == "none":
         return (first + target.detach().sum(axis)) * 0 - terms.sum(axis)
     total = (first.sum() + target.detach().sum()) * 0 - terms.sum()
-    return total / count
+    return total / (log_p.numel() // classes) if reduction == "mean" else total

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from torch_mlcalc.losses.classification.settings import with_validate
 from torch_mlcalc.losses.pointwise import Pointwise, forget_nan_, is_settled
-from torch_mlcalc.losses.reduction import Loss, Reduction, prepare
+from torch_mlcalc.losses.reduction import (
+    KERNEL_REDUCTION,
+    Loss,
+    Reduction,
+    as_dtype,
+    prepare,
+)
 from torch_mlcalc.losses.validation import check_values, is_validated
 
 KLReduction = Reduction | Literal["batchmean"]
@@ -81,8 +90,8 @@ def kl_div(
     divergence = _of_log if log_target else _of_probability
     loss = divergence.reduced(weight, plain, input, target)
     if reduction == "batchmean" and input.ndim:
-        loss = loss / input.shape[0]
-    return loss.to(dtype)
+        loss = loss / input.size(0)
+    return as_dtype(loss, dtype)
 
 
 class KLDivLoss(Loss):
@@ -135,6 +144,14 @@ def _check_log_target(log_target: object) -> None:
         raise TypeError(f"log_target must be a bool, got {type(log_target).__name__}")
 
 
+def _of_kernel(
+    x: Tensor, t: Tensor, reduction: Reduction, log_target: bool = False
+) -> Tensor | None:
+    # It is NaN where a term is 0 times infinity.
+    loss = torch.kl_div(x, t, KERNEL_REDUCTION[reduction], log_target=log_target)
+    return None if math.isnan(loss.item()) else loss
+
+
 def _probability_value(x: Tensor, t: Tensor) -> Tensor:
     plain = t.log().sub_(x).mul_(t)
     if is_settled(plain):
@@ -168,11 +185,11 @@ _of_probability = Pointwise(
     _probability_value,
     lambda x, t: -t,
     lambda x, t: _probability_slope(x, t),
-    composed=lambda x, t: t * (t.log() - x),
+    kernel=_of_kernel,
 )
 _of_log = Pointwise(
     _log_value,
     lambda x, u: -u.exp(),
     lambda x, u: _log_slope(x, u),
-    composed=lambda x, u: u.exp() * (u - x),
+    kernel=partial(_of_kernel, log_target=True),
 )

@@ -42,8 +42,7 @@ def crps_gamma(
         validate: Whether to check values; None is :func:`set_default_validate`'s.
 
     Shape:
-        ``concentration``, ``rate``, ``target`` and ``weight``:
-        ``(*)``, the same.
+        ``concentration``, ``rate``, ``target`` and ``weight``: ``(*)``, the same.
 
     Returns:
         The loss, of shape ``()``, or ``(*)`` with ``"none"``.
@@ -97,8 +96,7 @@ def crps_exponential(
         validate: Whether to check values; None is :func:`set_default_validate`'s.
 
     Shape:
-        ``rate``, ``target`` and ``weight``:
-        ``(*)``, the same.
+        ``rate``, ``target`` and ``weight``: ``(*)``, the same.
 
     Returns:
         The loss, of shape ``()``, or ``(*)`` with ``"none"``.
@@ -215,8 +213,7 @@ def crps_uniform(
         validate: Whether to check values; None is :func:`set_default_validate`'s.
 
     Shape:
-        ``low``, ``high``, ``target`` and ``weight``:
-        ``(*)``, the same.
+        ``low``, ``high``, ``target`` and ``weight``: ``(*)``, the same.
 
     Returns:
         The loss, of shape ``()``, or ``(*)`` with ``"none"``.

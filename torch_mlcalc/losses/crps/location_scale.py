@@ -59,8 +59,7 @@ def crps_logistic(
         validate: Whether to check values; None is :func:`set_default_validate`'s.
 
     Shape:
-        ``loc``, ``scale``, ``target`` and ``weight``:
-        ``(*)``, the same.
+        ``loc``, ``scale``, ``target`` and ``weight``: ``(*)``, the same.
 
     Returns:
         The loss, of shape ``()``, or ``(*)`` with ``"none"``.
@@ -116,8 +115,7 @@ def crps_laplace(
         validate: Whether to check values; None is :func:`set_default_validate`'s.
 
     Shape:
-        ``loc``, ``scale``, ``target`` and ``weight``:
-        ``(*)``, the same.
+        ``loc``, ``scale``, ``target`` and ``weight``: ``(*)``, the same.
 
     Returns:
         The loss, of shape ``()``, or ``(*)`` with ``"none"``.
@@ -178,8 +176,7 @@ def crps_student_t(
         validate: Whether to check values; None is :func:`set_default_validate`'s.
 
     Shape:
-        ``df``, ``loc``, ``scale``, ``target`` and ``weight``:
-        ``(*)``, the same.
+        ``df``, ``loc``, ``scale``, ``target`` and ``weight``: ``(*)``, the same.
 
     Returns:
         The loss, of shape ``()``, or ``(*)`` with ``"none"``.

@@ -43,8 +43,7 @@ def crps_normal(
         validate: Whether to check values; None is :func:`set_default_validate`'s.
 
     Shape:
-        ``loc``, ``scale``, ``target`` and ``weight``:
-        ``(*)``, the same.
+        ``loc``, ``scale``, ``target`` and ``weight``: ``(*)``, the same.
 
     Returns:
         The loss, of shape ``()``, or ``(*)`` with ``"none"``.
@@ -173,7 +172,8 @@ def crps_censored_normal(
         \frac{\Phi(\sqrt 2 z)}{\sqrt\pi}
 
     For a target within the limits it is the score of :func:`crps_normal` with all
-    thresholds between them counted, and no others. A forecast whose probability is
+    thresholds between them counted, and no others, and has the derivative
+    :math:`2 \Phi(z) - 1` in :math:`y`. A forecast whose probability is
     within the limits is that of :func:`crps_truncated_normal`.
 
     Args:
@@ -307,8 +307,7 @@ def crps_log_normal(
         validate: Whether to check values; None is :func:`set_default_validate`'s.
 
     Shape:
-        ``loc``, ``scale``, ``target`` and ``weight``:
-        ``(*)``, the same.
+        ``loc``, ``scale``, ``target`` and ``weight``: ``(*)``, the same.
 
     Returns:
         The loss, of shape ``()``, or ``(*)`` with ``"none"``.

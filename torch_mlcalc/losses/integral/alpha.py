@@ -122,7 +122,14 @@ def alpha_divergence_loss(
 
     of the target :math:`p` and the input :math:`q`. :math:`D_{1/2}` is 4 times the
     squared Hellinger distance, :math:`D_2` half the chi-squared divergence. The
-    integrand is never negative and without cancellation, also near the limits.
+    integrand is never negative and without cancellation, also near the limits. Its
+    derivatives by the density are
+
+    .. math::
+        \frac{\partial}{\partial q} = \frac1\alpha \Big(1 - \Big(\frac pq\Big)^\alpha
+        \Big), \qquad \frac{\partial^2}{\partial q^2} = \frac{p^\alpha}{q^{\alpha + 1}}
+
+    and the first at :math:`\alpha = 0` is :math:`\log(q / p)`.
 
     Args:
         input: A continuous distribution of one number, mostly a model :math:`q`.

@@ -37,7 +37,9 @@ def chi2_loss(
 
     of the target :math:`p` from the input :math:`q`, twice :math:`D_2` of
     :func:`alpha_divergence_loss`. It is infinite where the tails of the target are too
-    heavy for the input, and then reported as an integral that does not converge.
+    heavy for the input, and then reported as an integral that does not converge. The
+    derivative of the integrand by :math:`q` is :math:`1 - (p / q)^2`, the second
+    :math:`2 p^2 / q^3`.
 
     Args:
         input: A continuous distribution of one number, mostly a model :math:`q`.
@@ -103,7 +105,9 @@ def hellinger_loss(
         H^2 = \tfrac12 \int (\sqrt{p} - \sqrt{q})^2\,dx = 1 - \int \sqrt{p\,q}\,dx,
         \qquad 0 \le H \le 1
 
-    The distance :math:`H` has an infinite slope where the two are equal.
+    The derivative of the first integrand by :math:`q`, with its factor, is
+    :math:`\frac12 (1 - \sqrt{p / q})`, the second :math:`\frac14 \sqrt{p / q^3}`. The
+    distance :math:`H` has an infinite slope where the two are equal.
 
     Args:
         input: A continuous distribution of one number, mostly a model :math:`q`.

@@ -136,9 +136,11 @@ def cramer_loss(
         C = \int (F(x) - G(x))^2\,dx
         = \mathbb{E}|X - Y| - \tfrac12 \mathbb{E}|X - X'| - \tfrac12 \mathbb{E}|Y - Y'|
 
-    half the squared energy distance. Unlike those of the Wasserstein distance its
-    gradients from samples are unbiased. With one observation as the target it is the
-    continuous ranked probability score.
+    half the squared energy distance. The derivative by a sample :math:`x_i` of weight
+    :math:`w_i` is :math:`2 w_i (G(x_i) - F(x_i))` with F in the middle of its
+    step, and one of the two sides where G has a step too. Unlike those of the
+    Wasserstein distance these gradients are unbiased. With one observation as the
+    target it is the continuous ranked probability score.
 
     Args:
         input: Samples in the last dimension, or a distribution of one number.

@@ -40,7 +40,9 @@ def jensen_shannon_loss(
         D = \tfrac12 D(p \,\|\, m) + \tfrac12 D(q \,\|\, m), \qquad m = (p + q) / 2,
         \qquad 0 \le D \le \log 2
 
-    which is finite for any two distributions, and symmetric.
+    which is finite for any two distributions, and symmetric. The derivative of the
+    integrand by :math:`q` is :math:`\frac12 \log(q / m)`, the second
+    :math:`p / (4 q m)`.
 
     Args:
         input: A continuous distribution of one number, mostly a model :math:`q`.
@@ -99,8 +101,10 @@ def total_variation_loss(
     .. math:: T = \tfrac12 \int |p - q|\,dx = \sup_A |P(A) - Q(A)|,
         \qquad 0 \le T \le 1
 
-    The integral is split where the densities cross, up to eight times; the splits move
-    with the parameters, so that the second derivative is right as well.
+    The derivative of the integrand by :math:`q`, with its factor, is
+    :math:`\frac12 \operatorname{sign}(q - p)`. The integral is split where the
+    densities cross, up to eight times; the splits move with the parameters, so that the
+    second derivative is right as well.
 
     Args:
         input: A continuous distribution of one number, mostly a model :math:`q`.

@@ -13,6 +13,7 @@ from torch_mlcalc.losses.likelihood.remainders import log_factorial_remainder
 from torch_mlcalc.losses.reduction import (
     Loss,
     Reduction,
+    as_dtype,
     prepare,
     reduce,
     reduce_kernel,
@@ -107,7 +108,7 @@ def poisson_nll_loss(
         loss = reduce(_of_rate(input, target, whole, eps), weight, reduction)
     if apart:
         loss = loss + reduce((target + 1).lgamma_(), weight, reduction)
-    return loss.to(dtype)
+    return as_dtype(loss, dtype)
 
 
 class PoissonNLLLoss(Loss):
@@ -157,10 +158,8 @@ def _are_small(count: Tensor) -> bool:
     # Then log n! may be added apart: with counts up to 24 the terms are at most 130,
     # the loss at least 2.5, and its error at most 26 eps. In one sum, which has fewer,
     # 1e6 elements take four times as long.
-    if count.requires_grad or not count.numel() or not can_read(count):
-        return False
-    least, most = count.aminmax()
-    return least.item() >= 0 and most.item() <= 24
+    usual = not count.requires_grad and count.numel() and can_read(count)
+    return bool(usual) and count.max().item() <= 24
 
 
 def _plain(log_rate: Tensor, count: Tensor, code: int) -> Tensor:
@@ -173,7 +172,12 @@ def _of_log_rate(log_rate: Tensor, count: Tensor) -> Tensor:
 
 
 def _of_rate(rate: Tensor, count: Tensor, full: bool, eps: float) -> Tensor:
-    if not full and rate.numel() and can_read(rate) and rate.min().item() > eps:
+    if (
+        not full
+        and rate.numel()
+        and can_read(rate)
+        and rate.detach().min().item() > eps
+    ):
         return torch.addcmul(rate, count, rate.log(), value=-1)
     # Where the count is 0, whose logarithm has no part in the loss, it is that of rate
     # + 1: at a rate of 0 its derivative is not infinite.
