@@ -14,6 +14,7 @@ from torch.distributions import Distribution, constraints
 from torch_mlcalc.density import means
 from torch_mlcalc.density.cdf import Peaks, Quantiles
 from torch_mlcalc.density.memory import Memory
+from torch_mlcalc.density.pieces import in_pieces
 from torch_mlcalc.density.solid import cdf, mode
 from torch_mlcalc.density.support import (
     batch_extent,
@@ -29,6 +30,7 @@ from torch_mlcalc.quadrature.checks import (
     refuse_random,
     refuse_tolerance,
 )
+from torch_mlcalc.quadrature.contract import BLOCK_BYTES
 from torch_mlcalc.quadrature.cubature.box import DETERMINISTIC, Solid
 from torch_mlcalc.quadrature.domains import Domain
 from torch_mlcalc.quadrature.estimate import Status, Tolerance, report
@@ -46,7 +48,7 @@ from torch_mlcalc.quadrature.integrate import (
 )
 from torch_mlcalc.quadrature.plan import Plan
 from torch_mlcalc.quadrature.problem import Breakpoints, as_breakpoints
-from torch_mlcalc.quadrature.rules import Rule
+from torch_mlcalc.quadrature.rules import FixedRule, Rule
 
 #: Wanted error of a log normaliser in single precision and several dimensions. At that
 #: of other integrals, 3e-4, two small grids in three dimensions agree and are 5e-3 off;
@@ -234,9 +236,22 @@ class NormalizedDensity(Distribution):
     def _shape(self) -> dict[str, Any]:
         return {"batch_shape": self.batch_shape, "breakpoints": self.breakpoints}
 
+    @property
+    def _evaluated(self) -> Function:
+        """The log density as the nodes of the normaliser get it."""
+        rule, count = self.rule, self.batch_shape.numel()
+        short = (
+            isinstance(rule, FixedRule)
+            and self._block is None
+            and (rule.n * count * self.dtype.itemsize <= BLOCK_BYTES)
+        )
+        # More nodes come in blocks already.
+        few = short and count > 1
+        return in_pieces(self.log_unnormalized) if few else self.log_unnormalized
+
     def _log_normalizer(self) -> Tensor:
         log_z = log_integrate(
-            self.log_unnormalized,
+            self._evaluated,
             self.domain,
             self._plan,
             memory=self._block,
