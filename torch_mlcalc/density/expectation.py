@@ -343,7 +343,11 @@ def _over_support(
     if rule is not None and rule.fixed:
         options.pop("on_failure")
 
-    def weighted(x: Tensor) -> Tensor:
+    if isinstance(distribution, NormalizedDensity):
+        # Limits that are numbers have no dtype.
+        options["args"] = (distribution.log_normalizer.detach().new_zeros(()),)
+
+    def weighted(x: Tensor, *_: Tensor) -> Tensor:
         values, logs = function(place(x)), density(x)
         logs = logs.reshape(logs.shape + (1,) * (values.ndim - logs.ndim))
         if log:

@@ -13,6 +13,7 @@ from torch.distributions import Distribution, constraints
 
 from torch_mlcalc.density import means
 from torch_mlcalc.density.cdf import Peaks, Quantiles
+from torch_mlcalc.density.known import Known, integrand_of
 from torch_mlcalc.density.memory import Memory
 from torch_mlcalc.density.pieces import in_pieces
 from torch_mlcalc.density.solid import cdf, mode
@@ -207,16 +208,31 @@ class NormalizedDensity(Distribution):
     def _find_plan(self) -> Rule:
         # Transforms hide the graph that a look at the gradient needs.
         hidden = transforming() or dual_level() or torch.compiler.is_compiling()
+        function, args = self._asked
         return adapt(
-            self.log_unnormalized,
+            function,
             self.domain,
             self.rule,
             log=True,
             grad_rtol=None if hidden else self._grad_rtol,
             memory=self._block,
-            **self._batch,
+            args=args,
+            **self._shape,
             **self._search | self._sharper,
         )
+
+    @property
+    def _asked(self) -> tuple[Function, tuple[Any, ...]]:
+        """What searches ask for the log density, and its args."""
+        if isinstance(self.domain, Solid):
+            return self.log_unnormalized, self.args
+        return self._known, self._known.args
+
+    @property
+    def _known(self) -> Known:
+        """The log density on a line, with its values at nodes so far."""
+        make = partial(Known, integrand_of(self))
+        return self._memory.recall("values", make, value=False)
 
     @property
     def _sharper(self) -> dict[str, Any]:
@@ -229,33 +245,18 @@ class NormalizedDensity(Distribution):
         return {"rtol": min(torch.finfo(self.dtype).eps ** 0.5, SINGLE)}
 
     @property
-    def _batch(self) -> dict[str, Any]:
-        return {"args": self.args, **self._shape}
-
-    @property
     def _shape(self) -> dict[str, Any]:
         return {"batch_shape": self.batch_shape, "breakpoints": self.breakpoints}
 
-    @property
-    def _evaluated(self) -> Function:
-        """The log density as the nodes of the normaliser get it."""
-        rule, count = self.rule, self.batch_shape.numel()
-        short = (
-            isinstance(rule, FixedRule)
-            and self._block is None
-            and (rule.n * count * self.dtype.itemsize <= BLOCK_BYTES)
-        )
-        # More nodes come in blocks already.
-        few = short and count > 1
-        return in_pieces(self.log_unnormalized) if few else self.log_unnormalized
-
     def _log_normalizer(self) -> Tensor:
+        plan = self._plan
+        if self._fixed and torch.is_grad_enabled():
+            # A step of a training run: a look at what is known costs more.
+            function, args = self._in_pieces(), self.args
+        else:
+            function, args = self._asked
         log_z = log_integrate(
-            self._evaluated,
-            self.domain,
-            self._plan,
-            memory=self._block,
-            **self._batch,
+            function, self.domain, plan, args=args, memory=self._block, **self._shape
         )
         if log_z.shape != self.batch_shape:
             raise ValueError(
@@ -273,6 +274,14 @@ class NormalizedDensity(Distribution):
                 stacklevel=5,
             )
         return log_z
+
+    def _in_pieces(self) -> Function:
+        """The log density on a few nodes at a time, unless they come in blocks."""
+        rule, count = self.rule, self.batch_shape.numel()
+        bytes_each = count * self.dtype.itemsize
+        short = isinstance(rule, FixedRule) and rule.n * bytes_each <= BLOCK_BYTES
+        few = short and count > 1 and self._block is None
+        return in_pieces(self.log_unnormalized) if few else self.log_unnormalized
 
     def _points(self, value: Tensor) -> Tensor:
         """A value as points ``(m, *batch, *event)``."""
@@ -297,6 +306,11 @@ class NormalizedDensity(Distribution):
                 f"returned shape {tuple(values.shape)}; {tuple(wanted)} is wanted."
             )
         return values
+
+    @property
+    def _remembered(self) -> Function:
+        """The log density at nodes, which many functions have in common."""
+        return self._log_density if self.event_shape else self._known.at
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log of the density; minus infinity outside of the support.
@@ -466,7 +480,7 @@ class NormalizedDensity(Distribution):
         Returns:
             The mean ``(*batch, *shape)``, with the gradients of ``f`` as well.
         """
-        return means.mean_of(self, f)
+        return means.mean_of(self, lambda x, _: f(x))
 
     @property
     def _fixed(self) -> bool:
@@ -495,8 +509,7 @@ class NormalizedDensity(Distribution):
         Returns:
             The entropy, ``(*batch)``.
         """
-        log_z = self.log_normalizer
-        return means.mean_of(self, lambda x: log_z - self._log_density(x), atol=1.0)
+        return means.mean_of(self, lambda _, log_p: -log_p, atol=1.0)
 
     def expand(
         self, batch_shape: Sequence[int], _instance: Distribution | None = None
