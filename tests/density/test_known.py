@@ -22,6 +22,7 @@ class Counter:
 
     def __init__(self, log_density: Callable[..., Tensor]) -> None:
         self.log_density = log_density
+        self.parameters = torch.zeros(known.LEAST)  # as many as a network
         self.pairs: list[tuple[float, float]] = []
 
     def __call__(self, x: Tensor, name: Tensor, *args: Tensor) -> Tensor:

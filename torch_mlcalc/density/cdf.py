@@ -73,17 +73,26 @@ class Peaks(NamedTuple):
         return Peaks(at, width, every)
 
     def place(
-        self, domain: Domain, breakpoints: Breakpoints | None
+        self, domain: Domain, breakpoints: Breakpoints | None, near: float
     ) -> tuple[Domain, Breakpoints | None]:
-        """The domain and breakpoints that show the mass to a rule not in log form."""
+        """The domain and breakpoints that show the mass to a rule not in log form.
+
+        Args:
+            domain: The domain of the normaliser.
+            breakpoints: Its breakpoints.
+            near: By which factor another width than that of the domain will do.
+
+        Returns:
+            Both; where the domain will do its own placing, whose nodes are known.
+        """
         lower, upper, loc, scale = extent_of(domain)
         width, reach = self.width, self.at - lower + self.width
         if isinstance(domain, RealLine):
-            fits = _near(width, scale) & ((self.at - loc).abs() < width + scale)
+            fits = _near(width, scale, near) & ((self.at - loc).abs() < width + scale)
             at = torch.where(fits, loc, self.at)
             return RealLine(at, torch.where(fits, scale, width)), breakpoints
         if isinstance(domain, HalfLine):
-            scale = torch.where(_near(reach, scale), scale, reach)
+            scale = torch.where(_near(reach, scale, near), scale, reach)
             return HalfLine(lower, scale), breakpoints
         # In a narrow interior peak only: at singular ends nodes gather by themselves.
         far = torch.minimum(self.at - lower, upper - self.at)
@@ -100,8 +109,8 @@ class Peaks(NamedTuple):
         return domain, sides
 
 
-def _near(wanted: Tensor, scale: Limit) -> Tensor:
-    return (wanted < NEAR * scale) & (wanted * NEAR > scale)
+def _near(wanted: Tensor, scale: Limit, factor: float) -> Tensor:
+    return (wanted < factor * scale) & (wanted * factor > scale)
 
 
 @dataclass

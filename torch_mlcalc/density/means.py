@@ -92,7 +92,7 @@ def mean_of(
         # Log rules are for the normaliser alone.
         hermite = isinstance(density.rule, AdaptiveGaussHermite)
         rule = None if hermite else density.rule
-        found = _found(weighted, domain, rule, settings)
+        found = _found(density, weighted, domain, rule, settings)
         value = _judged(density, found, otherwise, lost)
     assert shape is not None  # noqa: S101
     # Without a normaliser there is no mean.
@@ -101,23 +101,22 @@ def mean_of(
 
 
 def _found(
+    density: NormalizedDensity,
     weighted: Function,
     domain: Domain,
     rule: Rule | None,
     settings: dict[str, Any],
 ) -> Estimate:
     """A search among what is known, whose nodes are then applied with gradients."""
-    if transforming() or dual_level() or not torch.is_grad_enabled():
+    graph = torch.is_grad_enabled() and not (transforming() or dual_level())
+    if not graph or density.event_shape or not density._known.has_graph:
         return integrate_with_error(weighted, domain, rule, **settings)
-    # Asked for a gradient, a search would begin by looking whether there is one.
+    # A search that may record gradients begins by looking whether there are any.
     with torch.no_grad():
         found = integrate_with_error(weighted, domain, rule, **settings)
-    applied = {
-        name: settings[name]
-        for name in ("args", "batch_shape", "breakpoints", "memory")
-    }
-    value = integrate(weighted, domain, found.plan, **applied)
-    return found._replace(value=value if value.requires_grad else found.value)
+    names = ("args", "batch_shape", "breakpoints", "memory")
+    applied = {name: settings[name] for name in names}
+    return found._replace(value=integrate(weighted, domain, found.plan, **applied))
 
 
 def _by_grids(
@@ -221,6 +220,7 @@ def _lost(density: NormalizedDensity, order: int) -> Tensor | None:
     if density.event_shape or transforming():
         return None
     at, width = (torch.as_tensor(t) for t in _unit(density))
+    known = density._known
     reach = FAR * math.log10(torch.finfo(density.dtype).max)
     lost = torch.zeros_like(at, dtype=torch.bool).expand(density.batch_shape)
     for sign, limit in zip((-1, 1), extent_of(density.domain)[:2], strict=True):
@@ -230,7 +230,7 @@ def _lost(density: NormalizedDensity, order: int) -> Tensor | None:
         steps = torch.stack([at + sign * width * 10**r for r in (reach / 2, reach)])
         points = torch.where(open_, steps.to(density.dtype), density._home)
         with torch.no_grad():
-            near, far = density._known.at(points.expand(2, *density.batch_shape))
+            near, far = known.at(points.expand(2, *density.batch_shape))
         power = (near - far) / (reach / 2 * math.log(10))
         lost = lost | (open_ & (power <= order + 1 + MARGIN))
     return lost

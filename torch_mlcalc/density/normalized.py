@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from torch_mlcalc.density import means
-from torch_mlcalc.density.cdf import Peaks, Quantiles
+from torch_mlcalc.density.cdf import NEAR, Peaks, Quantiles
 from torch_mlcalc.density.known import Known, integrand_of
 from torch_mlcalc.density.memory import Memory
 from torch_mlcalc.density.pieces import in_pieces
@@ -210,7 +210,8 @@ class NormalizedDensity(Distribution):
         hidden = transforming() or dual_level() or torch.compiler.is_compiling()
         function, args = self._asked
         return adapt(
-            function,
+            # The first search has nothing to look up.
+            function.record if isinstance(function, Known) else function,
             self.domain,
             self.rule,
             log=True,
@@ -226,7 +227,8 @@ class NormalizedDensity(Distribution):
         """What searches ask for the log density, and its args."""
         if isinstance(self.domain, Solid):
             return self.log_unnormalized, self.args
-        return self._known, self._known.args
+        known = self._known
+        return known, known.args
 
     @property
     def _known(self) -> Known:
@@ -371,7 +373,8 @@ class NormalizedDensity(Distribution):
         if self._fixed or isinstance(self.domain, Solid) or transforming():
             return self.domain, self.breakpoints
         peaks = self._memory.recall("peaks", partial(Peaks.of, self), value=False)
-        return peaks.place(self.domain, self.breakpoints)
+        near = NEAR if self._known.keeps else 1.0
+        return peaks.place(self.domain, self.breakpoints, near)
 
     def cdf(self, value: Tensor) -> Tensor:
         """Probability of values up to the given ones, with gradients in both.
