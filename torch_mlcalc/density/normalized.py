@@ -15,7 +15,7 @@ from torch_mlcalc.density import means
 from torch_mlcalc.density.cdf import NEAR, Peaks, Quantiles
 from torch_mlcalc.density.known import Known, integrand_of
 from torch_mlcalc.density.memory import Memory
-from torch_mlcalc.density.pieces import in_pieces
+from torch_mlcalc.density.normalizer import find_plan, log_normalizer
 from torch_mlcalc.density.solid import cdf, mode
 from torch_mlcalc.density.support import (
     batch_extent,
@@ -31,30 +31,18 @@ from torch_mlcalc.quadrature.checks import (
     refuse_random,
     refuse_tolerance,
 )
-from torch_mlcalc.quadrature.contract import BLOCK_BYTES
-from torch_mlcalc.quadrature.cubature.box import DETERMINISTIC, Solid
+from torch_mlcalc.quadrature.cubature.box import Solid
 from torch_mlcalc.quadrature.domains import Domain
-from torch_mlcalc.quadrature.estimate import Status, Tolerance, report
+from torch_mlcalc.quadrature.estimate import Tolerance
 from torch_mlcalc.quadrature.host import (
-    dual_level,
     on_device,
-    read,
     readable,
     transforming,
 )
 from torch_mlcalc.quadrature.integrand import Function, bind
-from torch_mlcalc.quadrature.integrate import (
-    adapt,
-    log_integrate,
-)
 from torch_mlcalc.quadrature.plan import Plan
 from torch_mlcalc.quadrature.problem import Breakpoints, as_breakpoints
-from torch_mlcalc.quadrature.rules import FixedRule, Rule
-
-#: Wanted error of a log normaliser in single precision and several dimensions. At that
-#: of other integrals, 3e-4, two small grids in three dimensions agree and are 5e-3 off;
-#: rounding leaves a curved density in two dimensions 5e-5.
-SINGLE = 1e-4
+from torch_mlcalc.quadrature.rules import Rule
 
 
 class NormalizedDensity(Distribution):
@@ -64,8 +52,10 @@ class NormalizedDensity(Distribution):
 
     The function may be a network; with ``args`` the density is conditional, and one
     call normalises a whole minibatch. All is differentiable in whatever the function
-    depends on. The nodes of the normaliser, and all that is without gradient, are kept
-    until a tensor that the function reaches is written to.
+    depends on. The nodes of the normaliser and all that is without gradient are kept
+    until a tensor that the function reaches is written to. On a line so are the values
+    at all nodes (of a batch, if the function has parameters such as a network): means,
+    entropy and distribution function evaluate only what their errors ask for beyond.
 
     Args:
         log_unnormalized: Function of points ``(n, *batch)`` and ``args`` that returns
@@ -187,7 +177,7 @@ class NormalizedDensity(Distribution):
     @property
     def log_normalizer(self) -> Tensor:
         """Log of the integral of the unnormalised density, ``(*batch)``."""
-        return self._memory.recall("log normalizer", self._log_normalizer)
+        return self._memory.recall("log normalizer", partial(log_normalizer, self))
 
     @property
     def status(self) -> Tensor:
@@ -203,24 +193,7 @@ class NormalizedDensity(Distribution):
         if self.rule is not None and self.rule.fixed:
             return self.rule
         looks = self._grad_rtol is not None
-        return self._memory.recall("plan", self._find_plan, value=looks)
-
-    def _find_plan(self) -> Rule:
-        # Transforms hide the graph that a look at the gradient needs.
-        hidden = transforming() or dual_level() or torch.compiler.is_compiling()
-        function, args = self._asked
-        return adapt(
-            # The first search has nothing to look up.
-            function.record if isinstance(function, Known) else function,
-            self.domain,
-            self.rule,
-            log=True,
-            grad_rtol=None if hidden else self._grad_rtol,
-            memory=self._block,
-            args=args,
-            **self._shape,
-            **self._search | self._sharper,
-        )
+        return self._memory.recall("plan", partial(find_plan, self), value=looks)
 
     @property
     def _asked(self) -> tuple[Function, tuple[Any, ...]]:
@@ -237,53 +210,8 @@ class NormalizedDensity(Distribution):
         return self._memory.recall("values", make, value=False)
 
     @property
-    def _sharper(self) -> dict[str, Any]:
-        """The default tolerance of what is chosen by default."""
-        domain, search = self.domain, self._search
-        few = isinstance(domain, Solid) and domain.dimension <= DETERMINISTIC
-        asked = search["rtol"] is not None or search["atol"] is not None
-        if self.rule is not None or asked or not few:
-            return {}
-        return {"rtol": min(torch.finfo(self.dtype).eps ** 0.5, SINGLE)}
-
-    @property
     def _shape(self) -> dict[str, Any]:
         return {"batch_shape": self.batch_shape, "breakpoints": self.breakpoints}
-
-    def _log_normalizer(self) -> Tensor:
-        plan = self._plan
-        if self._fixed and torch.is_grad_enabled():
-            # A step of a training run: a look at what is known costs more.
-            function, args = self._in_pieces(), self.args
-        else:
-            function, args = self._asked
-        log_z = log_integrate(
-            function, self.domain, plan, args=args, memory=self._block, **self._shape
-        )
-        if log_z.shape != self.batch_shape:
-            raise ValueError(
-                f"the log density has values with event dimensions "
-                f"{tuple(log_z.shape[len(self.batch_shape) :])}; one number for each "
-                "point is wanted."
-            )
-        if readable(log_z):
-            empty = read(~log_z.isfinite()).astype(bool)
-            detail = " A density without any mass, or an infinite one, has no log."
-            report(
-                empty * int(Status.SUSPECTED_DIVERGENT),
-                detail,
-                self._search["on_failure"],
-                stacklevel=5,
-            )
-        return log_z
-
-    def _in_pieces(self) -> Function:
-        """The log density on a few nodes at a time, unless they come in blocks."""
-        rule, count = self.rule, self.batch_shape.numel()
-        bytes_each = count * self.dtype.itemsize
-        short = isinstance(rule, FixedRule) and rule.n * bytes_each <= BLOCK_BYTES
-        few = short and count > 1 and self._block is None
-        return in_pieces(self.log_unnormalized) if few else self.log_unnormalized
 
     def _points(self, value: Tensor) -> Tensor:
         """A value as points ``(m, *batch, *event)``."""
