@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.distributions import (
+    Beta,
     Distribution,
 )
 
@@ -18,7 +19,7 @@ from torch_mlcalc.density.nodes import (
     nodes_per_axis,
 )
 from torch_mlcalc.density.normalized import NormalizedDensity
-from torch_mlcalc.density.placed import density_on, has_box
+from torch_mlcalc.density.placed import density_on, has_box, on_log_odds
 from torch_mlcalc.quadrature.checks import Settings, check_settings
 from torch_mlcalc.quadrature.contract import (
     LinearSum,
@@ -327,7 +328,8 @@ def _over_support(
     """Integral over the support with the density, or its log."""
     if isinstance(distribution, NormalizedDensity) and not log and rule is None:
         return distribution.expectation(function)
-    domain, density, place = density_on(distribution)
+    odds = rule is None and isinstance(distribution, Beta)
+    domain, density, place = (on_log_odds if odds else density_on)(distribution)
     options: dict[str, Any] = {**settings._asdict(), "process_group": ranks}
     if rule is not None and rule.fixed:
         options.pop("on_failure")

@@ -17,6 +17,7 @@ from torch.distributions import (
     Normal,
     constraints,
 )
+from torch.nn.functional import logsigmoid
 
 from torch_mlcalc.density.divergence import log_prob_anywhere
 from torch_mlcalc.density.nodes import of_standard_normal
@@ -89,6 +90,38 @@ def density_on(distribution: Distribution) -> Placed:
             # They place nodes, also where there is no mean, and carry no gradient.
             domain = RealLine(at.detach(), width.detach())
     return Placed(domain, lambda x: log_prob_anywhere(distribution, x), same)
+
+
+def on_log_odds(distribution: Distribution) -> Placed:
+    """A beta variable by its log odds, which tell how near it is to 1.
+
+    Numbers below 1 end at 1e-16 from it, where of a power of 0.1 there is still a
+    fortieth of the mass.
+
+    Returns:
+        The line of the log odds.
+    """
+    assert isinstance(distribution, Beta)  # noqa: S101
+    a, b = distribution.concentration1, distribution.concentration0
+    log_beta = torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)
+    with torch.no_grad():
+        at = torch.digamma(a) - torch.digamma(b)
+        width = (torch.polygamma(1, a) + torch.polygamma(1, b)).sqrt()
+
+    def log_density(z: Tensor) -> Tensor:
+        return a * logsigmoid(z) + b * logsigmoid(-z) - log_beta
+
+    limits = torch.finfo(a.dtype)
+    # Not on an end, where a function may be infinite, unless it matters that it is: if
+    # there is mass below all numbers, a function that needs it is to be reported.
+    below = a.detach() * math.log(limits.tiny) < 2 / 3 * math.log(limits.eps)
+    least = below.to(a.dtype) * limits.tiny
+
+    def points(z: Tensor) -> Tensor:
+        x = torch.sigmoid(z).clamp(max=1 - limits.eps / 2)
+        return torch.maximum(x, least)
+
+    return Placed(RealLine(at, width), log_density, points)
 
 
 def _broken_stick(distribution: Dirichlet) -> Placed:
