@@ -1,9 +1,8 @@
 """Densities, expectations and evidence: the figures asked for beside those reached.
 
-    python benchmarks/densities.py
-
-Values are compared with closed forms first; times are medians of alternating runs in
-one process, and given as ratios.
+Values and gradients are compared with closed forms; a time counts only after both.
+Ratios are medians of those of neighbouring runs, which take turns on one thread, by
+the time that the thread has had: what else the machine does is not in it.
 """
 
 from __future__ import annotations
@@ -12,126 +11,154 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from figures import Row, figure
 from torch import Tensor, nn
 
 import torch_mlcalc as mlc
 
+TITLE = "Densities, expectations and evidence"
+
 ROOT = Path(__file__).resolve().parents[1]
 DOUBLE = torch.float64
 
-Row = dict[str, str]
+Array = npt.NDArray[np.float64]
+Call = Callable[[], tuple[Tensor, ...]]
 
 
-def rows() -> list[Row]:
-    """All figures, each with what was asked, what was reached, and how."""
-    found = []
-    for measure in (
-        normalisers,
-        normalisers_single,
-        scores,
-        several_dimensions,
-        smooth_expectation,
-        many_expectations,
-        network,
-        toenail,
-    ):
-        found += measure()
-    return found
+def rows(*, quick: bool = False) -> Iterator[Row]:
+    """All figures."""
+    yield normalisers(DOUBLE, 1e-8)
+    yield normalisers(torch.float32, 1e-5)
+    yield scores()
+    yield several_dimensions(DOUBLE, 1e-6)
+    yield several_dimensions(torch.float32, 1e-5)
+    yield smooth_expectation()
+    yield from many_expectations(3 if quick else 15)
+    yield network(5 if quick else 61)
+    yield evaluations()
+    yield toenail(1 if quick else 5)
 
 
-def row(name: str, asked: str, reached: str, how: str) -> Row:
-    """One line of the report."""
-    return {"name": name, "asked": asked, "reached": reached, "how": how}
+def worst_of(name: str, asked: float, errors: dict[str, float], how: str) -> Row:
+    """A figure for the largest of several errors."""
+    worst = max(errors, key=errors.__getitem__)
+    return figure(
+        name,
+        f"{asked:.0e}",
+        f"{errors[worst]:.1e} ({worst})",
+        # Also false for nan.
+        errors[worst] <= asked,
+        how,
+    )
 
 
-def ratio(ours: Callable[[], object], theirs: Callable[[], object], runs: int) -> float:
-    """Median time of ours over median time of theirs, taken in turn."""
-    times: tuple[list[float], list[float]] = ([], [])
-    ours(), theirs()  # noqa: B018
-    for _ in range(runs):
-        for which, call in zip(times, (ours, theirs), strict=True):
-            start = time.perf_counter()
+def ratio_of(
+    name: str, ours: Call, theirs: Call, runs: int, asked: str, how: str,
+    *, most: float = 0.0, least: float = 0.0, tolerance: float,
+) -> Row:  # fmt: skip
+    """A figure for the time of ours over that of theirs, or of theirs over ours.
+
+    Args:
+        name: What is compared.
+        ours: Returns a value and gradients.
+        theirs: Returns the same.
+        runs: Pairs of runs.
+        asked: The figure asked for.
+        how: What was done.
+        most: What ours may take at most, in units of theirs.
+        least: What theirs takes at least, in units of ours.
+        tolerance: By how much value and gradients may differ, relative to the largest.
+    """
+    (value, *slopes), (wanted, *exact) = ours(), theirs()
+    size = max(float(slope.abs().max()) for slope in exact)
+    errors = [float((value - wanted).detach().abs() / wanted.detach().abs())]
+    # A slope can be 0 up to rounding, such as that by a constant of a log density.
+    errors += [
+        float((a - b).abs().max()) / size for a, b in zip(slopes, exact, strict=True)
+    ]
+    found = ratio(ours, theirs, runs) ** (1 if most else -1)
+    right = max(errors) <= tolerance
+    return figure(
+        name,
+        asked,
+        f"{found:.2f}" if right else "wrong, so no time counts",
+        right and (found <= most if most else found >= least),
+        f"{how}; value and gradients differ by {max(errors):.0e} at most",
+    )
+
+
+def ratio(ours: Call, theirs: Call, runs: int) -> float:
+    """Median of the ratios of neighbouring runs, of which each is first in turn."""
+    threads, ratios = torch.get_num_threads(), []
+    torch.set_num_threads(1)
+    for i in range(runs):
+        seconds = {}
+        for call in (ours, theirs) if i % 2 else (theirs, ours):
+            start = time.thread_time()
             call()
-            which.append(time.perf_counter() - start)
-    return statistics.median(times[0]) / statistics.median(times[1])
+            seconds[call] = time.thread_time() - start
+        ratios.append(seconds[ours] / seconds[theirs])
+    torch.set_num_threads(threads)
+    return statistics.median(ratios)
 
 
-def _cases() -> list[Any]:
+def _tests() -> Any:  # noqa: ANN401
     sys.path.insert(0, str(ROOT / "tests"))
-    from density.test_normalized import CASES
+    from density import test_normalized
 
-    return CASES
+    return test_normalized
 
 
-def normalisers() -> list[Row]:
+def normalisers(dtype: torch.dtype, asked: float) -> Row:
     """Log Z of the test table in one dimension."""
-    errors = {
-        c.name: abs(
-            mlc.NormalizedDensity(c.log_density, c.domain).log_normalizer.item()
-            - c.log_z
-        )
-        for c in _cases()
-    }
-    worst = max(errors, key=lambda k: errors[k])
-    return [
-        row(
-            "log Z in one dimension, float64",
-            "1e-8",
-            f"{errors[worst]:.1e} ({worst})",
-            f"largest error of {len(errors)} densities, default settings",
-        )
-    ]
-
-
-def normalisers_single() -> list[Row]:
-    """The same in single precision."""
     errors = {}
-    for c in _cases():
-        values = vars(c.domain).values()
-        limits = [v.float() if isinstance(v, Tensor) else v for v in values]
-        if c.name != "narrow and far":
-            p = mlc.NormalizedDensity(c.log_density, type(c.domain)(*limits))
-            errors[c.name] = abs(p.log_normalizer.item() - c.log_z)
-    worst = max(errors, key=lambda k: errors[k])
-    return [
-        row(
-            "log Z in one dimension, float32",
-            "1e-5",
-            f"{errors[worst]:.1e} ({worst})",
-            "largest absolute error, default settings",
-        )
-    ]
+    for case in _tests().CASES:
+        limits = [
+            v.to(dtype) if isinstance(v, Tensor) else v
+            for v in vars(case.domain).values()
+        ]
+        # 1e4 +- 0.01 has no room in single precision.
+        if case.name != "narrow and far" or dtype == DOUBLE:
+            p = mlc.NormalizedDensity(case.log_density, type(case.domain)(*limits))
+            errors[case.name] = abs(p.log_normalizer.item() - case.log_z)
+    return worst_of(
+        f"log Z in one dimension, {str(dtype)[6:]}",
+        asked,
+        errors,
+        f"largest absolute error of {len(errors)} densities, default settings",
+    )
 
 
-def scores() -> list[Row]:
+def scores() -> Row:
     """Gradient of log Z against the exact mean score."""
-    errors = []
-    k = torch.tensor([0.01, 1.0, 1e4], dtype=DOUBLE, requires_grad=True)
-    for log_density, exact in (
-        (lambda x, k: -k * x * x / 2, lambda k: -1 / (2 * k)),
-        (lambda x, k: -k * x.abs(), lambda k: -1 / k),
-        (lambda x, k: -torch.log1p(k * x * x), lambda k: -1 / (2 * k)),
-    ):
-        p = mlc.NormalizedDensity(log_density, mlc.RealLine(), args=(k,))
-        (score,) = torch.autograd.grad(p.log_normalizer.sum(), k)
-        wanted = exact(k.detach())
-        errors.append(((score - wanted) / wanted).abs().max().item())
-    return [
-        row(
-            "gradient of log Z",
-            "1e-8",
-            f"{max(errors):.1e}",
-            "largest relative error: normal, Laplace, Cauchy, scales 1e-2 to 1e4",
-        )
-    ]
+    errors = {}
+    for family in _tests().SCORES:
+        for member in family.members:
+            theta = torch.tensor(member, dtype=DOUBLE, requires_grad=True)
+            p = mlc.NormalizedDensity(
+                family.log_density, family.domain, args=theta.unbind(0)
+            )
+            (score,) = torch.autograd.grad(p.log_normalizer, theta)
+            (exact,) = torch.autograd.grad(family.log_z(*theta.unbind(0)), theta)
+            error = (score - exact).norm() / exact.norm()
+            errors[f"{family.name} {member}"] = error.item()
+    return worst_of(
+        "gradient of log Z in one dimension",
+        1e-8,
+        errors,
+        f"largest error of {len(errors)} densities, relative to the exact mean score, "
+        "default settings",
+    )
 
 
-def several_dimensions() -> list[Row]:
+def several_dimensions(dtype: torch.dtype, asked: float) -> Row:
     """Log Z of densities in 2 to 5 dimensions by default settings."""
     cases: list[tuple[str, int, Callable[[Tensor], Tensor], float]] = [
         ("banana", 2, lambda x: -(x[..., 0] ** 2) / 2
@@ -149,115 +176,168 @@ def several_dimensions() -> list[Row]:
             (
                 f"correlated normal, d = {d}",
                 d,
-                lambda x, a=inverse: -((x @ a) * x).sum(-1) / 2,
+                lambda x, a=inverse: -((x @ a.to(x)) * x).sum(-1) / 2,
                 log_z.item(),
             )
         )
-    found = []
+    errors = {}
     for name, d, log_density, log_z in cases:
-        box = mlc.Box(torch.full((d,), -math.inf, dtype=DOUBLE), math.inf)
-        try:
-            p = mlc.NormalizedDensity(log_density, box, on_failure="ignore")
-            error = f"{abs(p.log_normalizer.item() - log_z):.1e}"
-        except (TypeError, NotImplementedError) as reason:
-            error = f"none: {reason}"
-        found.append(row(f"log Z, {name}", "1e-6", error, "default settings"))
-    return found
+        box = mlc.Box(torch.full((d,), -math.inf, dtype=dtype), math.inf)
+        p = mlc.NormalizedDensity(log_density, box, on_failure="ignore")
+        errors[name] = abs(p.log_normalizer.item() - log_z)
+    return worst_of(
+        f"log Z in 2 to 5 dimensions, {str(dtype)[6:]}",
+        asked,
+        errors,
+        "largest absolute error, default settings: "
+        + ", ".join(f"{name} {error:.0e}" for name, error in errors.items()),
+    )
 
 
-def smooth_expectation() -> list[Row]:
-    """32 nodes under a normal distribution."""
-    p = torch.distributions.Normal(torch.tensor(0.3, dtype=DOUBLE), 1.2)
+def smooth_expectation() -> Row:
+    """32 nodes under a normal distribution, with the gradient by its location."""
+    errors = {}
     s = 1.2**2
-    errors = [
-        abs(mlc.expectation(f, p, mlc.GaussHermite(32)).item() / exact - 1)
-        for f, exact in (
-            (torch.exp, math.exp(0.3 + s / 2)),
-            (torch.cos, math.cos(0.3) * math.exp(-s / 2)),
-            (lambda x: x**6, sum(
-                math.comb(6, k) * 0.3 ** (6 - k) * s ** (k / 2) * c
-                for k, c in ((0, 1), (2, 1), (4, 3), (6, 15)))),
-        )
-    ]  # fmt: skip
-    return [
-        row(
-            "expectation of a smooth function, 32 nodes",
-            "1e-12",
-            f"{max(errors):.1e}",
-            "largest relative error: exp, cos, x^6 under N(0.3, 1.2)",
-        )
-    ]
+    for name, f, exact in (
+        ("exp", torch.exp, lambda m: torch.exp(m + s / 2)),
+        ("cos", torch.cos, lambda m: torch.cos(m) * math.exp(-s / 2)),
+        ("sixth power", lambda x: x**6, lambda m: sum(
+            math.comb(6, k) * m ** (6 - k) * s ** (k / 2) * c
+            for k, c in ((0, 1), (2, 1), (4, 3), (6, 15)))),
+    ):  # fmt: skip
+        m = torch.tensor(0.3, dtype=DOUBLE, requires_grad=True)
+        p = torch.distributions.Normal(m, 1.2)
+        values = mlc.expectation(f, p, mlc.GaussHermite(32)), exact(m)
+        slopes = [torch.autograd.grad(value, m)[0] for value in values]
+        for kind, (ours, wanted) in (("value", values), ("gradient", slopes)):
+            errors[f"{kind}, {name}"] = abs(ours.item() / wanted.item() - 1)
+    return worst_of(
+        "expectation of a smooth function, 32 nodes",
+        1e-12,
+        errors,
+        "largest relative error of value and gradient: exp, cos, x^6 under N(0.3, 1.2)",
+    )
 
 
-def many_expectations() -> list[Row]:
+def many_expectations(runs: int) -> Iterator[Row]:
     """1e5 normal distributions in one call."""
     torch.manual_seed(0)
     loc = torch.randn(100_000)
     p = torch.distributions.Normal(loc, 0.5)
-    nodes = (loc + 0.5 * torch.randn(32, 1)).contiguous()
+    z, w = (torch.tensor(t) for t in mlc.GaussHermite(32).nodes_and_weights())
+    nodes = (loc + 0.5 * z[:, None]).float()
+    weights = w[:, None].float()
 
     def f(x: Tensor) -> Tensor:
         return torch.log1p(torch.exp(torch.sin(x)))
 
-    value = mlc.expectation(f, p)
-    exact = mlc.expectation(f, p, mlc.GaussHermite(100))
-    assert (value - exact).abs().max() < 1e-5
-    return [
-        row(
-            "1e5 distributions in one call, over evaluating f on 32 nodes",
-            "< 3",
-            f"{ratio(run, lambda: f(nodes), 7):.2f} ({label})",
-            "ratio of medians, f = log(1 + exp(sin x)), float32",
+    def plain() -> tuple[Tensor, ...]:
+        return (f(nodes),)
+
+    exact = (f(nodes) * weights).sum(0)
+    for label, rule in (
+        ("checked default", None),
+        ("GaussHermite(32)", mlc.GaussHermite(32)),
+    ):
+
+        def ours(rule: mlc.Rule | None = rule) -> tuple[Tensor, ...]:
+            return (mlc.expectation(f, p, rule),)
+
+        error = float((ours()[0] - exact).abs().max())
+        found = ratio(ours, plain, runs)
+        yield figure(
+            f"1e5 distributions in one call, over evaluating f on 32 nodes: {label}",
+            "under 3",
+            f"{found:.2f}" if error < 1e-5 else "wrong, so no time counts",
+            error < 1e-5 and found < 3,
+            f"median of {runs} ratios, f = log(1 + exp(sin x)), float32, error "
+            f"{error:.0e}",
         )
-        for label, run in (
-            ("checked default", lambda: mlc.expectation(f, p)),
-            ("GaussHermite(32)", lambda: mlc.expectation(f, p, mlc.GaussHermite(32))),
-        )
-    ]
 
 
-def network() -> list[Row]:
-    """1000 conditional densities of a 2x64 network, forward and backward."""
+def make_network() -> tuple[nn.Sequential, Callable[[Tensor, Tensor], Tensor]]:
+    """A network with two layers of 64 units, and the energy that it gives."""
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Linear(3, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 1)
     )
-    features, y = torch.randn(1000, 2), torch.rand(1000)
-    rule = mlc.GaussLegendre(32)
-    nodes = mlc.GaussLegendre(32).nodes_and_weights()
-    t = torch.tensor(nodes[0]).float()[:, None].expand(-1, 1000)
-    w = torch.tensor(nodes[1]).float().log()[:, None]
 
     def energy(y: Tensor, features: Tensor) -> Tensor:
         x = torch.cat([y[..., None], features.expand(*y.shape, 2)], -1)
         return net(x)[..., 0]
 
-    def ours() -> Tensor:
+    return net, energy
+
+
+def network(runs: int) -> Row:
+    """1000 conditional densities of a 2x64 network, forward and backward."""
+    net, energy = make_network()
+    features, y = torch.randn(1000, 2), torch.rand(1000)
+    rule = mlc.GaussLegendre(32)
+    nodes, weights = (torch.tensor(t).float() for t in rule.nodes_and_weights())
+    t, log_weights = nodes[:, None].expand(-1, 1000), weights.log()[:, None]
+
+    def step(loss: Tensor) -> tuple[Tensor, ...]:
+        net.zero_grad()
+        loss.backward()
+        return loss.detach(), *(q.grad.clone() for q in net.parameters())
+
+    def ours() -> tuple[Tensor, ...]:
         p = mlc.NormalizedDensity(
             energy, mlc.Interval(-1, 1), rule, args=(features,), batch_shape=(1000,)
         )
-        loss = -p.log_prob(y).mean()
-        loss.backward()
-        return loss
+        return step(-p.log_prob(y).mean())
 
-    def plain() -> Tensor:
-        log_z = (energy(t, features) + w).logsumexp(0)
-        loss = (log_z - energy(y[None], features)[0]).mean()
-        loss.backward()
-        return loss
+    def plain() -> tuple[Tensor, ...]:
+        log_z = (energy(t, features) + log_weights).logsumexp(0)
+        return step((log_z - energy(y[None], features)[0]).mean())
 
-    assert abs(ours().item() - plain().item()) < 1e-5
-    return [
-        row(
-            "1000 densities of a 2x64 network, over plain autograd on the same nodes",
-            "<= 1",
-            f"{ratio(ours, plain, 9):.2f}",
-            "ratio of medians, forward and backward, 32 nodes, float32",
-        )
-    ]
+    return ratio_of(
+        "1000 densities of a 2x64 network, over plain autograd on the same nodes",
+        ours,
+        plain,
+        runs,
+        "at most 1",
+        f"median of {runs} ratios, forward and backward, 32 nodes, float32, one thread",
+        most=1.0,
+        tolerance=1e-4,
+    )
 
 
-def toenail() -> list[Row]:
+def evaluations() -> Row:
+    """How often the network of 100 densities is evaluated at the same point."""
+    net, energy = make_network()
+    net.double()
+    features = torch.randn(100, 2, dtype=DOUBLE)
+    seen: list[Array] = []
+
+    def log_density(y: Tensor, features: Tensor) -> Tensor:
+        columns = y, *(c.expand_as(y) for c in features.unbind(-1))
+        seen.append(torch.stack(columns, -1).reshape(-1, 3).numpy())
+        return energy(y, features)
+
+    p = mlc.NormalizedDensity(
+        log_density, mlc.Interval(-3, 3), args=(features,), batch_shape=(100,)
+    )
+    counts, every = {}, 0
+    with torch.no_grad():
+        for name in ("log_normalizer", "mean", "variance", "entropy"):
+            found = getattr(p, name)
+            _ = found() if callable(found) else found
+            counts[name] = sum(map(len, seen)) - every
+            every += counts[name]
+    twice = every - len(np.unique(np.concatenate(seen), axis=0))
+    return figure(
+        "one set of nodes for Z, mean, variance and entropy: evaluations made twice",
+        "0",
+        f"{twice}",
+        twice == 0,
+        "per density, of a 2x64 network on an interval: "
+        + ", ".join(f"{name} {count / 100:.0f}" for name, count in counts.items()),
+    )
+
+
+def toenail(runs: int) -> Row:
     """Value and gradient of the toenail likelihood, against a loop over patients."""
     sys.path.insert(0, str(ROOT / "examples"))
     import mixed_model
@@ -267,11 +347,11 @@ def toenail() -> list[Row]:
     theta = start.requires_grad_()
     rule = mlc.AdaptiveGaussHermite(25)
 
-    def together() -> tuple[Tensor, Tensor]:
+    def together() -> tuple[Tensor, ...]:
         value = mixed_model.log_likelihood(groups, theta, 25)
         return value, torch.autograd.grad(value, theta)[0]
 
-    def loop() -> tuple[Tensor, Tensor]:
+    def loop() -> tuple[Tensor, ...]:
         total = torch.zeros((), dtype=DOUBLE)
         for i in range(len(groups.trials)):
             one = mixed_model.Groups(*(t[i] for t in groups))
@@ -282,19 +362,19 @@ def toenail() -> list[Row]:
             )
         return total, torch.autograd.grad(total, theta)[0]
 
-    for a, b in zip(together(), loop(), strict=True):
-        torch.testing.assert_close(a, b)
-    return [
-        row(
-            "toenail, value and gradient, loop over patients over one call",
-            ">= 10",
-            f"{1 / ratio(together, loop, 3):.0f}",
-            "ratio of medians, AdaptiveGaussHermite(25), 294 patients",
-        )
-    ]
+    return ratio_of(
+        "toenail, value and gradient: a loop over patients over one call",
+        together,
+        loop,
+        runs,
+        "at least 10",
+        f"median of {runs} ratios, AdaptiveGaussHermite(25), 294 patients",
+        least=10.0,
+        tolerance=1e-10,
+    )
 
 
 if __name__ == "__main__":
     for line in rows():
         print(f"{line['name']}\n    asked {line['asked']}, reached {line['reached']}")
-        print(f"    {line['how']}")
+        print(f"    met {line['met']}; {line['how']}")

@@ -461,3 +461,40 @@ def test_functional_transforms_of_a_mean(name: str) -> None:
     torch.testing.assert_close(torch.func.vmap(torch.func.grad(mean))(a), slope)
     _, tangent = torch.func.jvp(mean, (a,), (torch.ones_like(a),))
     torch.testing.assert_close(tangent, slope)
+
+
+@pytest.mark.parametrize(
+    ("f", "exact"),
+    [
+        (square, lambda a, b: a * (a + 1) / ((a + b) * (a + b + 1))),
+        (torch.log, lambda a, b: torch.digamma(a) - torch.digamma(a + b)),
+    ],
+    ids=["square", "log"],
+)
+def test_beta_variables_that_crowd_at_the_ends(
+    f: Callable[[Tensor], Tensor], exact: Callable[[Tensor, Tensor], Tensor]
+) -> None:
+    # Of a power of 0.05 a tenth of the mass is nearer to 1 than any other number.
+    a = torch.tensor([0.5, 0.1, 0.05, 3.0, 50.0, 1e4, 1.0], dtype=DOUBLE)
+    b = torch.tensor([0.5, 0.1, 0.05, 0.1, 80.0, 2e4, 1.0], dtype=DOUBLE)
+    a, b = a.requires_grad_(), b.requires_grad_()
+    ours, theirs = mlc.expectation(f, Beta(a, b)), exact(a, b)
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=0)
+    slopes = [torch.autograd.grad(e.sum(), (a, b)) for e in (ours, theirs)]
+    torch.testing.assert_close(*slopes, rtol=3e-9, atol=0)
+    # In single precision powers of 0.1 leave mass beyond all numbers at 0 as well, and
+    # those of 1e4 two digits of a density.
+    for i in (0, 3, 4, 6):
+        single = mlc.expectation(f, Beta(a[i].float(), b[i].float()))
+        torch.testing.assert_close(single, theirs[i].float(), rtol=2e-4, atol=0)
+
+
+def test_a_function_that_is_infinite_where_a_beta_variable_crowds_is_reported() -> None:
+    low = torch.tensor(0.05)
+    with pytest.warns(mlc.IntegrationWarning):
+        mlc.expectation(torch.log, Beta(low, low))
+    b = torch.tensor([0.05, 2.0], dtype=DOUBLE)
+    with pytest.warns(mlc.IntegrationWarning, match="1 of 2"):
+        value = mlc.expectation(lambda x: torch.log1p(-x), Beta(b, b))
+    exact = torch.digamma(b[1]) - torch.digamma(2 * b[1])
+    assert value[1].item() == pytest.approx(exact.item(), rel=1e-9)

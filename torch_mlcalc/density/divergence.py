@@ -35,11 +35,10 @@ def _from_density(p: NormalizedDensity, q: Distribution) -> Tensor:
         )
     batch = torch.broadcast_shapes(p.batch_shape, q.batch_shape)
     p = p if batch == p.batch_shape else p.expand(batch)
-    log_z = p.log_normalizer
     # Where it does not exist it is infinite, as its negative part is at most 1 / e.
     return mean_of(
         p,
-        lambda x: p._log_density(x) - log_z - log_prob_anywhere(q, x),
+        lambda x, log_p: log_p - log_prob_anywhere(q, x),
         otherwise=math.inf,
         atol=1.0,
     )

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.distributions import (
     Beta,
-    Dirichlet,
     Distribution,
-    Independent,
-    MultivariateNormal,
-    Normal,
-    constraints,
 )
 
-from torch_mlcalc.density.divergence import log_prob_anywhere
 from torch_mlcalc.density.nodes import (
     Nodes,
     NoNodes,
     entry_of,
     is_exact,
     nodes_per_axis,
-    of_standard_normal,
 )
 from torch_mlcalc.density.normalized import NormalizedDensity
+from torch_mlcalc.density.placed import density_on, has_box, on_log_odds
 from torch_mlcalc.quadrature.checks import Settings, check_settings
 from torch_mlcalc.quadrature.contract import (
     LinearSum,
@@ -37,8 +29,6 @@ from torch_mlcalc.quadrature.contract import (
     sum_blocks,
     together,
 )
-from torch_mlcalc.quadrature.cubature.box import Box
-from torch_mlcalc.quadrature.domains import Domain, RealLine, domain_of
 from torch_mlcalc.quadrature.estimate import Tolerance, report
 from torch_mlcalc.quadrature.host import frozen, read
 from torch_mlcalc.quadrature.integrand import HALF, Function
@@ -210,7 +200,7 @@ def _expect(
             fewer = Nodes(*entry.make(distribution, min(n // 2, most - 1)))
             check = _sum(function, distribution, fewer, settings, ranks, log=log)
     except NoNodes as reason:
-        if distribution.event_shape and not _has_box(distribution):
+        if distribution.event_shape and not has_box(distribution):
             raise ValueError(
                 f"no nodes for {distribution}: {reason}. Pass a smaller problem, or "
                 "average samples."
@@ -338,12 +328,17 @@ def _over_support(
     """Integral over the support with the density, or its log."""
     if isinstance(distribution, NormalizedDensity) and not log and rule is None:
         return distribution.expectation(function)
-    domain, density, place = _density_on(distribution)
+    odds = rule is None and isinstance(distribution, Beta)
+    domain, density, place = (on_log_odds if odds else density_on)(distribution)
     options: dict[str, Any] = {**settings._asdict(), "process_group": ranks}
     if rule is not None and rule.fixed:
         options.pop("on_failure")
 
-    def weighted(x: Tensor) -> Tensor:
+    if isinstance(distribution, NormalizedDensity):
+        # Limits that are numbers have no dtype.
+        options["args"] = (distribution.log_normalizer.detach().new_zeros(()),)
+
+    def weighted(x: Tensor, *_: Tensor) -> Tensor:
         values, logs = function(place(x)), density(x)
         logs = logs.reshape(logs.shape + (1,) * (values.ndim - logs.ndim))
         if log:
@@ -356,95 +351,6 @@ def _over_support(
     solve = log_integrate if log else integrate
     return solve(
         weighted, domain, rule, batch_shape=distribution.batch_shape, **options
-    )
-
-
-class _Placed(NamedTuple):
-    domain: Domain
-    log_density: Function
-    points: Function
-
-
-def _has_box(distribution: Distribution) -> bool:
-    known = isinstance(distribution, (MultivariateNormal, Dirichlet))
-    return known or _is_independent_normal(distribution)
-
-
-def _is_independent_normal(distribution: object) -> TypeGuard[Independent[Any]]:
-    return (
-        isinstance(distribution, Independent)
-        and isinstance(distribution.base_dist, Normal)
-        and distribution.reinterpreted_batch_ndims == 1
-    )
-
-
-def _density_on(distribution: Distribution) -> _Placed:
-    """Where a distribution lives, its density there, and its values as points."""
-
-    def same(x: Tensor) -> Tensor:
-        return x
-
-    if isinstance(distribution, NormalizedDensity):
-        log_z = distribution.log_normalizer
-        domain, _ = distribution._placed
-        return _Placed(domain, lambda x: distribution._log_density(x) - log_z, same)
-    if _is_independent_normal(distribution):
-        base = distribution.base_dist
-        tril = torch.diag_embed(base.scale)
-        return _density_on(
-            MultivariateNormal(base.loc, scale_tril=tril, validate_args=False)
-        )
-    if isinstance(distribution, MultivariateNormal):
-        loc = distribution.loc
-        normal = torch.distributions.Normal(loc.new_zeros(()), loc.new_ones(()))
-        d = loc.shape[-1]
-        box = Box(loc.new_full((d,), -math.inf), math.inf)
-        return _Placed(
-            box,
-            lambda z: normal.log_prob(z).sum(-1),
-            partial(of_standard_normal, distribution),
-        )
-    if isinstance(distribution, Dirichlet):
-        return _broken_stick(distribution)
-    if not _has_density(distribution):
-        raise ValueError(
-            f"nothing is known about {type(distribution).__name__}: it has no nodes "
-            "(register_expectation_rule) and not both of support and log_prob of a "
-            "continuous variable."
-        )
-    domain = domain_of(distribution)
-    if isinstance(domain, RealLine):
-        at, width = (getattr(distribution, n, None) for n in ("loc", "scale"))
-        if isinstance(at, Tensor) and isinstance(width, Tensor):
-            # They place nodes, also where there is no mean, and carry no gradient.
-            domain = RealLine(at.detach(), width.detach())
-    return _Placed(domain, lambda x: log_prob_anywhere(distribution, x), same)
-
-
-def _broken_stick(distribution: Dirichlet) -> _Placed:
-    """A Dirichlet variable from independent beta variables on a cube."""
-    alpha = distribution.concentration
-    rest = alpha.flip(-1).cumsum(-1).flip(-1)[..., 1:]
-    sticks = Independent(Beta(alpha[..., :-1], rest, validate_args=False), 1)
-    box = Box(alpha.new_zeros(alpha.shape[-1] - 1), 1.0)
-
-    def points(u: Tensor) -> Tensor:
-        left = torch.cat([torch.ones_like(u[..., :1]), (1 - u).cumprod(-1)], -1)
-        return torch.cat([u, torch.ones_like(u[..., :1])], -1) * left
-
-    return _Placed(box, sticks.log_prob, points)
-
-
-def _has_density(distribution: Distribution) -> bool:
-    try:
-        support = distribution.support
-    except (NotImplementedError, AttributeError):
-        return False
-    if not isinstance(support, constraints.Constraint) or support.is_discrete:
-        return False
-    return (
-        not distribution.event_shape
-        and type(distribution).log_prob is not Distribution.log_prob
     )
 
 

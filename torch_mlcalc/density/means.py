@@ -15,9 +15,12 @@ from torch_mlcalc.density.support import extent_of
 from torch_mlcalc.quadrature.adaptive_hermite import AdaptiveGaussHermite
 from torch_mlcalc.quadrature.cubature.hermite import hermite_table
 from torch_mlcalc.quadrature.cubature.whitened import WhitenedPlan
+from torch_mlcalc.quadrature.domains import Domain
 from torch_mlcalc.quadrature.estimate import Estimate, Status, report
-from torch_mlcalc.quadrature.host import read, readable, transforming
+from torch_mlcalc.quadrature.host import dual_level, read, readable, transforming
+from torch_mlcalc.quadrature.integrand import Function
 from torch_mlcalc.quadrature.integrate import integrate, integrate_with_error
+from torch_mlcalc.quadrature.rules import Rule
 
 if TYPE_CHECKING:
     from torch_mlcalc.density.normalized import NormalizedDensity
@@ -36,7 +39,7 @@ MARGIN = 1e-6
 
 def mean_of(
     density: NormalizedDensity,
-    f: Callable[[Tensor], Tensor],
+    f: Callable[[Tensor, Tensor], Tensor],
     *,
     otherwise: float | None = None,
     atol: float | None = None,
@@ -46,7 +49,7 @@ def mean_of(
 
     Args:
         density: The densities.
-        f: The function.
+        f: Function of points and the log of the density there.
         otherwise: What to return where the integral is found to diverge.
         atol: Wanted absolute error in units of the relative one.
         lost: Where the mean is known not to exist.
@@ -55,12 +58,12 @@ def mean_of(
         The mean ``(*batch, *shape)``.
     """
     shape: torch.Size | None = None
-    log_z = density.log_normalizer
+    log_z, log_density = density.log_normalizer, density._remembered
 
-    def weighted(points: Tensor) -> Tensor:
+    def weighted(points: Tensor, _: Tensor) -> Tensor:
         nonlocal shape
-        p = torch.exp(density._log_density(points) - log_z)
-        values = f(points)
+        log_p = log_density(points) - log_z
+        p, values = torch.exp(log_p), f(points, log_p)
         shape = values.shape[p.ndim :]
         values = values.reshape((*p.shape, -1))
         mass = p[..., None]
@@ -71,6 +74,8 @@ def mean_of(
 
     domain, breakpoints = density._placed
     settings: dict[str, Any] = {
+        # Limits that are numbers have no dtype.
+        "args": (log_z.detach().new_zeros(()),),
         "batch_shape": density.batch_shape,
         "breakpoints": breakpoints,
         "memory": density._block,
@@ -87,7 +92,7 @@ def mean_of(
         # Log rules are for the normaliser alone.
         hermite = isinstance(density.rule, AdaptiveGaussHermite)
         rule = None if hermite else density.rule
-        found = integrate_with_error(weighted, domain, rule, **settings)
+        found = _found(density, weighted, domain, rule, settings)
         value = _judged(density, found, otherwise, lost)
     assert shape is not None  # noqa: S101
     # Without a normaliser there is no mean.
@@ -95,9 +100,28 @@ def mean_of(
     return value[..., :-1].reshape(density.batch_shape + shape)
 
 
+def _found(
+    density: NormalizedDensity,
+    weighted: Function,
+    domain: Domain,
+    rule: Rule | None,
+    settings: dict[str, Any],
+) -> Estimate:
+    """A search among what is known, whose nodes are then applied with gradients."""
+    graph = torch.is_grad_enabled() and not (transforming() or dual_level())
+    if not graph or density.event_shape or not density._known.has_graph:
+        return integrate_with_error(weighted, domain, rule, **settings)
+    # A search that may record gradients begins by looking whether there are any.
+    with torch.no_grad():
+        found = integrate_with_error(weighted, domain, rule, **settings)
+    names = ("args", "batch_shape", "breakpoints", "memory")
+    applied = {name: settings[name] for name in names}
+    return found._replace(value=integrate(weighted, domain, found.plan, **applied))
+
+
 def _by_grids(
     density: NormalizedDensity,
-    weighted: Callable[[Tensor], Tensor],
+    weighted: Function,
     settings: dict[str, Any],
     atol: float | None,
 ) -> Tensor | None:
@@ -154,7 +178,7 @@ def mean(density: NormalizedDensity) -> Tensor:
     at, width = _unit(density)
     mean = mean_of(
         density,
-        lambda x: (x - at) / width,
+        lambda x, _: (x - at) / width,
         otherwise=math.nan,
         atol=1.0,
         lost=_lost(density, 1),
@@ -169,7 +193,7 @@ def variance(density: NormalizedDensity) -> Tensor:
     _, width = _unit(density)
     square = mean_of(
         density,
-        lambda x: ((x - centre) / width) ** 2,
+        lambda x, _: ((x - centre) / width) ** 2,
         otherwise=math.inf,
         lost=_lost(density, 2),
     )
@@ -196,6 +220,7 @@ def _lost(density: NormalizedDensity, order: int) -> Tensor | None:
     if density.event_shape or transforming():
         return None
     at, width = (torch.as_tensor(t) for t in _unit(density))
+    known = density._known
     reach = FAR * math.log10(torch.finfo(density.dtype).max)
     lost = torch.zeros_like(at, dtype=torch.bool).expand(density.batch_shape)
     for sign, limit in zip((-1, 1), extent_of(density.domain)[:2], strict=True):
@@ -205,7 +230,7 @@ def _lost(density: NormalizedDensity, order: int) -> Tensor | None:
         steps = torch.stack([at + sign * width * 10**r for r in (reach / 2, reach)])
         points = torch.where(open_, steps.to(density.dtype), density._home)
         with torch.no_grad():
-            near, far = density._log_density(points.expand(2, *density.batch_shape))
+            near, far = known.at(points.expand(2, *density.batch_shape))
         power = (near - far) / (reach / 2 * math.log(10))
         lost = lost | (open_ & (power <= order + 1 + MARGIN))
     return lost

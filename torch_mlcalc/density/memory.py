@@ -17,6 +17,8 @@ T = TypeVar("T")
 class Memory:
     """Results by name, forgotten when a tensor is replaced or written to.
 
+    So they are when it begins or ceases to require a gradient.
+
     Known are the tensors that the given objects reach: args, limits, parameters of
     modules, closures, globals. Every in-place write, such as that of an optimiser, has
     raised the version counter of its tensor. Within a transform of torch.func or
@@ -31,7 +33,7 @@ class Memory:
         """
         self._roots = {str(i): root for i, root in enumerate(roots)}
         self._tensors: list[Tensor] = []
-        self._versions: list[int] = []
+        self._versions: list[tuple[int, bool]] = []
         self._results: dict[str, Any] = {}
 
     def recall(self, name: str, make: Callable[[], T], *, value: bool = True) -> T:
@@ -70,7 +72,9 @@ class Memory:
         # something is kept.
         found = find_captured(self._roots)
         tensors = [*found.tensors.values(), *found.computed.values()]
-        versions = [-1 if t.is_inference() else t._version for t in tensors]
+        versions = [
+            (-1 if t.is_inference() else t._version, t.requires_grad) for t in tensors
+        ]
         same = len(tensors) == len(self._tensors) and versions == self._versions
         if not same or any(
             a is not b for a, b in zip(tensors, self._tensors, strict=True)

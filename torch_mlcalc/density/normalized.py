@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from torch_mlcalc.density import means
-from torch_mlcalc.density.cdf import Peaks, Quantiles
+from torch_mlcalc.density.cdf import NEAR, Peaks, Quantiles
+from torch_mlcalc.density.known import Known, integrand_of
 from torch_mlcalc.density.memory import Memory
+from torch_mlcalc.density.normalizer import find_plan, log_normalizer
 from torch_mlcalc.density.solid import cdf, mode
 from torch_mlcalc.density.support import (
     batch_extent,
@@ -29,29 +31,18 @@ from torch_mlcalc.quadrature.checks import (
     refuse_random,
     refuse_tolerance,
 )
-from torch_mlcalc.quadrature.cubature.box import DETERMINISTIC, Solid
+from torch_mlcalc.quadrature.cubature.box import Solid
 from torch_mlcalc.quadrature.domains import Domain
-from torch_mlcalc.quadrature.estimate import Status, Tolerance, report
+from torch_mlcalc.quadrature.estimate import Tolerance
 from torch_mlcalc.quadrature.host import (
-    dual_level,
     on_device,
-    read,
     readable,
     transforming,
 )
 from torch_mlcalc.quadrature.integrand import Function, bind
-from torch_mlcalc.quadrature.integrate import (
-    adapt,
-    log_integrate,
-)
 from torch_mlcalc.quadrature.plan import Plan
 from torch_mlcalc.quadrature.problem import Breakpoints, as_breakpoints
 from torch_mlcalc.quadrature.rules import Rule
-
-#: Wanted error of a log normaliser in single precision and several dimensions. At that
-#: of other integrals, 3e-4, two small grids in three dimensions agree and are 5e-3 off;
-#: rounding leaves a curved density in two dimensions 5e-5.
-SINGLE = 1e-4
 
 
 class NormalizedDensity(Distribution):
@@ -61,8 +52,10 @@ class NormalizedDensity(Distribution):
 
     The function may be a network; with ``args`` the density is conditional, and one
     call normalises a whole minibatch. All is differentiable in whatever the function
-    depends on. The nodes of the normaliser, and all that is without gradient, are kept
-    until a tensor that the function reaches is written to.
+    depends on. The nodes of the normaliser and all that is without gradient are kept
+    until a tensor that the function reaches is written to. On a line so are the values
+    at all nodes (of a batch, if the function has parameters such as a network): means,
+    entropy and distribution function evaluate only what their errors ask for beyond.
 
     Args:
         log_unnormalized: Function of points ``(n, *batch)`` and ``args`` that returns
@@ -184,7 +177,7 @@ class NormalizedDensity(Distribution):
     @property
     def log_normalizer(self) -> Tensor:
         """Log of the integral of the unnormalised density, ``(*batch)``."""
-        return self._memory.recall("log normalizer", self._log_normalizer)
+        return self._memory.recall("log normalizer", partial(log_normalizer, self))
 
     @property
     def status(self) -> Tensor:
@@ -200,64 +193,25 @@ class NormalizedDensity(Distribution):
         if self.rule is not None and self.rule.fixed:
             return self.rule
         looks = self._grad_rtol is not None
-        return self._memory.recall("plan", self._find_plan, value=looks)
-
-    def _find_plan(self) -> Rule:
-        # Transforms hide the graph that a look at the gradient needs.
-        hidden = transforming() or dual_level() or torch.compiler.is_compiling()
-        return adapt(
-            self.log_unnormalized,
-            self.domain,
-            self.rule,
-            log=True,
-            grad_rtol=None if hidden else self._grad_rtol,
-            memory=self._block,
-            **self._batch,
-            **self._search | self._sharper,
-        )
+        return self._memory.recall("plan", partial(find_plan, self), value=looks)
 
     @property
-    def _sharper(self) -> dict[str, Any]:
-        """The default tolerance of what is chosen by default."""
-        domain, search = self.domain, self._search
-        few = isinstance(domain, Solid) and domain.dimension <= DETERMINISTIC
-        asked = search["rtol"] is not None or search["atol"] is not None
-        if self.rule is not None or asked or not few:
-            return {}
-        return {"rtol": min(torch.finfo(self.dtype).eps ** 0.5, SINGLE)}
+    def _asked(self) -> tuple[Function, tuple[Any, ...]]:
+        """What searches ask for the log density, and its args."""
+        if isinstance(self.domain, Solid):
+            return self.log_unnormalized, self.args
+        known = self._known
+        return known, known.args
 
     @property
-    def _batch(self) -> dict[str, Any]:
-        return {"args": self.args, **self._shape}
+    def _known(self) -> Known:
+        """The log density on a line, with its values at nodes so far."""
+        make = partial(Known, integrand_of(self))
+        return self._memory.recall("values", make, value=False)
 
     @property
     def _shape(self) -> dict[str, Any]:
         return {"batch_shape": self.batch_shape, "breakpoints": self.breakpoints}
-
-    def _log_normalizer(self) -> Tensor:
-        log_z = log_integrate(
-            self.log_unnormalized,
-            self.domain,
-            self._plan,
-            memory=self._block,
-            **self._batch,
-        )
-        if log_z.shape != self.batch_shape:
-            raise ValueError(
-                f"the log density has values with event dimensions "
-                f"{tuple(log_z.shape[len(self.batch_shape) :])}; one number for each "
-                "point is wanted."
-            )
-        if readable(log_z):
-            empty = read(~log_z.isfinite()).astype(bool)
-            detail = " A density without any mass, or an infinite one, has no log."
-            report(
-                empty * int(Status.SUSPECTED_DIVERGENT),
-                detail,
-                self._search["on_failure"],
-                stacklevel=5,
-            )
-        return log_z
 
     def _points(self, value: Tensor) -> Tensor:
         """A value as points ``(m, *batch, *event)``."""
@@ -282,6 +236,11 @@ class NormalizedDensity(Distribution):
                 f"returned shape {tuple(values.shape)}; {tuple(wanted)} is wanted."
             )
         return values
+
+    @property
+    def _remembered(self) -> Function:
+        """The log density at nodes, which many functions have in common."""
+        return self._log_density if self.event_shape else self._known.at
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log of the density; minus infinity outside of the support.
@@ -342,7 +301,8 @@ class NormalizedDensity(Distribution):
         if self._fixed or isinstance(self.domain, Solid) or transforming():
             return self.domain, self.breakpoints
         peaks = self._memory.recall("peaks", partial(Peaks.of, self), value=False)
-        return peaks.place(self.domain, self.breakpoints)
+        near = NEAR if self._known.keeps else 1.0
+        return peaks.place(self.domain, self.breakpoints, near)
 
     def cdf(self, value: Tensor) -> Tensor:
         """Probability of values up to the given ones, with gradients in both.
@@ -451,7 +411,7 @@ class NormalizedDensity(Distribution):
         Returns:
             The mean ``(*batch, *shape)``, with the gradients of ``f`` as well.
         """
-        return means.mean_of(self, f)
+        return means.mean_of(self, lambda x, _: f(x))
 
     @property
     def _fixed(self) -> bool:
@@ -480,8 +440,7 @@ class NormalizedDensity(Distribution):
         Returns:
             The entropy, ``(*batch)``.
         """
-        log_z = self.log_normalizer
-        return means.mean_of(self, lambda x: log_z - self._log_density(x), atol=1.0)
+        return means.mean_of(self, lambda _, log_p: -log_p, atol=1.0)
 
     def expand(
         self, batch_shape: Sequence[int], _instance: Distribution | None = None

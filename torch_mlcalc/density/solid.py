@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from torch_mlcalc.density.known import integrand_of
 from torch_mlcalc.density.support import corners_of
-from torch_mlcalc.density.transport import Transport, integrand_of, moments
+from torch_mlcalc.density.transport import Transport, moments
 from torch_mlcalc.quadrature.cubature.box import Box
 from torch_mlcalc.quadrature.cubature.chart import ALGEBRAIC, BoxChart, fold, unfold
 from torch_mlcalc.quadrature.cubature.modes import expand, find_modes

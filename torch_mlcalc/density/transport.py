@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from torch_mlcalc.density.known import integrand_of
 from torch_mlcalc.precision import full_precision
 from torch_mlcalc.quadrature.cubature.box import Solid
 from torch_mlcalc.quadrature.cubature.chart import (
@@ -27,7 +28,6 @@ from torch_mlcalc.quadrature.domains import Domain
 from torch_mlcalc.quadrature.estimate import report
 from torch_mlcalc.quadrature.gauss import GaussLegendre
 from torch_mlcalc.quadrature.host import read
-from torch_mlcalc.quadrature.integrand import Integrand
 from torch_mlcalc.quadrature.integrate import integrate
 from torch_mlcalc.quadrature.placement import FINITE, WHOLE
 from torch_mlcalc.quadrature.rules import table
@@ -226,18 +226,6 @@ class Transport:
         white = density._memory.recall("white", partial(_spread, density, chart))
         centre, factor = white[..., 0], white[..., 1:]
         return WhitenedChart.of(chart, centre, factor, self.tails)
-
-
-def integrand_of(density: NormalizedDensity) -> Integrand:
-    """The log density as an integrand."""
-    return Integrand(
-        density.log_unnormalized,
-        density.args,
-        tuple(density.batch_shape),
-        density.dtype,
-        density.device,
-        density.event_shape[0],
-    )
 
 
 def moments(density: NormalizedDensity) -> tuple[Tensor, Tensor]:
