@@ -240,6 +240,11 @@ def test_without_a_plan_value_and_gradients_are_those_of_the_plan(
         )
 
 
+def _weighted(plan: q.Plan) -> int:
+    """Number of nodes of a plan that have a weight."""
+    return sum(int(torch.count_nonzero(cells[1])) for cells in plan.state()["cells"])
+
+
 @_named(PROBLEMS)
 def test_a_single_integral_takes_the_steps_of_a_batch(row: Problem) -> None:
     theta, single = torch.tensor(row.theta), torch.tensor([row.theta] * 2)
@@ -250,10 +255,12 @@ def test_a_single_integral_takes_the_steps_of_a_batch(row: Problem) -> None:
         )
         for t in (theta, single)
     )
-    # Of double-exponential levels it evaluates the first three together.
+    # Of double-exponential levels it evaluates the first four together, 193 nodes.
     ahead = alone.n_evals - both.n_evals
-    assert ((ahead >= 0) & (ahead <= 72)).all()
-    assert alone.plan.n == both.plan.n
+    assert ((ahead >= 0) & (ahead <= 168)).all()
+    # Two windows of the batch share their nodes, and those without a weight count.
+    assert alone.plan.n <= both.plan.n
+    assert 2 * _weighted(alone.plan) == _weighted(both.plan)
     assert (both.status == alone.status).all()
     expected = alone.value.expand(2)
     torch.testing.assert_close(both.value, expected, rtol=1e-12, atol=1e-15)

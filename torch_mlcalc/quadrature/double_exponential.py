@@ -355,7 +355,7 @@ def _measure(
     # Nor after a level that gained nothing: a kink can pass one by chance.
     plain = slow | levels.slow | (step > FIRST_STEP / 8)
     if not plain.all():
-        plain |= is_level(levels.t, values, step, change, before)
+        plain |= is_level(probe(levels.t, step), values, step, change, before)
     error = np.where(plain, change, np.minimum(gained, change))
     levels = levels._replace(value=value, change=change, log_unit=log_unit, slow=slow)
     columns = np.stack([value, error + ends.doubt, absolute])
@@ -371,8 +371,14 @@ def _measure(
     return levels, amount, ends
 
 
+def probe(t: Array, step: float) -> Array:
+    r"""Cosine and sine of 7/8 of :math:`\pi t / h`, ``(2, n)``."""
+    angle = 7 / 8 * math.pi * np.rint(t / step)
+    return np.stack([np.cos(angle), np.sin(angle)])
+
+
 def is_level(
-    t: Array,
+    waves: Array,
     values: npt.NDArray[Any],
     step: float,
     change: npt.NDArray[Any] | float,
@@ -385,7 +391,7 @@ def is_level(
     fourth root of their ratio; less than the sixth root is a tail, as of a kink.
 
     Args:
-        t: Nodes ``(n,)``.
+        waves: What :func:`probe` says of the nodes.
         values: The integrand there, ``(n, ...)``.
         step: Distance of the nodes.
         change: Change from the level before, ``(...)``.
@@ -394,14 +400,13 @@ def is_level(
     Returns:
         The mask ``(...)``.
     """
-    angle = 7 / 8 * math.pi * np.rint(t / step)
     # np.tensordot takes twice as long as all of this.
-    flat = values.reshape(len(values), -1)
-    cosine, sine = np.cos(angle).dot(flat), np.sin(angle).dot(flat)
+    cosine, sine = (wave.dot(values.reshape(len(values), -1)) for wave in waves)
     # Twice, as the change has the frequencies of both signs.
-    wave = 2 * step * np.hypot(np.abs(cosine), np.abs(sine))
-    wave = wave.reshape(values.shape[1:])
-    level: npt.NDArray[Any] = wave < change ** (5 / 6) * before ** (1 / 6)
+    size = 2 * step * np.hypot(np.abs(cosine), np.abs(sine))
+    level: npt.NDArray[Any] = size.reshape(values.shape[1:]) < change ** (
+        5 / 6
+    ) * before ** (1 / 6)
     return level
 
 

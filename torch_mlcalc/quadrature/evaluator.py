@@ -124,6 +124,11 @@ class Evaluator:
         return self.elements == 1 and self.mark is None and not shared
 
     @property
+    def is_plain(self) -> bool:
+        """Whether each value was a single real number."""
+        return not (self._fresh or self.event_shape or self.dtype.is_complex)
+
+    @property
     def _bytes(self) -> int:
         """Size of one point."""
         return self.integrand.dtype.itemsize * math.prod(self.tail)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -21,218 +20,66 @@ from torch_mlcalc.quadrature.double_exponential import (
     is_level,
     negligible,
     nodes_of,
+    probe,
     reach,
     refine,
 )
-from torch_mlcalc.quadrature.ends import FLAT, Beyond, Ends, beyond
+from torch_mlcalc.quadrature.ends import FLAT, Beyond, Ends, beyond, displacement
 from torch_mlcalc.quadrature.ledger import ROUNDING, Amount
 from torch_mlcalc.quadrature.pieces import Part
+from torch_mlcalc.quadrature.placement import FINITE
 from torch_mlcalc.quadrature.rules import Array
 from torch_mlcalc.quadrature.search import Mask, Sample
 from torch_mlcalc.quadrature.single.sampling import ONE, Single, is_ordinary
 from torch_mlcalc.quadrature.variables import Jobs, double_exponential
 
+#: Levels that the first call evaluates. Each of the 36 problems on the line or half
+#: line needs the third, at a step of 1/8, and 23 of them the fourth, to 1e-8; of 78
+#: windows, which are about a singularity alone, 7 do.
+WHOLE, WINDOW = 3, 2
 
-class Nodes(NamedTuple):
-    """Nodes with the integrand there; ``usable`` is None where every node is."""
+
+class Table(NamedTuple):
+    """All nodes of a level, and what :func:`is_level` wants to know of them."""
 
     t: Array
-    values: Array
-    usable: Mask | None
-
-    @property
-    def mask(self) -> Mask:
-        """Which nodes are usable."""
-        return np.ones(self.t.size, bool) if self.usable is None else self.usable
+    positions: Array
+    slope: Array
+    probe: Array
 
 
-class Sums(NamedTuple):
-    """Of the values between the first and the last node that matter.
+class Terms(NamedTuple):
+    """Values in the variable, 0 where they could not be used, and where they could.
 
-    Levels only add to it: both ends are nodes of level 0. ``first`` and ``last`` are
-    the outermost usable nodes with their values.
+    Both masks are None where they would be True throughout; see Sample.
     """
-
-    total: float
-    absolute: float
-    largest: float
-    first: tuple[float, float]
-    last: tuple[float, float]
-
-    def joined(self, nodes: Nodes) -> Sums:
-        """With more nodes."""
-        t, values, usable = nodes
-        size = np.abs(values)
-        first, last = self.first, self.last
-        if usable is not None:
-            (there,) = usable.nonzero()
-            t, values = t[there], values[there]
-        if t.size:
-            first = min(first, (float(t[0]), float(values[0])))
-            last = max(last, (float(t[-1]), float(values[-1])))
-        return Sums(
-            self.total + float(np.add.reduce(values)),
-            self.absolute + float(np.add.reduce(size)),
-            max(self.largest, float(np.maximum.reduce(size, initial=0.0))),
-            first,
-            last,
-        )
-
-
-#: Of no nodes.
-_EMPTY = Sums(0.0, 0.0, 0.0, (math.inf, 0.0), (-math.inf, 0.0))
-
-
-class Run(NamedTuple):
-    """All nodes so far of the one job, level by level; see Levels."""
-
-    nodes: list[Nodes]
-    sums: Sums
-    flawed: bool
-    low: float
-    high: float
-    value: float
-    change: float
-    slow: bool
-
-    @property
-    def spent(self) -> int:
-        """Number of nodes."""
-        return sum(nodes.t.size for nodes in self.nodes)
-
-    def ascending(self) -> Nodes:
-        """All nodes."""
-        t = np.concatenate([nodes.t for nodes in self.nodes])
-        values = np.concatenate([nodes.values for nodes in self.nodes])
-        order, usable = t.argsort(), None
-        if any(nodes.usable is not None for nodes in self.nodes):
-            usable = np.concatenate([nodes.mask for nodes in self.nodes])[order]
-        return Nodes(t[order], values[order], usable)
-
-    def summed(self) -> Nodes:
-        """The same from the first to the last node in the sum."""
-        t, values, usable = self.ascending()
-        first = t.searchsorted(self.sums.first[0])
-        some = slice(first, t.searchsorted(self.sums.last[0], "right"))
-        return Nodes(t[some], values[some], None if usable is None else usable[some])
-
-    def as_levels(self, jobs: Jobs) -> Levels:
-        """The same for the batch."""
-        nodes = self.ascending()
-        return Levels(
-            jobs,
-            nodes.t,
-            nodes.values[:, None, None],
-            nodes.mask[:, None],
-            np.array([self.flawed]),
-            np.array([self.low]),
-            np.array([self.high]),
-            np.array([[self.value]]),
-            np.array([[self.change]]),
-            None,
-            np.array([[self.slow]]),
-        )
-
-
-class Measured(NamedTuple):
-    """What a level says, in units of the job."""
-
-    value: float
-    change: float
-    slow: bool
-    error: float
-    doubt: float
-    absolute: float
-    #: None where it is nothing.
-    beyond: Beyond | None
-    endless: bool
-
-
-def refine_single(
-    one: Single, jobs: Jobs, max_level: int, *, patient: bool
-) -> list[Leftover]:
-    """Do what :func:`refine` does, for one job of one integral.
-
-    Args:
-        one: The piece, with its search.
-        jobs: The whole piece, or a window of it.
-        max_level: Number of times the step may be halved.
-        patient: Whether the job ends here; else it is returned if it converges slowly.
-
-    Returns:
-        The job, if it is left.
-    """
-    search = one.search
-    hand_over = partial(refine, search, jobs, max_level, patient=patient)
-    first = _first_levels(one, jobs, min(2, max_level))
-    if isinstance(first, Levels):
-        return hand_over(begun=Begun(first, 0))
-    run, ahead = first
-    level = 0
-    while True:
-        halvings = 1 if level else min(2, max_level)
-        level += halvings
-        step = FIRST_STEP / 2**level
-        run = _add_level(one, jobs, run, step, 2**halvings, ahead)
-        ahead = None
-        found = _measure(one, jobs, run, step)
-        seen = found.absolute > 0 and not run.flawed and not found.endless
-        done, cut = _outlook(one, found)
-        if seen and done:
-            _settle(one, jobs, run, found, step)
-            return []
-        spent = search.ledger.n_evals[0] + 2 * run.spent > search.ledger.max_evals
-        tired = level >= EARLIEST and (found.slow or cut)
-        if not seen or spent or tired or level == max_level:
-            # The batch decides how it ends.
-            return hand_over(begun=Begun(run.as_levels(jobs), level, added=True))
-        run = run._replace(value=found.value, change=found.change, slow=found.slow)
-
-
-@lru_cache(maxsize=512)
-def _table(
-    kind: int, low: float, high: float, edge: float, step: float, ratio: int
-) -> tuple[Array, Array, Array]:
-    """Nodes of a level that the one before lacks, their positions and slopes."""
-    last = round(edge / step)
-    index = np.arange(-last, last + 1)
-    t = (index if ratio == 1 else index[index % ratio != 0]) * step
-    job = Jobs(ONE, np.array([kind]), np.array([low]), np.array([high]))
-    positions, slope = (column[:, 0] for column in double_exponential(job, t[:, None]))
-    for array in (t, positions, slope):
-        array.setflags(write=False)
-    return t, positions, slope
-
-
-def _place(
-    one: Single, jobs: Jobs, step: float, ratio: int
-) -> tuple[Array, Array, Array]:
-    edge = reach(one.search.evaluate.integrand.dtype)
-    (low,), (high,) = jobs.low.tolist(), jobs.high.tolist()
-    if low == 0 and high == 1:
-        return _table(one.kind, 0.0, 1.0, edge, step, ratio)
-    # A window is a whole piece of another length, seen from the end that it touches.
-    width = high - low
-    side = (0.0, 0.5) if low == 0 else (0.5, 1.0)
-    t, positions, slope = _table(one.kind, *side, edge, step, ratio)
-    return t, positions * (2 * width), slope * (2 * width)
-
-
-class Seen(NamedTuple):
-    """Values in the variable, 0 where they could not be used, and where they could."""
 
     values: Array
     inside: Mask | None
     finite: Mask | None
 
-    def each(self, choose: Callable[[Array], Array]) -> Seen:
-        """Some of the nodes, chosen alike in every column."""
+    def at(self, some: slice) -> Terms:
+        """Those at some nodes."""
         values, inside, finite = self
-        return Seen(
-            choose(values),
-            None if inside is None else choose(inside),
-            None if finite is None else choose(finite),
+        return Terms(
+            values[some],
+            None if inside is None else inside[some],
+            None if finite is None else finite[some],
         )
+
+    def interleaved(self, between: Terms) -> Terms:
+        """With a term between each two."""
+        values = np.empty(2 * self.values.size - 1)
+        values[::2], values[1::2] = self.values, between.values
+        masks = []
+        for old, new in zip(self[1:], between[1:], strict=True):
+            mask = None
+            if old is not None or new is not None:
+                mask = np.ones(values.size, bool)
+                mask[::2] &= True if old is None else old
+                mask[1::2] &= True if new is None else new
+            masks.append(mask)
+        return Terms(values, *masks)
 
     @property
     def usable(self) -> Mask | None:
@@ -243,224 +90,371 @@ class Seen(NamedTuple):
         return both
 
 
-def _sample(one: Single, positions: Array, slope: Array) -> Seen | Sample:
+class Run(NamedTuple):
+    """A job with its terms so far, from the first to the last that matters.
+
+    Attributes:
+        jobs: The job.
+        first: The first of its nodes at level 0.
+        level: The level that is looked at.
+        finest: That to which there are terms; those between are evaluated ahead.
+        evaluated: All terms.
+        value: Sum of the level before.
+        change: Change between the two before.
+        slow: Whether that before gained little.
+    """
+
+    jobs: Jobs
+    first: int
+    level: int
+    finest: int
+    evaluated: Terms
+    value: float
+    change: float
+    slow: bool
+
+    @property
+    def terms(self) -> Terms:
+        """Those of the level."""
+        stride = 2 ** (self.finest - self.level)
+        return (
+            self.evaluated if stride == 1 else self.evaluated.at(slice(0, None, stride))
+        )
+
+    @property
+    def step(self) -> float:
+        """Distance of the nodes of the level."""
+        return FIRST_STEP / 2**self.level
+
+    def of(self, column: Array, size: int) -> Array:
+        """A column of the table of the level for so many nodes."""
+        first = self.first * 2**self.level
+        return column[first : first + size]
+
+
+class Measured(NamedTuple):
+    """What a level says of a job, in units of it.
+
+    ``some`` are the nodes from the first to the last that is usable, and ``beyond`` is
+    None where there is nothing.
+    """
+
+    value: float
+    change: float
+    slow: bool
+    error: float
+    doubt: float
+    absolute: float
+    some: slice
+    beyond: Beyond | None
+    #: Whether nothing is seen, or there is something that the batch has to look at.
+    odd: bool
+
+
+def refine_single(
+    one: Single, jobs: Jobs, max_level: int, *, patient: bool
+) -> list[Leftover]:
+    """Do what :func:`refine` does, for the one or two jobs of one integral.
+
+    Args:
+        one: The piece, with its search.
+        jobs: The whole piece, or windows of it.
+        max_level: Number of times the step may be halved.
+        patient: Whether the jobs end here; else those that converge slowly are
+            returned.
+
+    Returns:
+        The jobs that are left.
+    """
+    search = one.search
+    ledger = search.ledger
+    hand_over = partial(refine, search, max_level=max_level, patient=patient)
+    runs = _begin(one, jobs, max_level)
+    if isinstance(runs, Levels):
+        return hand_over(jobs, begun=Begun(runs, 0))
+    while True:
+        found = [_measure(one, run) for run in runs]
+        done, cut = _outlook(one, found)
+        left = [i for i, each in enumerate(found) if each.odd or not done[i]]
+        level, size = runs[0].level, sum(run.evaluated.values.size for run in runs)
+        spent = ledger.n_evals[0] + 2 * size > ledger.max_evals or level == max_level
+        tired = [found[i].slow or cut[i] for i in left] if level >= EARLIEST else []
+        if left and (spent or any(tired) or any(found[i].odd for i in left)):
+            # The batch decides how they end.
+            levels = _as_levels(one, runs)
+            return hand_over(levels.jobs, begun=Begun(levels, level, added=True))
+        for i, (run, each) in enumerate(zip(runs, found, strict=True)):
+            if i not in left:
+                _settle(one, run, each)
+        if not left:
+            return []
+        runs = _halved(one, [_noted(runs[i], found[i]) for i in left])
+
+
+def _noted(run: Run, found: Measured) -> Run:
+    """The run with what its level says."""
+    return run._replace(value=found.value, change=found.change, slow=found.slow)
+
+
+@lru_cache(maxsize=512)
+def _table(kind: int, low: float, high: float, edge: float, level: int) -> Table:
+    step = FIRST_STEP / 2**level
+    last = round(edge / step)
+    t = np.arange(-last, last + 1) * step
+    job = Jobs(ONE, np.array([kind]), np.array([low]), np.array([high]))
+    positions, slope = (column[:, 0] for column in double_exponential(job, t[:, None]))
+    table = Table(t, positions, slope, probe(t, step))
+    for array in table:
+        array.setflags(write=False)
+    return table
+
+
+def _table_of(one: Single, jobs: Jobs, level: int) -> tuple[Table, float]:
+    """The table of a job, and the factor of its positions and slopes."""
+    edge = reach(one.search.evaluate.integrand.dtype)
+    (low,), (high,) = jobs.low.tolist(), jobs.high.tolist()
+    if low == 0 and high == 1:
+        return _table(one.kind, 0.0, 1.0, edge, level), 1.0
+    # A window is a whole piece of another length, seen from the end that it touches.
+    side = (0.0, 0.5) if low == 0 else (0.5, 1.0)
+    return _table(one.kind, *side, edge, level), 2 * (high - low)
+
+
+def _sample(one: Single, positions: Array, slope: Array) -> Terms | Sample:
     """The integrand at nodes; what the batch makes of it where that is no number."""
     points = one.points(positions)
+    one.search.ledger.n_evals[0] += points.size
     lower, upper = one.range(GUARD)
     inside: Mask | None = None
-    if not (lower < points[0] < upper and lower < points[-1] < upper):
+    if not (lower < np.minimum.reduce(points) and np.maximum.reduce(points) < upper):
         inside = (points > lower) & (points < upper)
         points = np.where(inside, points, one.search.evaluate.home)
     values = one.values(points)
     if values.ndim == 1:
         terms = values * slope
         if is_ordinary(terms):
-            return Seen(terms if inside is None else terms * inside, inside, None)
+            return Terms(terms if inside is None else terms * inside, inside, None)
     column = None if inside is None else inside[:, None]
     sample = one.sample(points[:, None], slope[:, None], column, values)
     if sample.values.shape[-1] != 1 or sample.values.dtype != float:
         return sample
     finite = None if sample.finite is None else sample.finite[:, 0]
-    return Seen(sample.values[:, 0, 0], inside, finite)
+    return Terms(sample.values[:, 0, 0], inside, finite)
 
 
-class Ahead(NamedTuple):
-    """Nodes that come after level 0, but were evaluated with it."""
+def _begin(one: Single, jobs: Jobs, max_level: int) -> list[Run] | Levels:
+    """The first levels over all of the reachable range, which is then narrowed.
 
-    t: Array
-    seen: Seen
-
-
-def _first_levels(
-    one: Single, jobs: Jobs, halvings: int
-) -> tuple[Run, Ahead | None] | Levels:
-    """Level 0 over all of the reachable range, which it then narrows.
-
-    The levels behind it are evaluated in the same call. What is out of the narrower
-    range, half of it, is not used; but a call costs as much as some hundred points.
+    They are evaluated in one call. What is out of the narrower range, half of it, is
+    not used; but a call costs as much as some hundred points.
 
     Returns:
-        Level 0 with what was evaluated ahead, if the budget allowed that; for the
-        batch, level 0 of an integrand that is no number.
+        The runs at level 2, or less if the budget or ``max_level`` is; for the batch,
+        level 0 of an integrand that is no number.
     """
-    ledger, ratio = one.search.ledger, 2**halvings
+    ledger, count = one.search.ledger, jobs.piece.size
+    finest = min(WINDOW if one.kind == FINITE else WHOLE, max_level)
     edge = reach(one.search.evaluate.integrand.dtype)
-    if ledger.n_evals[0] + 2 * ratio * edge / FIRST_STEP >= ledger.max_evals:
-        ratio = 1
-    t, positions, slope = _place(one, jobs, FIRST_STEP / ratio, 1)
-    seen = _sample(one, positions, slope)
-    ledger.n_evals[0] += t.size
+    points = count * 2 ** (finest + 1) * edge / FIRST_STEP
+    if ledger.n_evals[0] + points >= ledger.max_evals:
+        finest = 0
+    split = [jobs] if count == 1 else [jobs.take(ONE + i) for i in range(count)]
+    tables = [_table_of(one, each, finest) for each in split]
+    positions = [_scaled(table.positions, factor) for table, factor in tables]
+    slopes = [_scaled(table.slope, factor) for table, factor in tables]
+    seen = _sample(one, _joined(positions), _joined(slopes))
+    size, stride = positions[0].size, 2**finest
     if isinstance(seen, Sample):
-        inside, finite = (None if c is None else c[::ratio] for c in seen[1:])
-        coarse = Sample(seen.values[::ratio], inside, finite)
-        return first_levels(one.search, jobs, t[::ratio], coarse)
-    run = _first_level(one, t[::ratio], seen.each(lambda column: column[::ratio]))
-    if ratio == 1:
-        return run, None
-
-    def between(column: Array) -> Array:
-        rows: Array = column[:-1].reshape(-1, ratio)[:, 1:]
-        return rows.reshape(-1)
-
-    return run, Ahead(between(t), seen.each(between))
+        inside, finite = (None if c is None else c[::stride] for c in seen[1:])
+        coarse = Sample(seen.values[::stride], inside, finite)
+        return first_levels(one.search, jobs, tables[0][0].t[::stride], coarse)
+    runs = [
+        _narrowed(one, each, seen.at(slice(i * size, (i + 1) * size)), finest)
+        for i, each in enumerate(split)
+    ]
+    if max_level > 1:
+        runs = [_at_level_1(run) for run in (runs if finest else _halved(one, runs))]
+    return _halved(one, runs)
 
 
-def _first_level(one: Single, t: Array, seen: Seen) -> Run:
-    """Level 0 from its nodes."""
+def _scaled(column: Array, factor: float) -> Array:
+    return column if factor == 1 else column * factor
+
+
+def _joined(columns: list[Array]) -> Array:
+    return columns[0] if len(columns) == 1 else np.concatenate(columns)
+
+
+def _narrowed(one: Single, jobs: Jobs, seen: Terms, finest: int) -> Run:
+    """Level 0, with what else is known between the nodes that matter."""
+    stride = 2**finest
     # So few that lists are faster.
-    values, nodes = seen.values.tolist(), t.tolist()
+    values = seen.values[::stride].tolist()
     sizes = [abs(value) for value in values]
     cut = negligible(one.search.ledger) * sum(sizes)
     there = [i for i, size in enumerate(sizes) if size > cut]
-    first, last = (there[0], there[-1]) if there else (0, len(nodes) - 1)
+    first, last = (there[0], there[-1]) if there else (0, len(values) - 1)
     # Where rounding puts the next node on an end, finer levels still have some.
-    before, after = max(first - 1, 0), min(last + 1, len(nodes) - 1)
-    flawed = False
+    before, after = max(first - 1, 0), min(last + 1, len(values) - 1)
     if seen.finite is None:
         first, last = before, after
     else:
-        first = before if seen.finite[before] else first
-        last = after if seen.finite[after] else last
+        first = before if seen.finite[before * stride] else first
+        last = after if seen.finite[after * stride] else last
         if first == last:
             first, last = before, after
-        flawed = not seen.finite[first : last + 1].all()
-    usable = list(range(first, last + 1))
-    if seen.usable is not None:
-        there = seen.usable.tolist()
-        usable = [i for i in usable if there[i]]
-    sums = _EMPTY
-    if usable:
-        sums = Sums(
-            sum(values[first : last + 1]),
-            sum(sizes[first : last + 1]),
-            max(sizes[first : last + 1]),
-            (nodes[usable[0]], values[usable[0]]),
-            (nodes[usable[-1]], values[usable[-1]]),
-        )
-    return Run(
-        [Nodes(t, seen.values, seen.usable)],
-        sums,
-        flawed,
-        nodes[first],
-        nodes[last],
-        FIRST_STEP * sum(values),
-        math.inf,
-        slow=False,
-    )
+    inner = seen.at(slice(first * stride, last * stride + 1))
+    value = FIRST_STEP * sum(values)
+    return Run(jobs, first, 0, finest, inner, value, math.inf, slow=False)
 
 
-def _add_level(
-    one: Single, jobs: Jobs, run: Run, step: float, ratio: int, ahead: Ahead | None
-) -> Run:
-    """The run with the nodes that dividing their distance to ``step`` adds."""
-    if ahead is None:
-        every, positions, slope = _place(one, jobs, step, ratio)
-    else:
-        every = ahead.t
-    # Between two nodes of the level before there are ratio - 1.
-    gaps = every.size // (ratio - 1)
-    low, high = (round(end / (ratio * step)) + gaps // 2 for end in (run.low, run.high))
-    some = slice(low * (ratio - 1), high * (ratio - 1))
-    if ahead is None:
-        seen = _sample(one, positions[some], slope[some])
-        assert isinstance(seen, Seen)  # noqa: S101
-        one.search.ledger.n_evals[0] += seen.values.size
-    else:
-        seen = ahead.seen.each(lambda column: column[some])
-    nodes = Nodes(every[some], seen.values, seen.usable)
-    value, change = run.value, run.change
-    if ratio > 2:
-        # The sum of a level whose nodes came together with those of the next.
-        value = 2 * step * (run.sums.total + float(np.add.reduce(seen.values[1::3])))
-        change = abs(value - run.value)
-    flawed = run.flawed or (seen.finite is not None and not seen.finite.all())
-    return Run(
-        [*run.nodes, nodes],
-        run.sums.joined(nodes),
-        flawed,
-        run.low,
-        run.high,
-        value,
-        change,
-        run.slow,
-    )
+def _at_level_1(run: Run) -> Run:
+    """The run with the sum of level 1, before which no error is believed."""
+    values = run.evaluated.values[:: 2 ** (run.finest - 1)]
+    value = FIRST_STEP / 2 * float(np.add.reduce(values))
+    return run._replace(level=1, value=value, change=abs(value - run.value))
 
 
-def _measure(one: Single, jobs: Jobs, run: Run, step: float) -> Measured:
+def _halved(one: Single, runs: list[Run]) -> list[Run]:
+    """The runs at the next level."""
+    level = runs[0].level + 1
+    if runs[0].finest >= level:
+        return [run._replace(level=level) for run in runs]
+    positions, slopes = [], []
+    for run in runs:
+        table, factor = _table_of(one, run.jobs, level)
+        size = 2 * run.evaluated.values.size - 1
+        between = run._replace(level=level).of
+        positions.append(_scaled(between(table.positions, size)[1::2], factor))
+        slopes.append(_scaled(between(table.slope, size)[1::2], factor))
+    seen = _sample(one, _joined(positions), _joined(slopes))
+    assert isinstance(seen, Terms)  # noqa: S101
+    halved, start = [], 0
+    for run in runs:
+        stop = start + run.evaluated.values.size - 1
+        terms = run.evaluated.interleaved(seen.at(slice(start, stop)))
+        halved.append(run._replace(level=level, finest=level, evaluated=terms))
+        start = stop
+    return halved
+
+
+def _measure(one: Single, run: Run) -> Measured:
     """Sum of the job with its error, and how it ends."""
-    ledger = one.search.ledger
-    total, absolute, _, (first, low), (_, high) = run.sums
-    if first == math.inf:
-        return _NOTHING
-    rest, doubt, endless = _ends(one, jobs, run, step)
-    value, absolute = step * total, step * absolute
-    if rest is not None:
+    epsilon, step, before = one.search.ledger.epsilon, run.step, run.change
+    table, factor = _table_of(one, run.jobs, run.level)
+    terms = run.terms
+    values, usable = terms.values, terms.usable
+    first, last = 0, values.size - 1
+    if usable is not None:
+        if not usable.any():
+            return _NOTHING
+        first, last = int(usable.argmax()), last - int(usable[::-1].argmax())
+    size = np.abs(values)
+    absolute, low, high = (
+        float(np.add.reduce(size)),
+        float(values[first]),
+        float(values[last]),
+    )
+    ends, largest = (abs(low), abs(high)), np.maximum.reduce(size)
+    rest, doubt, some = None, sum(ends), slice(first, last + 1)
+    total, cut = float(np.add.reduce(values)), negligible(one.search.ledger) * absolute
+    if max(ends) > cut:
+        t = run.of(table.t, values.size)[some]
+        outermost, matter = np.array([[0], [t.size - 1]]), np.array(ends)[:, None] > cut
+        positions = _scaled(run.of(table.positions, values.size)[some, None], factor)
+        moved = displacement(one.search, run.jobs, positions)
+        rest = beyond(
+            one.search, run.jobs, t, size[some, None], outermost, matter, step, moved
+        )
         (left,), (right,) = rest.rest.tolist()
-        corrected = float(run.summed()[1].dot(rest.factor[:, 0]))
-        value = step * (corrected + left * low + right * high)
-        absolute += step * (left * abs(low) + right * abs(high))
-    change, before = abs(value - run.value), run.change
-    slow = change > LINEAR * before and change > ledger.epsilon * absolute
-    error = change
+        total = float(values[some].dot(rest.factor[:, 0])) + left * low + right * high
+        absolute += left * ends[0] + right * ends[1]
+        (left,), (right,) = rest.doubt.tolist()
+        doubt = step * (left * ends[0] + right * ends[1])
+    value, absolute = step * total, step * absolute
+    error = change = abs(value - run.value)
+    slow = change > LINEAR * before and change > epsilon * absolute
     if not (slow or run.slow or step > FIRST_STEP / 8) and absolute > 0:
-        t, values, _ = run.summed()
-        if not is_level(t, values, step, change, before):
+        waves = run.of(table.probe.T, values.size).T
+        if not is_level(waves, values, step, change, before):
             relative, earlier = change / absolute, min(before / absolute, 1.0)
             error = min(absolute * max(relative**1.5, earlier**3), change)
-    return Measured(value, change, slow, error + doubt, doubt, absolute, rest, endless)
+    flawed = terms.finite is not None and not terms.finite.all()
+    odd = flawed or not absolute > 0 or max(ends) > FLAT * largest
+    return Measured(
+        value, change, slow, error + doubt, doubt, absolute, some, rest, odd
+    )
 
 
 #: Of a job without a usable node.
-_NOTHING = Measured(0.0, 0.0, False, 0.0, 0.0, 0.0, None, endless=False)
+_NOTHING = Measured(0.0, 0.0, False, 0.0, 0.0, 0.0, slice(0), None, odd=True)
 
 
-def _ends(
-    one: Single, jobs: Jobs, run: Run, step: float
-) -> tuple[Beyond | None, float, bool]:
-    """What lies beyond the outermost nodes, its doubt, and whether it is endless."""
-    sums = run.sums
-    ends = abs(sums.first[1]), abs(sums.last[1])
-    endless = max(ends) > FLAT * sums.largest
-    cut = negligible(one.search.ledger) * sums.absolute
-    if max(ends) <= cut:
-        return None, sum(ends), endless
-    t, values, _ = run.summed()
-    outermost, matter = np.array([[0], [t.size - 1]]), np.array(ends)[:, None] > cut
-    rest = beyond(one.search, jobs, t, np.abs(values)[:, None], outermost, matter, step)
-    left, right = rest.doubt[:, 0].tolist()
-    return rest, step * (left * ends[0] + right * ends[1]), endless
-
-
-def _outlook(one: Single, found: Measured) -> tuple[bool, bool]:
-    """Whether the job is precise enough, and whether what is cut off is too much."""
+def _outlook(one: Single, found: list[Measured]) -> tuple[list[bool], list[bool]]:
+    """Which jobs are precise enough, and of which too much is cut off."""
     ledger, unit = one.search.ledger, one.unit
     total, settled, absolute = 0.0, 0.0, 0.0
     if ledger.total is not None:
         total, settled, absolute = ledger.total.columns[:, 0, 0].real.tolist()
-    floor = ROUNDING * ledger.epsilon * found.absolute * unit
-    error = max(found.error * unit, floor)
-    allowed = ledger.allowed_plain(
-        total + found.value * unit * one.sign, absolute + found.absolute * unit
+    rounding = ROUNDING * ledger.epsilon
+    errors = []
+    for each in found:
+        total += each.value * unit * one.sign
+        absolute += each.absolute * unit
+        errors.append(max(each.error, rounding * each.absolute) * unit)
+    allowed = ledger.allowed_plain(total, absolute)
+    share = max(allowed - settled, 0.0) / (2 * len(found))
+    enough = settled + sum(errors) <= allowed
+    done = [
+        enough or error <= max(share, rounding * each.absolute * unit)
+        for error, each in zip(errors, found, strict=True)
+    ]
+    return done, [each.doubt * unit > allowed for each in found]
+
+
+def _as_levels(one: Single, runs: list[Run]) -> Levels:
+    """The runs for the batch, with the range of all."""
+    first, level = min(run.first for run in runs), runs[0].level
+    starts = [(run.first - first) * 2**level for run in runs]
+    terms = [run.terms for run in runs]
+    ends = [i + each.values.size for i, each in zip(starts, terms, strict=True)]
+    shape, step = (max(ends), len(runs)), runs[0].step
+    values, usable = np.zeros((*shape, 1)), np.zeros(shape, bool)
+    for i, each in enumerate(terms):
+        some = slice(starts[i], ends[i])
+        values[some, i, 0] = each.values
+        usable[some, i] = True if each.usable is None else each.usable
+    edge = reach(one.search.evaluate.integrand.dtype)
+    t = FIRST_STEP * first - edge + step * np.arange(shape[0])
+    return Levels(
+        Jobs(*(np.concatenate(c) for c in zip(*[r.jobs for r in runs], strict=True))),
+        t,
+        values,
+        usable,
+        np.array([e.finite is not None and not e.finite.all() for e in terms]),
+        t[starts],
+        t[[end - 1 for end in ends]],
+        np.array([[run.value] for run in runs]),
+        np.array([[run.change] for run in runs]),
+        None,
+        np.array([[run.slow] for run in runs]),
     )
-    share = max(allowed - settled, 0.0) / 2
-    done = settled + error <= allowed or error <= max(share, floor)
-    return done, found.doubt * unit > allowed
 
 
-def _settle(one: Single, jobs: Jobs, run: Run, found: Measured, step: float) -> None:
+def _settle(one: Single, run: Run, found: Measured) -> None:
     """Add the job to the totals for good."""
     ledger, unit = one.search.ledger, one.unit
     absolute = found.absolute * unit
     error = max(found.error * unit, ROUNDING * ledger.epsilon * absolute)
     columns = np.array([found.value * unit * one.sign, error, absolute])
     ledger.add(ONE, Amount(columns.reshape(3, 1, 1), None))
-    ledger.nodes.append(partial(_nodes, jobs, run, found, step))
+    ledger.nodes.append(partial(_nodes, one, run, found))
 
 
-def _nodes(jobs: Jobs, run: Run, found: Measured, step: float) -> Part:
-    nodes = run.summed()
-    outermost, nothing = np.array([[0], [nodes.t.size - 1]]), np.zeros((1, 1))
-    ends = Ends(
-        nodes.mask[:, None], outermost, found.beyond, nothing, np.zeros(1, bool)
-    )
-    return nodes_of(jobs, nodes.t, ends, step)
+def _nodes(one: Single, run: Run, found: Measured) -> Part:
+    terms, (table, _) = run.terms, _table_of(one, run.jobs, run.level)
+    t = run.of(table.t, terms.values.size)[found.some]
+    used = np.ones(t.size, bool) if terms.usable is None else terms.usable[found.some]
+    outermost, nothing = np.array([[0], [t.size - 1]]), np.zeros((1, 1))
+    ends = Ends(used[:, None], outermost, found.beyond, nothing, np.zeros(1, bool))
+    return nodes_of(run.jobs, t, ends, run.step)
