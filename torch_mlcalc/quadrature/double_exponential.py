@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, NamedTuple, final
+from typing import Any, NamedTuple, TypeVar, final
 
 import numpy as np
 import numpy.typing as npt
@@ -355,7 +355,7 @@ def _measure(
     # Nor after a level that gained nothing: a kink can pass one by chance.
     plain = slow | levels.slow | (step > FIRST_STEP / 8)
     if not plain.all():
-        plain |= is_level(probe(levels.t, step), values, step, change, before)
+        plain |= _wave(levels.t, values, step) < level_of(change, before)
     error = np.where(plain, change, np.minimum(gained, change))
     levels = levels._replace(value=value, change=change, log_unit=log_unit, slow=slow)
     columns = np.stack([value, error + ends.doubt, absolute])
@@ -377,37 +377,33 @@ def probe(t: Array, step: float) -> Array:
     return np.stack([np.cos(angle), np.sin(angle)])
 
 
-def is_level(
-    waves: Array,
-    values: npt.NDArray[Any],
-    step: float,
-    change: npt.NDArray[Any] | float,
-    before: npt.NDArray[Any] | float,
-) -> npt.NDArray[Any]:
-    r"""Whether the Fourier transform of the integrand has stopped falling.
+def _wave(t: Array, values: npt.NDArray[Any], step: float) -> Array:
+    """The Fourier transform at that frequency, ``(jobs, events)``."""
+    # np.tensordot takes twice as long as all of this.
+    flat = values.reshape(len(values), -1)
+    cosine, sine = (np.abs(wave.dot(flat)) for wave in probe(t, step))
+    # Twice, as the change has the frequencies of both signs.
+    return 2 * step * np.hypot(cosine, sine).reshape(values.shape[1:])
+
+
+Number = TypeVar("Number", float, Array)
+
+
+def level_of(change: Number, before: Number) -> Number:
+    r"""Below what the Fourier transform of the integrand has stopped falling.
 
     The change is the transform at the frequency :math:`\pi / h`, the one before that at
     half of it. If it falls exponentially, at 7/8 it is larger than the change by the
     fourth root of their ratio; less than the sixth root is a tail, as of a kink.
 
     Args:
-        waves: What :func:`probe` says of the nodes.
-        values: The integrand there, ``(n, ...)``.
-        step: Distance of the nodes.
-        change: Change from the level before, ``(...)``.
+        change: Change from the level before.
         before: The change before that.
 
     Returns:
-        The mask ``(...)``.
+        The level for the frequency of :func:`probe`.
     """
-    # np.tensordot takes twice as long as all of this.
-    cosine, sine = (wave.dot(values.reshape(len(values), -1)) for wave in waves)
-    # Twice, as the change has the frequencies of both signs.
-    size = 2 * step * np.hypot(np.abs(cosine), np.abs(sine))
-    level: npt.NDArray[Any] = size.reshape(values.shape[1:]) < change ** (
-        5 / 6
-    ) * before ** (1 / 6)
-    return level
+    return change ** (5 / 6) * before ** (1 / 6)
 
 
 def _settle(

@@ -17,7 +17,7 @@ from torch_mlcalc.quadrature.double_exponential import (
     Leftover,
     Levels,
     first_levels,
-    is_level,
+    level_of,
     negligible,
     nodes_of,
     probe,
@@ -40,7 +40,7 @@ WHOLE, WINDOW = 3, 2
 
 
 class Table(NamedTuple):
-    """All nodes of a level, and what :func:`is_level` wants to know of them."""
+    """All nodes of a level, and what :func:`probe` says of them."""
 
     t: Array
     positions: Array
@@ -220,13 +220,15 @@ def _table_of(one: Single, jobs: Jobs, level: int) -> tuple[Table, float]:
     return _table(one.kind, *side, edge, level), 2 * (high - low)
 
 
-def _sample(one: Single, positions: Array, slope: Array) -> Terms | Sample:
+def _sample(one: Single, positions: list[Array], slopes: list[Array]) -> Terms | Sample:
     """The integrand at nodes; what the batch makes of it where that is no number."""
-    points = one.points(positions)
+    points, slope = one.points(_joined(positions)), _joined(slopes)
     one.search.ledger.n_evals[0] += points.size
     lower, upper = one.range(GUARD)
     inside: Mask | None = None
-    if not (lower < np.minimum.reduce(points) and np.maximum.reduce(points) < upper):
+    # Those of one job are monotone.
+    ends = (points[0], points[-1]) if len(slopes) == 1 else points.tolist()
+    if not (lower < min(ends) and max(ends) < upper):
         inside = (points > lower) & (points < upper)
         points = np.where(inside, points, one.search.evaluate.home)
     values = one.values(points)
@@ -262,7 +264,7 @@ def _begin(one: Single, jobs: Jobs, max_level: int) -> list[Run] | Levels:
     tables = [_table_of(one, each, finest) for each in split]
     positions = [_scaled(table.positions, factor) for table, factor in tables]
     slopes = [_scaled(table.slope, factor) for table, factor in tables]
-    seen = _sample(one, _joined(positions), _joined(slopes))
+    seen = _sample(one, positions, slopes)
     size, stride = positions[0].size, 2**finest
     if isinstance(seen, Sample):
         inside, finite = (None if c is None else c[::stride] for c in seen[1:])
@@ -272,9 +274,11 @@ def _begin(one: Single, jobs: Jobs, max_level: int) -> list[Run] | Levels:
         _narrowed(one, each, seen.at(slice(i * size, (i + 1) * size)), finest)
         for i, each in enumerate(split)
     ]
+    if not finest:
+        runs = _halved(one, runs)
     if max_level > 1:
-        runs = [_at_level_1(run) for run in (runs if finest else _halved(one, runs))]
-    return _halved(one, runs)
+        runs = [_at_level_1(run) for run in runs]
+    return runs if runs[0].level == min(2, max_level) else _halved(one, runs)
 
 
 def _scaled(column: Array, factor: float) -> Array:
@@ -309,10 +313,11 @@ def _narrowed(one: Single, jobs: Jobs, seen: Terms, finest: int) -> Run:
 
 
 def _at_level_1(run: Run) -> Run:
-    """The run with the sum of level 1, before which no error is believed."""
+    """The run at level 2 if it was evaluated; no error is believed before that."""
     values = run.evaluated.values[:: 2 ** (run.finest - 1)]
     value = FIRST_STEP / 2 * float(np.add.reduce(values))
-    return run._replace(level=1, value=value, change=abs(value - run.value))
+    level = min(2, run.finest)
+    return run._replace(level=level, value=value, change=abs(value - run.value))
 
 
 def _halved(one: Single, runs: list[Run]) -> list[Run]:
@@ -327,7 +332,7 @@ def _halved(one: Single, runs: list[Run]) -> list[Run]:
         between = run._replace(level=level).of
         positions.append(_scaled(between(table.positions, size)[1::2], factor))
         slopes.append(_scaled(between(table.slope, size)[1::2], factor))
-    seen = _sample(one, _joined(positions), _joined(slopes))
+    seen = _sample(one, positions, slopes)
     assert isinstance(seen, Terms)  # noqa: S101
     halved, start = [], 0
     for run in runs:
@@ -340,32 +345,18 @@ def _halved(one: Single, runs: list[Run]) -> list[Run]:
 
 def _measure(one: Single, run: Run) -> Measured:
     """Sum of the job with its error, and how it ends."""
-    epsilon, step, before = one.search.ledger.epsilon, run.step, run.change
-    table, factor = _table_of(one, run.jobs, run.level)
-    terms = run.terms
-    values, usable = terms.values, terms.usable
-    first, last = 0, values.size - 1
-    if usable is not None:
-        if not usable.any():
-            return _NOTHING
-        first, last = int(usable.argmax()), last - int(usable[::-1].argmax())
+    step, before, terms = run.step, run.change, run.terms
+    values, some = terms.values, _outermost(terms)
+    if some is None:
+        return _NOTHING
     size = np.abs(values)
-    absolute, low, high = (
-        float(np.add.reduce(size)),
-        float(values[first]),
-        float(values[last]),
-    )
-    ends, largest = (abs(low), abs(high)), np.maximum.reduce(size)
-    rest, doubt, some = None, sum(ends), slice(first, last + 1)
-    total, cut = float(np.add.reduce(values)), negligible(one.search.ledger) * absolute
+    total, absolute = float(np.add.reduce(values)), float(np.add.reduce(size))
+    low, high = float(values[some.start]), float(values[some.stop - 1])
+    ends, rest, doubt = (abs(low), abs(high)), None, abs(low) + abs(high)
+    odd = max(ends) > FLAT * np.maximum.reduce(size)
+    cut = negligible(one.search.ledger) * absolute
     if max(ends) > cut:
-        t = run.of(table.t, values.size)[some]
-        outermost, matter = np.array([[0], [t.size - 1]]), np.array(ends)[:, None] > cut
-        positions = _scaled(run.of(table.positions, values.size)[some, None], factor)
-        moved = displacement(one.search, run.jobs, positions)
-        rest = beyond(
-            one.search, run.jobs, t, size[some, None], outermost, matter, step, moved
-        )
+        rest = _beyond(one, run, size, some, cut)
         (left,), (right,) = rest.rest.tolist()
         total = float(values[some].dot(rest.factor[:, 0])) + left * low + right * high
         absolute += left * ends[0] + right * ends[1]
@@ -373,17 +364,37 @@ def _measure(one: Single, run: Run) -> Measured:
         doubt = step * (left * ends[0] + right * ends[1])
     value, absolute = step * total, step * absolute
     error = change = abs(value - run.value)
-    slow = change > LINEAR * before and change > epsilon * absolute
+    slow = change > max(LINEAR * before, one.search.ledger.epsilon * absolute)
     if not (slow or run.slow or step > FIRST_STEP / 8) and absolute > 0:
-        waves = run.of(table.probe.T, values.size).T
-        if not is_level(waves, values, step, change, before):
+        table, _ = _table_of(one, run.jobs, run.level)
+        waves = (float(run.of(c, values.size).dot(values)) for c in table.probe)
+        if 2 * step * math.hypot(*waves) >= level_of(change, before):
             relative, earlier = change / absolute, min(before / absolute, 1.0)
             error = min(absolute * max(relative**1.5, earlier**3), change)
-    flawed = terms.finite is not None and not terms.finite.all()
-    odd = flawed or not absolute > 0 or max(ends) > FLAT * largest
+    odd |= absolute == 0 or (terms.finite is not None and not terms.finite.all())
     return Measured(
-        value, change, slow, error + doubt, doubt, absolute, some, rest, odd
+        value, change, slow, error + doubt, doubt, absolute, some, rest, bool(odd)
     )
+
+
+def _outermost(terms: Terms) -> slice | None:
+    """The terms from the first to the last that can be used; None if none can."""
+    usable, size = terms.usable, terms.values.size
+    if usable is None:
+        return slice(0, size)
+    if not usable.any():
+        return None
+    return slice(int(usable.argmax()), size - int(usable[::-1].argmax()))
+
+
+def _beyond(one: Single, run: Run, size: Array, some: slice, cut: float) -> Beyond:
+    """What lies beyond the terms of these sizes."""
+    table, factor = _table_of(one, run.jobs, run.level)
+    t, positions = (run.of(c, size.size)[some] for c in (table.t, table.positions))
+    moved = displacement(one.search, run.jobs, _scaled(positions[:, None], factor))
+    sizes, outermost = size[some, None], np.array([[0], [t.size - 1]])
+    matter = sizes[[[0], [-1]], 0] > cut
+    return beyond(one.search, run.jobs, t, sizes, outermost, matter, run.step, moved)
 
 
 #: Of a job without a usable node.
