@@ -166,9 +166,7 @@ def refine_single(
     Returns:
         The jobs that are left.
     """
-    search = one.search
-    ledger = search.ledger
-    hand_over = partial(refine, search, max_level=max_level, patient=patient)
+    hand_over = partial(refine, one.search, max_level=max_level, patient=patient)
     runs = _begin(one, jobs, max_level)
     if isinstance(runs, Levels):
         return hand_over(jobs, begun=Begun(runs, 0))
@@ -176,19 +174,32 @@ def refine_single(
         found = [_measure(one, run) for run in runs]
         done, cut = _outlook(one, found)
         left = [i for i, each in enumerate(found) if each.odd or not done[i]]
-        level, size = runs[0].level, sum(run.evaluated.values.size for run in runs)
-        spent = ledger.n_evals[0] + 2 * size > ledger.max_evals or level == max_level
-        tired = [found[i].slow or cut[i] for i in left] if level >= EARLIEST else []
-        if left and (spent or any(tired) or any(found[i].odd for i in left)):
-            # The batch decides how they end.
+        if left and _is_for_batch(
+            one, runs, [(found[i], cut[i]) for i in left], max_level
+        ):
             levels = _as_levels(one, runs)
-            return hand_over(levels.jobs, begun=Begun(levels, level, added=True))
+            begun = Begun(levels, runs[0].level, added=True)
+            return hand_over(levels.jobs, begun=begun)
         for i, (run, each) in enumerate(zip(runs, found, strict=True)):
             if i not in left:
                 _settle(one, run, each)
         if not left:
             return []
         runs = _halved(one, [_noted(runs[i], found[i]) for i in left])
+
+
+def _is_for_batch(
+    one: Single, runs: list[Run], left: list[tuple[Measured, bool]], max_level: int
+) -> bool:
+    """Whether the batch has to decide how jobs end that are not done."""
+    ledger, level = one.search.ledger, runs[0].level
+    if level == runs[0].finest:
+        size = sum(run.evaluated.values.size for run in runs)
+        if ledger.n_evals[0] + 2 * size > ledger.max_evals:
+            return True
+    late = level >= EARLIEST
+    tired = (each.odd or (late and (each.slow or cut)) for each, cut in left)
+    return level == max_level or any(tired)
 
 
 def _noted(run: Run, found: Measured) -> Run:
