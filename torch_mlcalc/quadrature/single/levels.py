@@ -7,6 +7,7 @@ from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from torch_mlcalc.quadrature.double_exponential import (
     EARLIEST,
@@ -208,9 +209,9 @@ def _noted(run: Run, found: Measured) -> Run:
 
 
 @lru_cache(maxsize=512)
-def _table(kind: int, low: float, high: float, edge: float, level: int) -> Table:
+def _table(kind: int, low: float, high: float, dtype: torch.dtype, level: int) -> Table:
     step = FIRST_STEP / 2**level
-    last = round(edge / step)
+    last = round(reach(dtype) / step)
     t = np.arange(-last, last + 1) * step
     job = Jobs(ONE, np.array([kind]), np.array([low]), np.array([high]))
     positions, slope = (column[:, 0] for column in double_exponential(job, t[:, None]))
@@ -222,13 +223,13 @@ def _table(kind: int, low: float, high: float, edge: float, level: int) -> Table
 
 def _table_of(one: Single, jobs: Jobs, level: int) -> tuple[Table, float]:
     """The table of a job, and the factor of its positions and slopes."""
-    edge = reach(one.search.evaluate.integrand.dtype)
+    dtype = one.search.evaluate.integrand.dtype
+    if jobs is one.jobs:
+        return _table(one.kind, 0.0, 1.0, dtype, level), 1.0
     (low,), (high,) = jobs.low.tolist(), jobs.high.tolist()
-    if low == 0 and high == 1:
-        return _table(one.kind, 0.0, 1.0, edge, level), 1.0
     # A window is a whole piece of another length, seen from the end that it touches.
     side = (0.0, 0.5) if low == 0 else (0.5, 1.0)
-    return _table(one.kind, *side, edge, level), 2 * (high - low)
+    return _table(one.kind, *side, dtype, level), 2 * (high - low)
 
 
 def _sample(one: Single, positions: list[Array], slopes: list[Array]) -> Terms | Sample:
@@ -265,31 +266,43 @@ def _begin(one: Single, jobs: Jobs, max_level: int) -> list[Run] | Levels:
         The runs at level 2, or less if the budget or ``max_level`` is; for the batch,
         level 0 of an integrand that is no number.
     """
-    ledger, count = one.search.ledger, jobs.piece.size
-    finest = min(WINDOW if one.kind == FINITE else WHOLE, max_level)
+    ledger, finest = one.search.ledger, WINDOW if one.kind == FINITE else WHOLE
+    finest = min(finest, max_level)
     edge = reach(one.search.evaluate.integrand.dtype)
-    points = count * 2 ** (finest + 1) * edge / FIRST_STEP
+    points = jobs.piece.size * 2 ** (finest + 1) * edge / FIRST_STEP
     if ledger.n_evals[0] + points >= ledger.max_evals:
         finest = 0
+    seen = _first_sample(one, jobs, finest)
+    if isinstance(seen, Levels):
+        return seen
+    runs = [_narrowed(one, job, terms, finest) for job, terms in seen]
+    if not finest and max_level > 1:
+        runs = [_at_level_1(run) for run in _halved(one, runs)]
+    return runs if runs[0].level == min(2, max_level) else _halved(one, runs)
+
+
+def _first_sample(
+    one: Single, jobs: Jobs, finest: int
+) -> list[tuple[Jobs, Terms]] | Levels:
+    """Each job with the values of all its nodes."""
+    count = jobs.piece.size
     split = [jobs] if count == 1 else [jobs.take(ONE + i) for i in range(count)]
     tables = [_table_of(one, each, finest) for each in split]
-    positions = [_scaled(table.positions, factor) for table, factor in tables]
-    slopes = [_scaled(table.slope, factor) for table, factor in tables]
-    seen = _sample(one, positions, slopes)
-    size, stride = positions[0].size, 2**finest
+    seen = _sample(
+        one,
+        [_scaled(table.positions, factor) for table, factor in tables],
+        [_scaled(table.slope, factor) for table, factor in tables],
+    )
+    t = tables[0][0].t
     if isinstance(seen, Sample):
+        stride = 2**finest
         inside, finite = (None if c is None else c[::stride] for c in seen[1:])
         coarse = Sample(seen.values[::stride], inside, finite)
-        return first_levels(one.search, jobs, tables[0][0].t[::stride], coarse)
-    runs = [
-        _narrowed(one, each, seen.at(slice(i * size, (i + 1) * size)), finest)
-        for i, each in enumerate(split)
-    ]
-    if not finest:
-        runs = _halved(one, runs)
-    if max_level > 1:
-        runs = [_at_level_1(run) for run in runs]
-    return runs if runs[0].level == min(2, max_level) else _halved(one, runs)
+        return first_levels(one.search, jobs, t[::stride], coarse)
+    if count == 1:
+        return [(jobs, seen)]
+    some = [slice(i * t.size, (i + 1) * t.size) for i in range(count)]
+    return [(job, seen.at(s)) for job, s in zip(split, some, strict=True)]
 
 
 def _scaled(column: Array, factor: float) -> Array:
@@ -319,8 +332,8 @@ def _narrowed(one: Single, jobs: Jobs, seen: Terms, finest: int) -> Run:
         if first == last:
             first, last = before, after
     inner = seen.at(slice(first * stride, last * stride + 1))
-    value = FIRST_STEP * sum(values)
-    return Run(jobs, first, 0, finest, inner, value, math.inf, slow=False)
+    run = Run(jobs, first, 0, finest, inner, FIRST_STEP * sum(values), math.inf, False)
+    return _at_level_1(run) if finest > 1 else run
 
 
 def _at_level_1(run: Run) -> Run:
