@@ -24,8 +24,8 @@ from torch_mlcalc.quadrature.search import Mask, Sample
 from torch_mlcalc.quadrature.single.sampling import ONE, Single, is_ordinary
 from torch_mlcalc.quadrature.variables import Jobs, double_exponential
 
-#: Levels behind level 0 that the first call evaluates. To 1e-8 all of the 55 problems on
-#: an unbounded range need two, and 42 of them a third. So do 25 of 45 with windows, but
+#: Levels behind level 0 that the first call evaluates. To 1e-8 all 55 problems on an
+#: unbounded range need two, and 42 of them a third. So do 25 of 45 with windows, but
 #: of these some have two, and the call for the third is a quarter of the first.
 WHOLE, WINDOW = 3, 2
 
