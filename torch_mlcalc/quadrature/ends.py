@@ -131,8 +131,7 @@ def ends_of(
     matter = terms > cut * largest.sum(0)
     rest, doubt = None, np.sign(terms) / step
     if matter.any():
-        positions, _ = double_exponential(jobs, t[:, None])
-        moved = displacement(search, jobs, positions)
+        moved = _displacement(search, jobs, t)
         rest = beyond(search, jobs, t, largest, index, matter, step, moved)
         doubt = rest.doubt
     outermost = size[index, column]
@@ -254,22 +253,33 @@ _INWARD = np.arange(3)[:, None, None] * np.array([1, -1])[:, None]
 _FIRST_AND_LAST = np.array([[0], [1]])
 
 
-def displacement(search: Search, jobs: Jobs, positions: Array) -> Array:
-    r"""By how much rounding moves nodes near a finite end.
+def displacement(
+    points: Array, origin: Array | float, unit: Array | float, positions: Array
+) -> Array:
+    r"""By how much rounding moves points near a finite end.
 
     Args:
-        search: The integrals.
-        jobs: The jobs.
-        positions: Those of the nodes, ``(n, jobs)``.
+        points: Rounded points.
+        origin: The ends that they count from.
+        unit: Length of the piece.
+        positions: Positions of the points, as they should be.
 
     Returns:
-        :math:`\log(d' / d)` of the distances from the end that the nodes count from, as
-        they are and as they should be, ``(n, jobs)``; 0 on the whole line.
+        :math:`\log(d' / d)` of the distances from the end, as they are and as they
+        should be; 0 where there is none.
     """
+    ratio = (points - origin) / (unit * positions)
+    usable = (ratio > 0) & (ratio < np.inf)
+    return np.log(np.where(usable, ratio, 1))
+
+
+def _displacement(search: Search, jobs: Jobs, t: Array) -> Array:
+    """That of the nodes of some jobs, ``(n, jobs)``; 0 on the whole line."""
     pieces, piece = search.pieces, jobs.piece
+    positions, _ = double_exponential(jobs, t[:, None])
     points = search.rounded(pieces.points(piece, positions))
     positive, negative = pieces.of(pieces.anchors, piece)
-    distance = points - np.where(positions >= 0, positive, negative)
-    ratio = distance / (pieces.of(pieces.unit, piece) * positions)
-    usable = (ratio > 0) & np.isfinite(ratio) & (jobs.kind != WHOLE)
-    return np.log(np.where(usable, ratio, 1))
+    origin = np.where(positions >= 0, positive, negative)
+    unit = pieces.of(pieces.unit, piece)
+    moved = displacement(points, origin, unit, positions)
+    return np.where(jobs.kind == WHOLE, 0.0, moved)

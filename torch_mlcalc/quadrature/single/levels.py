@@ -21,7 +21,7 @@ from torch_mlcalc.quadrature.double_exponential import (
     reach,
     refine,
 )
-from torch_mlcalc.quadrature.ends import FLAT, Beyond, Ends, beyond, displacement
+from torch_mlcalc.quadrature.ends import FLAT, Beyond, Ends, beyond
 from torch_mlcalc.quadrature.ledger import ROUNDING, Amount
 from torch_mlcalc.quadrature.pieces import Part
 from torch_mlcalc.quadrature.rules import Array
@@ -159,7 +159,7 @@ def _beyond(one: Single, run: Run, size: Array, some: slice, cut: float) -> Beyo
     """What lies beyond the terms of these sizes."""
     table, factor = table_of(one, run.jobs, run.level)
     t, positions = (run.of(c, size.size)[some] for c in (table.t, table.positions))
-    moved = displacement(one.search, run.jobs, scaled(positions[:, None], factor))
+    moved = one.displacement(scaled(positions, factor))[:, None]
     sizes, outermost = size[some, None], np.array([[0], [t.size - 1]])
     matter = sizes[[[0], [-1]], 0] > cut
     return beyond(one.search, run.jobs, t, sizes, outermost, matter, run.step, moved)
