@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, NamedTuple, TypeVar, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from torch_mlcalc.quadrature.pieces import Index, Part
 from torch_mlcalc.quadrature.placement import FINITE
 from torch_mlcalc.quadrature.rules import Array, Rule, check_count
 from torch_mlcalc.quadrature.search import Mask, Sample, Search
+from torch_mlcalc.quadrature.spectrum import level_of, wave
 from torch_mlcalc.quadrature.variables import Jobs, double_exponential
 
 #: Step of level 0; every level halves it and keeps all nodes so far.
@@ -355,7 +356,7 @@ def _measure(
     # Nor after a level that gained nothing: a kink can pass one by chance.
     plain = slow | levels.slow | (step > FIRST_STEP / 8)
     if not plain.all():
-        plain |= _wave(levels.t, values, step) < level_of(change, before)
+        plain |= wave(levels.t, values, step) < level_of(change, before)
     error = np.where(plain, change, np.minimum(gained, change))
     levels = levels._replace(value=value, change=change, log_unit=log_unit, slow=slow)
     columns = np.stack([value, error + ends.doubt, absolute])
@@ -369,41 +370,6 @@ def _measure(
     amount = Amount(columns, log_unit)
     np.maximum(amount.error, ledger.rounding(amount), out=amount.error)
     return levels, amount, ends
-
-
-def probe(t: Array, step: float) -> Array:
-    r"""Cosine and sine of 7/8 of :math:`\pi t / h`, ``(2, n)``."""
-    angle = 7 / 8 * math.pi * np.rint(t / step)
-    return np.stack([np.cos(angle), np.sin(angle)])
-
-
-def _wave(t: Array, values: npt.NDArray[Any], step: float) -> Array:
-    """The Fourier transform at that frequency, ``(jobs, events)``."""
-    # np.tensordot takes twice as long as all of this.
-    flat = values.reshape(len(values), -1)
-    cosine, sine = (np.abs(wave.dot(flat)) for wave in probe(t, step))
-    # Twice, as the change has the frequencies of both signs.
-    return 2 * step * np.hypot(cosine, sine).reshape(values.shape[1:])
-
-
-Number = TypeVar("Number", float, Array)
-
-
-def level_of(change: Number, before: Number) -> Number:
-    r"""Below what the Fourier transform of the integrand has stopped falling.
-
-    The change is the transform at the frequency :math:`\pi / h`, the one before that at
-    half of it. If it falls exponentially, at 7/8 it is larger than the change by the
-    fourth root of their ratio; less than the sixth root is a tail, as of a kink.
-
-    Args:
-        change: Change from the level before.
-        before: The change before that.
-
-    Returns:
-        The level for the frequency of :func:`probe`.
-    """
-    return change ** (5 / 6) * before ** (1 / 6)
 
 
 def _settle(

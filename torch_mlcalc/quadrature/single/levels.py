@@ -15,7 +15,6 @@ from torch_mlcalc.quadrature.double_exponential import (
     Begun,
     Leftover,
     Levels,
-    level_of,
     negligible,
     nodes_of,
     reach,
@@ -34,6 +33,7 @@ from torch_mlcalc.quadrature.single.runs import (
     table_of,
 )
 from torch_mlcalc.quadrature.single.sampling import ONE, Single
+from torch_mlcalc.quadrature.spectrum import level_of
 from torch_mlcalc.quadrature.variables import Jobs
 
 

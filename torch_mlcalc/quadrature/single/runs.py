@@ -15,13 +15,13 @@ from torch_mlcalc.quadrature.double_exponential import (
     Levels,
     first_levels,
     negligible,
-    probe,
     reach,
 )
 from torch_mlcalc.quadrature.placement import FINITE
 from torch_mlcalc.quadrature.rules import Array
 from torch_mlcalc.quadrature.search import Mask, Sample
 from torch_mlcalc.quadrature.single.sampling import ONE, Single, is_ordinary
+from torch_mlcalc.quadrature.spectrum import probe
 from torch_mlcalc.quadrature.variables import Jobs, double_exponential
 
 #: Levels behind level 0 that the first call evaluates. To 1e-8 all 55 problems on an
