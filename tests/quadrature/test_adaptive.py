@@ -341,6 +341,20 @@ def test_complex_integrand(rule: q.Rule | None) -> None:
     torch.testing.assert_close(value, (torch.exp(1j * k) - 1) / (1j * k))
 
 
+@pytest.mark.parametrize("rule", [None, q.DoubleExponential()], ids=str)
+@pytest.mark.parametrize("shape", [(), (2,)], ids=["single", "batch"])
+def test_rounding_of_single_precision_is_no_failure(
+    rule: q.Rule | None, shape: tuple[int, ...]
+) -> None:
+    # The integral is 0 and that of the absolute value 4: no digit can be asked for.
+    upper = torch.full(shape, 2 * math.pi, dtype=torch.float32)
+    found = q.integrate_with_error(torch.sin, q.Interval(0, upper), rule)
+    assert (found.status == q.Status.CONVERGED).all()
+    rounding = 4 * 50 * torch.finfo(torch.float32).eps
+    assert ((found.error > 0.9 * rounding) & (found.error < 10 * rounding)).all()
+    assert (found.value.abs() < rounding).all()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @rules
 def test_reduced_precision(rule: q.Rule | None, dtype: torch.dtype) -> None:
