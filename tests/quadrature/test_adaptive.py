@@ -341,6 +341,18 @@ def test_complex_integrand(rule: q.Rule | None) -> None:
     torch.testing.assert_close(value, (torch.exp(1j * k) - 1) / (1j * k))
 
 
+@pytest.mark.parametrize("max_evals", [100, 190, 300])
+def test_levels_evaluated_ahead_stay_within_the_budget(max_evals: int) -> None:
+    found = q.integrate_with_error(
+        lambda x: torch.exp(-x.abs()),
+        q.RealLine(),
+        rtol=1e-12,
+        max_evals=max_evals,
+        on_failure="ignore",
+    )
+    assert found.n_evals <= max_evals
+
+
 @pytest.mark.parametrize("rule", [None, q.DoubleExponential()], ids=str)
 @pytest.mark.parametrize("shape", [(), (2,)], ids=["single", "batch"])
 def test_rounding_of_single_precision_is_no_failure(
