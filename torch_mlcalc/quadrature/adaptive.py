@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -31,6 +30,7 @@ from torch_mlcalc.quadrature.host import (
     mapped_mark,
     read,
     transforming,
+    unrecorded,
     write,
 )
 from torch_mlcalc.quadrature.integrand import as_result
@@ -84,8 +84,9 @@ def find(
     epsilon = torch.finfo(integrand.dtype).eps
     budget = settings.max_evals or MAX_EVALS
     ledger = Ledger(pieces.elements, tolerance, epsilon, budget, log=log)
-    # Without forward mode the half of it does, in a fifth of the time.
-    quiet = frozen() if dual_level() else _quiet(evaluate, rule)
+    # A mode is found by derivatives.
+    hermite = rule is not None and isinstance(rule, AdaptiveGaussHermite)
+    quiet = unrecorded(alone=evaluate.is_alone and not hermite)
     # What overflows or has no value is looked at, level by level, where it matters.
     with quiet, np.errstate(all="ignore"):
         automatic.run(Search(pieces, evaluate, ledger), rule)
@@ -93,15 +94,6 @@ def find(
     if np.count_nonzero(status):
         report(status, _detail(ledger), settings.on_failure, stacklevel=4)
     return Found(problem, pieces, evaluate, ledger, status, settings.memory, rule)
-
-
-def _quiet(evaluate: Evaluator, rule: Rule | None) -> AbstractContextManager[None]:
-    """That nothing records a gradient but the first call of the integrand."""
-    # A single integral has nothing else that could; a mode is found by derivatives.
-    alone = evaluate.is_alone
-    if alone and not (rule is not None and isinstance(rule, AdaptiveGaussHermite)):
-        return nullcontext()
-    return torch.no_grad()
 
 
 def value_of(found: Found, plan: LinePlan | None = None) -> Tensor:
