@@ -142,7 +142,8 @@ def _times(ours: Answers, theirs: Answers, quadax: Call, quick: bool) -> list[Ro
         _compare(
             found, "mlc backward", "quadax alone backward", 1, "forward and backward"
         ),
-        _floor(found),
+        _floor(found, "floor", "the integrand alone"),
+        _floor(found, "sums", "the integrand with its sums, and no decisions"),
         _compare(found, "mlc", "cubature", 1 / 5, "forward"),
         _compare(
             found, "mlc backward", "cubature backward", 1 / 5, "forward and backward"
@@ -155,7 +156,8 @@ def _timers_of_ours(row: Problem) -> dict[str, Timer]:
     return {
         "mlc": timer(mlc_call(row, gradient=False)),
         "mlc backward": timer(mlc_call(row, gradient=True)),
-        "floor": timer(floor_call(row)),
+        "floor": timer(floor_call(row, sums=False)),
+        "sums": timer(floor_call(row, sums=True)),
     }
 
 
@@ -206,14 +208,14 @@ def _compare(
     )
 
 
-def _floor(found: Sequence[Times]) -> Row:
+def _floor(found: Sequence[Times], name: str, what: str) -> Row:
     """What part of the times no search could be without."""
     both = [t for t in found if "quadax" in t]
-    ours = statistics.median(t["mlc"] / t["floor"] for t in both)
-    theirs = statistics.median(t["quadax"] / t["floor"] for t in both)
-    floor = as_time(statistics.median(t["floor"] for t in both))
+    ours = statistics.median(t["mlc"] / t[name] for t in both)
+    theirs = statistics.median(t["quadax"] / t[name] for t in both)
+    floor = as_time(statistics.median(t[name] for t in both))
     return figure(
-        "floor: the integrand alone, same nodes, same calls: torch_mlcalc / floor",
+        f"floor: {what}, same nodes, same calls: torch_mlcalc / floor",
         "",
         f"{ours:.2f} (median)",
         None,

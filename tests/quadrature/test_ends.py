@@ -134,5 +134,5 @@ def test_a_kink_too_small_for_two_levels_is_seen_in_the_spectrum(
     if log:
         found = q.log_integrate_with_error(f, line).value.exp()
     else:
-        found = q.integrate_with_error(lambda x: f(x).exp(), line, atol=1e-9).value
+        found = q.integrate(lambda x: f(x).exp(), line)
     assert found.item() == pytest.approx(200, rel=1e-9)

@@ -30,6 +30,7 @@ from torch_mlcalc.quadrature.host import (
     mapped_mark,
     read,
     transforming,
+    unrecorded,
     write,
 )
 from torch_mlcalc.quadrature.integrand import as_result
@@ -83,8 +84,9 @@ def find(
     epsilon = torch.finfo(integrand.dtype).eps
     budget = settings.max_evals or MAX_EVALS
     ledger = Ledger(pieces.elements, tolerance, epsilon, budget, log=log)
-    # Without forward mode the half of it does, in a fifth of the time.
-    quiet = frozen() if dual_level() else torch.no_grad()
+    # A mode is found by derivatives.
+    hermite = rule is not None and isinstance(rule, AdaptiveGaussHermite)
+    quiet = unrecorded(alone=evaluate.is_alone and not hermite)
     # What overflows or has no value is looked at, level by level, where it matters.
     with quiet, np.errstate(all="ignore"):
         automatic.run(Search(pieces, evaluate, ledger), rule)

@@ -78,7 +78,7 @@ def _run_single(one: Single, rule: Rule | None) -> None:
     while windows:
         search.ledger.expected.clear()
         jobs = _joined(windows)
-        if jobs.piece.size == 1:
+        if jobs.piece.size == 1 or search.evaluate.is_plain:
             left = refine_single(one, jobs, BLIND_LEVELS, patient=False)
         else:
             left = refine(search, jobs, BLIND_LEVELS, patient=False)

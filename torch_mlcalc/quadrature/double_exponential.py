@@ -19,6 +19,7 @@ from torch_mlcalc.quadrature.pieces import Index, Part
 from torch_mlcalc.quadrature.placement import FINITE
 from torch_mlcalc.quadrature.rules import Array, Rule, check_count
 from torch_mlcalc.quadrature.search import Mask, Sample, Search
+from torch_mlcalc.quadrature.spectrum import level_of, wave
 from torch_mlcalc.quadrature.variables import Jobs, double_exponential
 
 #: Step of level 0; every level halves it and keeps all nodes so far.
@@ -355,7 +356,7 @@ def _measure(
     # Nor after a level that gained nothing: a kink can pass one by chance.
     plain = slow | levels.slow | (step > FIRST_STEP / 8)
     if not plain.all():
-        plain |= is_level(levels.t, values, step, change, before)
+        plain |= wave(levels.t, values, step) < level_of(change, before)
     error = np.where(plain, change, np.minimum(gained, change))
     levels = levels._replace(value=value, change=change, log_unit=log_unit, slow=slow)
     columns = np.stack([value, error + ends.doubt, absolute])
@@ -369,40 +370,6 @@ def _measure(
     amount = Amount(columns, log_unit)
     np.maximum(amount.error, ledger.rounding(amount), out=amount.error)
     return levels, amount, ends
-
-
-def is_level(
-    t: Array,
-    values: npt.NDArray[Any],
-    step: float,
-    change: npt.NDArray[Any] | float,
-    before: npt.NDArray[Any] | float,
-) -> npt.NDArray[Any]:
-    r"""Whether the Fourier transform of the integrand has stopped falling.
-
-    The change is the transform at the frequency :math:`\pi / h`, the one before that at
-    half of it. If it falls exponentially, at 7/8 it is larger than the change by the
-    fourth root of their ratio; less than the sixth root is a tail, as of a kink.
-
-    Args:
-        t: Nodes ``(n,)``.
-        values: The integrand there, ``(n, ...)``.
-        step: Distance of the nodes.
-        change: Change from the level before, ``(...)``.
-        before: The change before that.
-
-    Returns:
-        The mask ``(...)``.
-    """
-    angle = 7 / 8 * math.pi * np.rint(t / step)
-    # np.tensordot takes twice as long as all of this.
-    flat = values.reshape(len(values), -1)
-    cosine, sine = np.cos(angle).dot(flat), np.sin(angle).dot(flat)
-    # Twice, as the change has the frequencies of both signs.
-    wave = 2 * step * np.hypot(np.abs(cosine), np.abs(sine))
-    wave = wave.reshape(values.shape[1:])
-    level: npt.NDArray[Any] = wave < change ** (5 / 6) * before ** (1 / 6)
-    return level
 
 
 def _settle(

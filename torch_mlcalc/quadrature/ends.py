@@ -131,7 +131,8 @@ def ends_of(
     matter = terms > cut * largest.sum(0)
     rest, doubt = None, np.sign(terms) / step
     if matter.any():
-        rest = beyond(search, jobs, t, largest, index, matter, step)
+        moved = _displacement(search, jobs, t)
+        rest = beyond(search, jobs, t, largest, index, matter, step, moved)
         doubt = rest.doubt
     outermost = size[index, column]
     endless = ((outermost > FLAT * size.max(0)) & (outermost > 0)).any((0, 2))
@@ -147,6 +148,7 @@ def beyond(
     outermost: Index,
     matter: Mask,
     step: float,
+    moved: Array,
 ) -> Beyond:
     r"""What the terms beyond the outermost add up to.
 
@@ -163,47 +165,37 @@ def beyond(
         outermost: First and last node in the sum, ``(2, jobs)``.
         matter: Where they are worth it, ``(2, jobs)``; else they count as doubt.
         step: Distance to the nodes that are missing.
+        moved: By how much rounding moves the nodes, ``(n, jobs)``: see
+            :func:`displacement`.
 
     Returns:
         What lies beyond.
     """
-    column = np.arange(matter.shape[1])
     three, second = _inner_nodes(t, outermost)
-    terms = sizes[three, column]
-    rest, doubt = np.zeros(matter.shape), np.where(terms[0] > 0, 1 / step, 0.0)
-    power, further = np.zeros((2, *matter.shape))
-    moved = displacement(search, jobs, t)
-    shift = moved[three, column]
-    unit = np.where(jobs.kind == FINITE, math.pi, math.pi / 2)
-    outer = np.abs(t[three])
-    grown, depth = np.cosh(outer), unit * np.sinh(outer) - shift
-    logs = np.log(terms / grown) + shift
+    column = np.arange(matter.shape[1])
+    terms, shift = sizes[three, column], moved[three, column]
+    outer, unit = np.abs(t[three]), np.where(jobs.kind == FINITE, math.pi, math.pi / 2)
+    depth, inner = unit * np.sinh(outer) - shift, unit * np.sinh(np.abs(t[second]))
+    logs = np.log(terms / np.cosh(outer)) + shift
     rates = (logs[:-1] - logs[1:]) / (depth[:-1] - depth[1:])
     # A term that is 0, or two alike as in a batch of one node, say nothing.
-    usable = matter & np.isfinite(rates).all(0) & (rates < 0).all(0)
-    usable &= depth[2] > 1
-    if usable.any():
-        away = step * np.arange(1, 1 + math.ceil(3 / step))[:, None]
-        missing, depth = outer[0, usable] + away, depth[:, usable]
-        unit = np.broadcast_to(unit, matter.shape)[usable]
-        growth = np.cosh(missing) / grown[0, usable] * np.exp(shift[0, usable])
-        one, other = rates[:, usable]
-        ahead = unit * np.sinh(missing) - depth[0]
-        plain = growth * np.exp(one * ahead)
-        # Slopes of log(depth) between the same nodes: what a power of a logarithm adds.
-        near, far = np.log(depth[:-1] / depth[1:]) / (depth[:-1] - depth[1:])
-        log_power = (one - other) / (near - far)
-        curved = plain * np.exp(-log_power * near * ahead)
-        curved = curved * (1 + ahead / depth[0]) ** log_power
-        bend = np.abs((curved - plain).sum(0))
-        small = bend < SMALL_BEND * curved.sum(0)
-        parts = np.where(small, curved, plain)
-        rest[usable] = parts.sum(0)
-        inner = unit * np.sinh(np.abs(t[second[usable]]))
-        further[usable] = (parts * ahead).sum(0) / (depth[0] - inner)
+    falls = np.logical_and.reduce((rates < 0) & (rates > -np.inf))
+    usable = np.flatnonzero(matter & falls & (depth[2] > 1))
+    # Sum, what is nearer to the second node, doubt and power of each end.
+    found = np.zeros((4, matter.size))
+    found[2] = np.where(terms[0] > 0, 1 / step, 0.0).ravel()
+    if usable.size:
+        (outer, _, _), depth, (shift, _, _), rates, (inner,) = (
+            c.reshape(-1, matter.size).take(usable, 1)
+            for c in (outer, depth, shift, rates, inner)
+        )
+        unit = unit.take(usable % unit.size)
         least = max(LEAST, ROUNDING * search.ledger.epsilon)
-        doubt[usable] = np.where(small, LEFT, 1) * bend + least * rest[usable]
-        power[usable] = 1 + one
+        missing = outer + step * np.arange(1, 1 + math.ceil(3 / step))[:, None]
+        ahead = unit * np.sinh(missing) - depth[0]
+        growth = np.cosh(missing) * (np.exp(shift) / np.cosh(outer))
+        found[:, usable] = _continued(depth, rates, inner, ahead, growth, least)
+    rest, further, doubt, power = found.reshape(4, *matter.shape)
     # The weight of the second node is 1 without this, and stays positive.
     ratio = np.where(further > 0, terms[0] / sizes[second, column], 1)
     nearer = np.minimum(further * ratio, MOST)
@@ -212,34 +204,82 @@ def beyond(
     return Beyond(rest, lean, second, doubt, factor)
 
 
-def _inner_nodes(t: Array, outermost: Index) -> tuple[Index, Index]:
-    """The three outermost nodes ``(3, 2, jobs)``, and one further in, ``(2, jobs)``."""
-    inward = np.array([1, -1])[:, None]
-    three = outermost + np.arange(3)[:, None, None] * inward
-    goal = np.arcsinh(INNER * np.sinh(t[outermost]))
-    second = np.searchsorted(t, goal) - np.array([0, 1])[:, None]
-    last = t.size - 1
-    return np.clip(three, 0, last), np.clip(second, 0, last)
-
-
-def displacement(search: Search, jobs: Jobs, t: Array) -> Array:
-    r"""By how much rounding moves nodes near a finite end.
+def _continued(
+    depth: Array, rates: Array, inner: Array, ahead: Array, growth: Array, least: float
+) -> Array:
+    """Sum of the terms beyond ``k`` ends, what of it is nearer, its doubt, the power.
 
     Args:
-        search: The integrals.
-        jobs: The jobs.
-        t: Nodes, ``(n,)``.
+        depth: Logs of the distances of the three outermost nodes, ``(3, k)``.
+        rates: Power of the distance between each two, ``(2, k)``.
+        inner: Log of the distance of the second node, ``(k,)``.
+        ahead: How much deeper the missing nodes are than the outermost, ``(n, k)``.
+        growth: Factor of their terms besides that power.
+        least: Part of the sum that is in doubt at least.
 
     Returns:
-        :math:`\log(d' / d)` of the distances from the end that the nodes count from, as
-        they are and as they should be, ``(n, jobs)``; 0 on the whole line.
+        The four, in units of the outermost term, ``(4, k)``.
     """
+    one, other = rates
+    plain = growth * np.exp(one * ahead)
+    # Slopes of log(depth) between the same nodes: what a power of a logarithm adds.
+    near, far = np.log(depth[:-1] / depth[1:]) / (depth[:-1] - depth[1:])
+    log_power = (one - other) / (near - far)
+    curved = plain * np.exp(log_power * (np.log1p(ahead / depth[0]) - near * ahead))
+    bend, whole = np.abs(np.add.reduce(curved - plain)), np.add.reduce(curved)
+    small = bend < SMALL_BEND * whole
+    parts = np.where(small, curved, plain)
+    rest = np.add.reduce(parts)
+    further = np.add.reduce(parts * ahead) / (depth[0] - inner)
+    doubt = np.where(small, LEFT, 1) * bend + least * rest
+    return np.stack([rest, further, doubt, 1 + one])
+
+
+def _inner_nodes(t: Array, outermost: Index) -> tuple[Index, Index]:
+    """The three outermost nodes ``(3, 2, jobs)``, and one further in, ``(2, jobs)``."""
+    three = outermost + _INWARD
+    goal = np.arcsinh(INNER * np.sinh(t[outermost]))
+    second = np.searchsorted(t, goal) - _FIRST_AND_LAST
+    # np.clip takes three times as long.
+    last = t.size - 1
+    return (
+        np.minimum(np.maximum(three, 0), last),
+        np.minimum(np.maximum(second, 0), last),
+    )
+
+
+#: From both ends to the nodes further in, ``(3, 2, 1)``, and the numbers of the ends.
+_INWARD = np.arange(3)[:, None, None] * np.array([1, -1])[:, None]
+_FIRST_AND_LAST = np.array([[0], [1]])
+
+
+def displacement(
+    points: Array, origin: Array | float, unit: Array | float, positions: Array
+) -> Array:
+    r"""By how much rounding moves points near a finite end.
+
+    Args:
+        points: Rounded points.
+        origin: The ends that they count from.
+        unit: Length of the piece.
+        positions: Positions of the points, as they should be.
+
+    Returns:
+        :math:`\log(d' / d)` of the distances from the end, as they are and as they
+        should be; 0 where there is none.
+    """
+    ratio = (points - origin) / (unit * positions)
+    usable = (ratio > 0) & (ratio < np.inf)
+    return np.log(np.where(usable, ratio, 1))
+
+
+def _displacement(search: Search, jobs: Jobs, t: Array) -> Array:
+    """That of the nodes of some jobs, ``(n, jobs)``; 0 on the whole line."""
     pieces, piece = search.pieces, jobs.piece
     positions, _ = double_exponential(jobs, t[:, None])
     points = search.rounded(pieces.points(piece, positions))
     positive, negative = pieces.of(pieces.anchors, piece)
-    distance = points - np.where(positions >= 0, positive, negative)
-    ratio = distance / (pieces.of(pieces.unit, piece) * positions)
-    usable = (ratio > 0) & np.isfinite(ratio) & (jobs.kind != WHOLE)
-    moved = np.log(np.where(usable, ratio, 1))
-    return np.broadcast_to(moved, (t.size, piece.size))
+    origin = np.where(positions >= 0, positive, negative)
+    unit = pieces.of(pieces.unit, piece)
+    moved = displacement(points, origin, unit, positions)
+    return np.where(jobs.kind == WHOLE, 0.0, moved)

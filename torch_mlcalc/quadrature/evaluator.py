@@ -22,7 +22,7 @@ Values = npt.NDArray[Any]
 class Evaluator:
     """Calls the integrand at host points for any subset of the integrals.
 
-    The caller has frozen gradients for the whole of the search.
+    Only the first call may record a gradient, which tells whether one is wanted.
 
     With batched args (and outside torch.func) only the rows asked for are evaluated.
     Without, the integrand may close over batched tensors, so it always gets the whole
@@ -124,6 +124,11 @@ class Evaluator:
         return self.elements == 1 and self.mark is None and not shared
 
     @property
+    def is_plain(self) -> bool:
+        """Whether each value was a single real number."""
+        return not (self._fresh or self.event_shape or self.dtype.is_complex)
+
+    @property
     def _bytes(self) -> int:
         """Size of one point."""
         return self.integrand.dtype.itemsize * math.prod(self.tail)
@@ -182,15 +187,18 @@ class Evaluator:
         integrand = self.integrand
         if tensor.dtype != integrand.dtype:
             tensor = tensor.to(integrand.dtype)
-        if not self._fresh:
-            return integrand(tensor, rows)
         # The first call tells whether a gradient will be wanted at all, also of
-        # closed-over tensors. The caller has frozen them.
-        if self.grad:
-            with torch.enable_grad():
-                values = integrand(tensor, rows)
-        else:
+        # closed-over tensors, and none after it has to record one. To set a mode that
+        # changes nothing takes as long as a small operation.
+        enabled = torch.is_grad_enabled()
+        records = self.grad if self._fresh else enabled and not self.requires_grad
+        if records == enabled:
             values = integrand(tensor, rows)
+        else:
+            with torch.set_grad_enabled(records):
+                values = integrand(tensor, rows)
+        if not self._fresh:
+            return values
         self.event_shape = tuple(values.shape[tensor.ndim - len(self.tail) :])
         self.dtype = integrand.result_dtype(values)
         self.requires_grad = values.requires_grad

@@ -8,7 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from torch_mlcalc.quadrature.ends import displacement
 from torch_mlcalc.quadrature.evaluator import Values
+from torch_mlcalc.quadrature.placement import WHOLE
 from torch_mlcalc.quadrature.rules import Array
 from torch_mlcalc.quadrature.search import Sample, Search
 from torch_mlcalc.quadrature.variables import Jobs
@@ -77,6 +79,13 @@ class Single(NamedTuple):
             anchor = np.where(positions >= 0, self.positive, self.negative)
             points = anchor + self.unit * positions
         return self.rounded(points)
+
+    def displacement(self, positions: Array) -> Array:
+        """By how much rounding moves points near a finite end."""
+        if self.kind == WHOLE:
+            return np.zeros(positions.size)
+        origin = np.where(positions >= 0, self.positive, self.negative)
+        return displacement(self.points(positions), origin, self.unit, positions)
 
     def rounded(self, points: Array) -> Array:
         """Points as the integrand's dtype represents them."""

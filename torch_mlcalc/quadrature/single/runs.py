@@ -1,0 +1,286 @@
+"""The terms of double-exponential levels of one job, and how they are come by."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from torch_mlcalc.quadrature.double_exponential import (
+    FIRST_STEP,
+    GUARD,
+    Levels,
+    first_levels,
+    negligible,
+    reach,
+)
+from torch_mlcalc.quadrature.placement import FINITE
+from torch_mlcalc.quadrature.rules import Array
+from torch_mlcalc.quadrature.search import Mask, Sample
+from torch_mlcalc.quadrature.single.sampling import ONE, Single, is_ordinary
+from torch_mlcalc.quadrature.spectrum import probe
+from torch_mlcalc.quadrature.variables import Jobs, double_exponential
+
+#: Levels behind level 0 that the first call evaluates. To 1e-8 all 55 problems on an
+#: unbounded range need two, and 42 of them a third. So do 25 of 45 with windows, but
+#: of these some have two, and the call for the third is a quarter of the first.
+WHOLE, WINDOW = 3, 2
+
+
+class Table(NamedTuple):
+    """All nodes of a level, and what :func:`probe` says of them."""
+
+    t: Array
+    positions: Array
+    slope: Array
+    probe: Array
+
+
+class Terms(NamedTuple):
+    """Values in the variable, 0 where they could not be used, and where they could.
+
+    Both masks are None where they would be True throughout; see Sample.
+    """
+
+    values: Array
+    inside: Mask | None
+    finite: Mask | None
+
+    def at(self, some: slice) -> Terms:
+        """Those at some nodes."""
+        values, inside, finite = self
+        return Terms(
+            values[some],
+            None if inside is None else inside[some],
+            None if finite is None else finite[some],
+        )
+
+    def interleaved(self, between: Terms) -> Terms:
+        """With a term between each two."""
+        values = np.empty(2 * self.values.size - 1)
+        values[::2], values[1::2] = self.values, between.values
+        masks = []
+        for old, new in zip(self[1:], between[1:], strict=True):
+            mask = None
+            if old is not None or new is not None:
+                mask = np.ones(values.size, bool)
+                mask[::2] &= True if old is None else old
+                mask[1::2] &= True if new is None else new
+            masks.append(mask)
+        return Terms(values, *masks)
+
+    @property
+    def usable(self) -> Mask | None:
+        """Where they could be used, None if everywhere."""
+        if self.inside is None or self.finite is None:
+            return self.inside if self.finite is None else self.finite
+        both: Mask = self.inside & self.finite
+        return both
+
+
+class Run(NamedTuple):
+    """A job with its terms so far, from the first to the last that matters.
+
+    Attributes:
+        jobs: The job.
+        first: The first of its nodes at level 0.
+        level: The level that is looked at.
+        finest: That to which there are terms; those between are evaluated ahead.
+        evaluated: All terms.
+        value: Sum of the level before.
+        change: Change between the two before.
+        slow: Whether that before gained little.
+    """
+
+    jobs: Jobs
+    first: int
+    level: int
+    finest: int
+    evaluated: Terms
+    value: float
+    change: float
+    slow: bool
+
+    @property
+    def terms(self) -> Terms:
+        """Those of the level."""
+        stride = 2 ** (self.finest - self.level)
+        return (
+            self.evaluated if stride == 1 else self.evaluated.at(slice(0, None, stride))
+        )
+
+    @property
+    def step(self) -> float:
+        """Distance of the nodes of the level."""
+        return FIRST_STEP / 2**self.level
+
+    def of(self, column: Array, size: int) -> Array:
+        """A column of the table of the level for so many nodes."""
+        first = self.first * 2**self.level
+        return column[first : first + size]
+
+
+@lru_cache(maxsize=512)
+def _table(kind: int, low: float, high: float, dtype: torch.dtype, level: int) -> Table:
+    step = FIRST_STEP / 2**level
+    last = round(reach(dtype) / step)
+    t = np.arange(-last, last + 1) * step
+    job = Jobs(ONE, np.array([kind]), np.array([low]), np.array([high]))
+    positions, slope = (column[:, 0] for column in double_exponential(job, t[:, None]))
+    table = Table(t, positions, slope, probe(t, step))
+    for array in table:
+        array.setflags(write=False)
+    return table
+
+
+def table_of(one: Single, jobs: Jobs, level: int) -> tuple[Table, float]:
+    """The table of a job, and the factor of its positions and slopes."""
+    dtype = one.search.evaluate.integrand.dtype
+    if jobs is one.jobs:
+        return _table(one.kind, 0.0, 1.0, dtype, level), 1.0
+    (low,), (high,) = jobs.low.tolist(), jobs.high.tolist()
+    # A window is a whole piece of another length, seen from the end that it touches.
+    side = (0.0, 0.5) if low == 0 else (0.5, 1.0)
+    return _table(one.kind, *side, dtype, level), 2 * (high - low)
+
+
+def _sample(one: Single, positions: list[Array], slopes: list[Array]) -> Terms | Sample:
+    """The integrand at nodes; what the batch makes of it where that is no number."""
+    points, slope = one.points(_joined(positions)), _joined(slopes)
+    one.search.ledger.n_evals[0] += points.size
+    lower, upper = one.range(GUARD)
+    inside: Mask | None = None
+    # Those of one job are monotone.
+    ends = (points[0], points[-1]) if len(slopes) == 1 else points.tolist()
+    if not (lower < min(ends) and max(ends) < upper):
+        inside = (points > lower) & (points < upper)
+        points = np.where(inside, points, one.search.evaluate.home)
+    values = one.values(points)
+    if values.ndim == 1:
+        terms = values * slope
+        if is_ordinary(terms):
+            return Terms(terms if inside is None else terms * inside, inside, None)
+    column = None if inside is None else inside[:, None]
+    sample = one.sample(points[:, None], slope[:, None], column, values)
+    if sample.values.shape[-1] != 1 or sample.values.dtype != float:
+        return sample
+    finite = None if sample.finite is None else sample.finite[:, 0]
+    return Terms(sample.values[:, 0, 0], inside, finite)
+
+
+def begin(one: Single, jobs: Jobs, max_level: int) -> list[Run] | Levels:
+    """The first levels over all of the reachable range, which is then narrowed.
+
+    They are evaluated in one call. What is out of the narrower range, half of it, is
+    not used; but a call costs as much as some hundred points.
+
+    Returns:
+        The runs at level 2, or less if the budget or ``max_level`` is; for the batch,
+        level 0 of an integrand that is no number.
+    """
+    ledger, finest = one.search.ledger, WINDOW if one.kind == FINITE else WHOLE
+    finest = min(finest, max_level)
+    edge = reach(one.search.evaluate.integrand.dtype)
+    points = jobs.piece.size * 2 ** (finest + 1) * edge / FIRST_STEP
+    if ledger.n_evals[0] + points >= ledger.max_evals:
+        finest = 0
+    seen = _first_sample(one, jobs, finest)
+    if isinstance(seen, Levels):
+        return seen
+    runs = [_narrowed(one, job, terms, finest) for job, terms in seen]
+    if not finest and max_level > 1:
+        runs = [_at_level_1(run) for run in halved(one, runs)]
+    return runs if runs[0].level == min(2, max_level) else halved(one, runs)
+
+
+def _first_sample(
+    one: Single, jobs: Jobs, finest: int
+) -> list[tuple[Jobs, Terms]] | Levels:
+    """Each job with the values of all its nodes."""
+    count = jobs.piece.size
+    split = [jobs] if count == 1 else [jobs.take(ONE + i) for i in range(count)]
+    tables = [table_of(one, each, finest) for each in split]
+    seen = _sample(
+        one,
+        [scaled(table.positions, factor) for table, factor in tables],
+        [scaled(table.slope, factor) for table, factor in tables],
+    )
+    t = tables[0][0].t
+    if isinstance(seen, Sample):
+        stride = 2**finest
+        inside, finite = (None if c is None else c[::stride] for c in seen[1:])
+        coarse = Sample(seen.values[::stride], inside, finite)
+        return first_levels(one.search, jobs, t[::stride], coarse)
+    if count == 1:
+        return [(jobs, seen)]
+    some = [slice(i * t.size, (i + 1) * t.size) for i in range(count)]
+    return [(job, seen.at(s)) for job, s in zip(split, some, strict=True)]
+
+
+def scaled(column: Array, factor: float) -> Array:
+    """Positions or slopes of a table, times the factor of the job."""
+    return column if factor == 1 else column * factor
+
+
+def _joined(columns: list[Array]) -> Array:
+    return columns[0] if len(columns) == 1 else np.concatenate(columns)
+
+
+def _narrowed(one: Single, jobs: Jobs, seen: Terms, finest: int) -> Run:
+    """Level 0, with what else is known between the nodes that matter."""
+    stride = 2**finest
+    # So few that lists are faster.
+    values = seen.values[::stride].tolist()
+    sizes = list(map(abs, values))
+    cut = negligible(one.search.ledger) * sum(sizes)
+    there = [i for i, size in enumerate(sizes) if size > cut]
+    first, last = (there[0], there[-1]) if there else (0, len(values) - 1)
+    # Where rounding puts the next node on an end, finer levels still have some.
+    before, after = max(first - 1, 0), min(last + 1, len(values) - 1)
+    if seen.finite is None:
+        first, last = before, after
+    else:
+        first = before if seen.finite[before * stride] else first
+        last = after if seen.finite[after * stride] else last
+        if first == last:
+            first, last = before, after
+    inner = seen.at(slice(first * stride, last * stride + 1))
+    run = Run(jobs, first, 0, finest, inner, FIRST_STEP * sum(values), math.inf, False)
+    return _at_level_1(run) if finest > 1 else run
+
+
+def _at_level_1(run: Run) -> Run:
+    """The run at level 2 if it was evaluated; no error is believed before that."""
+    values = run.evaluated.values[:: 2 ** (run.finest - 1)]
+    value = FIRST_STEP / 2 * float(np.add.reduce(values))
+    level = min(2, run.finest)
+    return run._replace(level=level, value=value, change=abs(value - run.value))
+
+
+def halved(one: Single, runs: list[Run]) -> list[Run]:
+    """The runs at the next level."""
+    runs = [run._replace(level=run.level + 1) for run in runs]
+    level = runs[0].level
+    if runs[0].finest >= level:
+        return runs
+    positions: list[Array] = []
+    slopes: list[Array] = []
+    for run in runs:
+        (table, factor), size = (
+            table_of(one, run.jobs, level),
+            run.evaluated.values.size,
+        )
+        for column, into in ((table.positions, positions), (table.slope, slopes)):
+            into.append(scaled(run.of(column, 2 * size - 1)[1::2], factor))
+    seen = _sample(one, positions, slopes)
+    assert isinstance(seen, Terms)  # noqa: S101
+    halved, start = [], 0
+    for run in runs:
+        stop = start + run.evaluated.values.size - 1
+        terms = run.evaluated.interleaved(seen.at(slice(start, stop)))
+        halved.append(run._replace(finest=level, evaluated=terms))
+        start = stop
+    return halved
