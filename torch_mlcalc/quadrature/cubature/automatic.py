@@ -62,7 +62,7 @@ def run_on(search: CubeSearch, regions: Regions) -> None:
     """Book the integrals of some cubes, by what suits them."""
     if search.dimension in ATTEMPTS:
         regions = attempt(search, regions, DEGREE, ATTEMPTS[search.dimension])
-    regions = climb(search, regions)
+    regions = climb(search, regions, begun=search.begun)
     if regions.owner.size and all(k == 1 for k in search.pieces):
         regions = _split_at_kinks(search, regions)
     if regions.owner.size:

@@ -76,18 +76,19 @@ class Stage(NamedTuple):
         table: All nodes, with the weights of the last rule.
         rows: For each rule its weights, then those of its last Legendre coefficients.
         each: Number of rows for each rule.
+        n: Number of nodes.
     """
 
     size: int
     table: Table
     rows: Array
     each: int
+    n: int
 
 
 def stage_of(step: int, dimension: int, *, first: bool) -> Stage:
     """The rule of a step of the ladder, with the one before if it is the first step."""
-    sizes = LADDERS[dimension][step - first : step + 1]
-    return _stage(sizes, dimension)
+    return _stage(LADDERS[dimension][step - first : step + 1], dimension)
 
 
 def patience_of(begin: int, dimension: int) -> int:
@@ -127,7 +128,7 @@ def _stage(sizes: tuple[int, ...], dimension: int) -> Stage:
     tables = [gauss_table(n) for n in sizes]
     counts = [t.count(dimension) for t in tables]
     if len(sizes) == 1 and counts[0] > MOST_SEEN:
-        return Stage(sizes[-1], tables[-1], np.empty((0, 0)), 1)
+        return Stage(sizes[-1], tables[-1], np.empty((0, 0)), 1, counts[0])
     blocks = [t.block(0, c, dimension) for t, c in zip(tables, counts, strict=True)]
     nodes = np.concatenate([b[0] for b in blocks])
     own = [
@@ -140,7 +141,8 @@ def _stage(sizes: tuple[int, ...], dimension: int) -> Stage:
         rows[row : row + len(r), column : column + r.shape[1]] = r
         row, column = row + len(r), column + r.shape[1]
     weights[-counts[-1] :] = blocks[-1][1]
-    return Stage(sizes[-1], Table(nodes, weights), rows, len(own[-1]))
+    table = Table(nodes, weights)
+    return Stage(sizes[-1], table, rows, len(own[-1]), len(nodes))
 
 
 def _coefficients(n: int, u: Array, weights: Array) -> Array:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from torch_mlcalc.quadrature.cubature.climbed import Climbed
 from torch_mlcalc.quadrature.cubature.ladder import (
     EXTRAPOLATED,
     LADDERS,
@@ -32,32 +33,38 @@ from torch_mlcalc.quadrature.cubature.regions import (
     join_regions,
 )
 from torch_mlcalc.quadrature.cubature.search import CubeSearch, Measured
-from torch_mlcalc.quadrature.cubature.single import Climbed, climb_single, is_single
+from torch_mlcalc.quadrature.cubature.single import climb_single, is_single
 from torch_mlcalc.quadrature.ledger import Amount, factor_between
 from torch_mlcalc.quadrature.rules import Array
 
 Mask = npt.NDArray[Any]
 
 
-def climb(search: CubeSearch, regions: Regions, begin: int = 1) -> Regions:
+def climb(
+    search: CubeSearch,
+    regions: Regions,
+    begin: int = 1,
+    begun: Climbed | None = None,
+) -> Regions:
     """Integrate by one tensor rule after another, each checked by the one before.
 
     Args:
         search: The integrals.
         regions: All regions of some integrals.
         begin: The first step, of which the rule before is evaluated too.
+        begun: Where a single integral stands, if it is not at the first step.
 
     Returns:
         Those of the integrals that are not converged.
     """
     ladder = LADDERS.get(search.dimension, ())
-    begun = Climbed(begin)
+    begun = begun or Climbed(begin)
     if is_single(search):
-        begun = climb_single(search, regions, begin)
+        begun = climb_single(search, regions, begin, begun)
         if begun.done or begun.left:
             return regions if begun.left else regions.take(np.empty(0, np.int64))
     failed: list[Regions] = []
-    before, values = begun.before, begun.values
+    before, values = begun.amount, begun.values
     rough = np.full(search.elements, begun.rough)
     rate: Array | float = begun.rate
     change: Array | float = begun.change
