@@ -70,14 +70,16 @@ def attempt_at_once(
         if values.ndim != 1 or values.dtype not in KNOWN or not values.is_cpu:
             break
         numbers = values.detach().numpy()
-        sums = sums_of_one(stage, numbers, volume, epsilon)
         # Where every value is 0 nothing was seen.
-        if not 0 < sums[-1].absolute < math.inf:
+        if not 0 < np.add.reduce(np.abs(numbers)) < math.inf:
             break
+        sums = sums_of_one(stage, numbers, volume, epsilon)
         spent += stage.n
         begun = begun.judged(sums, terms)
         if begun.done:
             return Attempt(_result(values, stage, volume, sums[-1].value), begun, spent)
+        if begun.left:
+            begun = begun.seen(stage, numbers)
     return Attempt(None, begun, spent)
 
 

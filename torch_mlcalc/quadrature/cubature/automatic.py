@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,11 @@ from torch_mlcalc.quadrature.cubature.regions import (
     whole_cubes,
 )
 from torch_mlcalc.quadrature.cubature.search import CubeSearch
+from torch_mlcalc.quadrature.cubature.single import is_single
+from torch_mlcalc.quadrature.cubature.single_kinks import (
+    find_kinks_single,
+    pieces_between,
+)
 from torch_mlcalc.quadrature.cubature.tensor import climb
 from torch_mlcalc.quadrature.rules import Rule
 
@@ -75,19 +81,36 @@ def _split_at_kinks(search: CubeSearch, regions: Regions) -> Regions:
     spare = search.ledger.max_evals - search.ledger.n_evals[regions.owner]
     if (spare < 2 * cost(dimension)).any():
         return regions
-    places = find_kinks(search, regions.owner)
-    kinked = np.logical_or.reduce(~np.isnan(places), 1)
+    places = find_kinks_single(search) if is_single(search) else None
+    if places is not None:
+        if all(map(math.isnan, places)):
+            return _run_larger(search, regions)
+        return _run_parts(search, pieces_between(places))
+    each = find_kinks(search, regions.owner)
+    kinked = np.logical_or.reduce(~np.isnan(each), 1)
     smooth, parts = regions.take(~kinked), regions.take(kinked)
     if kinked.any():
-        parts = cut_at(parts, parts.owner, places[kinked])
-        if dimension in ATTEMPTS:
-            parts = attempt(search, parts, DEGREE, ATTEMPTS[dimension])
-        parts = climb(search, parts)
-    if smooth.owner.size and dimension in RESUMED:
-        if dimension in RETRIES:
-            smooth = attempt(search, smooth, DEGREE, RETRIES[dimension])
-        smooth = climb(search, smooth, RESUMED[dimension])
+        parts = _run_parts(search, cut_at(parts, parts.owner, each[kinked]))
+    if smooth.owner.size:
+        smooth = _run_larger(search, smooth)
     return join_regions([smooth, parts])
+
+
+def _run_parts(search: CubeSearch, parts: Regions) -> Regions:
+    """Tensor rules on the regions between kinks."""
+    if search.dimension in ATTEMPTS:
+        parts = attempt(search, parts, DEGREE, ATTEMPTS[search.dimension])
+    return climb(search, parts)
+
+
+def _run_larger(search: CubeSearch, smooth: Regions) -> Regions:
+    """Larger tensor rules, where there are no kinks."""
+    dimension = search.dimension
+    if dimension not in RESUMED:
+        return smooth
+    if dimension in RETRIES:
+        smooth = attempt(search, smooth, DEGREE, RETRIES[dimension])
+    return climb(search, smooth, RESUMED[dimension])
 
 
 def _without_volume(search: CubeSearch) -> Mask:

@@ -32,6 +32,7 @@ from torch_mlcalc.quadrature.estimate import Tolerance
 from torch_mlcalc.quadrature.evaluator import Values
 from torch_mlcalc.quadrature.host import contract
 from torch_mlcalc.quadrature.ledger import ROUNDING, Amount
+from torch_mlcalc.quadrature.rules import Array
 
 #: Nodes of a rule up to which its own cost does not outweigh what is saved.
 FEW = 10_000
@@ -84,6 +85,7 @@ class Climbed(NamedTuple):
         change: From the rule before that to it, nan at first.
         error: That of the last rule.
         values: The integrand at the nodes of the next step, if it was evaluated.
+        base: The node of the cube at which it was largest, if it was looked for.
         left: Whether tensor rules will not do.
         done: Whether it has converged.
     """
@@ -95,6 +97,7 @@ class Climbed(NamedTuple):
     change: float = math.nan
     error: float = math.inf
     values: Values | None = None
+    base: Array | None = None
     left: bool = False
     done: bool = False
 
@@ -104,6 +107,11 @@ class Climbed(NamedTuple):
         if self.before is None:
             return None
         return Amount(np.array(self.before).reshape(3, 1, 1), None)
+
+    def seen(self, stage: Stage, values: Values) -> Climbed:
+        """With the node of a cube at which the integrand was largest."""
+        top = int(np.abs(values).argmax())
+        return self._replace(base=stage.table.nodes[top])
 
     def judged(self, sums: Sequence[Sum], terms: Terms) -> Climbed:
         """With the sums of the rules of a stage, one or two."""
@@ -147,9 +155,13 @@ def _judge(
     own = fall ** (1 / pace.length)
     error = max(ROUGH * change, total.tail)
     if fall < SMOOTH:
-        steady = own <= rate**STEADY and (fall <= SMOOTH**2 or not rough)
-        trusted = fall**2 if steady or not rate else fall
-        least, floor = LEAST, total.tail**2 / total.absolute
+        doubted = fall > SURE and (rough or not rate)
+        steady = own <= rate**STEADY and not doubted
+        trusted = fall**2 if steady or not (rate or doubted) else fall
+        least, floor = (
+            1.0 if doubted and rough else LEAST,
+            total.tail**2 / total.absolute,
+        )
         if terms.unbounded:
             sure = fall <= SURE and not rough and rate
             least = 1.0 if rough else LEAST_UNBOUNDED

@@ -50,6 +50,13 @@ STEADY = 0.8
 #: Least part of the change that is taken for the error.
 LEAST = 0.01
 
+#: A fall that is no accident, neither after a rule that found the integrand rough nor
+#: from the first rule to the second, before which there is no pace. With the square of
+#: SMOOTH instead, over 4032 integrals of Genz's families in 2 and 3 dimensions, at
+#: tolerances from 0.1 to 1e-7, 7 errors were above the tolerance they were said to
+#: meet, up to 50 times; with this it is one, 1.4 times, for 2 % more points.
+SURE = 0.01
+
 #: The same where there are infinite limits, whose tails are singular at the ends of the
 #: cube: coefficients fall in bursts there and then no more, and of few nodes some are
 #: small by chance. They are taken ten times as large, at no pace, unless they fall a
@@ -58,7 +65,7 @@ LEAST = 0.01
 #: tolerances from 3e-4 to 1.5e-8, 12 of 628 errors were above the tolerance they were
 #: said to meet, the worst 5 times. Judged as in a cube, 113 of 819 are, 39 of them more
 #: than 10 times and one 1800 times.
-LEAST_UNBOUNDED, TAIL_UNBOUNDED, SURE = 0.1, 10.0, 0.01
+LEAST_UNBOUNDED, TAIL_UNBOUNDED = 0.1, 10.0
 
 #: Nodes of one rule in all regions of an integral together.
 MOST = 2_000_000

@@ -63,6 +63,8 @@ def climb_single(
         begun = begun.judged(
             [Sum(*each) for each in np.add.reduce(columns, 2).tolist()], terms
         )
+        if begun.left and m == 1:
+            begun = begun.seen(stage, values)
         if begun.done:
             kept = columns[-1, ..., None]
             kept[1] = begun.error / m

@@ -31,6 +31,7 @@ from torch_mlcalc.quadrature.cubature.regions import (
     Table,
     gauss_table,
     join_regions,
+    no_regions,
 )
 from torch_mlcalc.quadrature.cubature.search import CubeSearch, Measured
 from torch_mlcalc.quadrature.cubature.single import climb_single, is_single
@@ -61,8 +62,9 @@ def climb(
     begun = begun or Climbed(begin)
     if is_single(search):
         begun = climb_single(search, regions, begin, begun)
+        search.begun = begun
         if begun.done or begun.left:
-            return regions if begun.left else regions.take(np.empty(0, np.int64))
+            return regions if begun.left else no_regions(search.dimension)
     failed: list[Regions] = []
     before, values = begun.amount, begun.values
     rough = np.full(search.elements, begun.rough)
@@ -147,8 +149,9 @@ def _judge(
     the change is small by chance there are the coefficients themselves: that of twice
     the degree follows from the last by that square, or by a fall at the same pace. What
     falls more slowly than before may have a kink, whose coefficients fall by the change
-    itself, and more by accident: then it is the first power. So it is after a rule that
-    found the integrand rough, unless they fall so much that it is no accident.
+    itself, and more by accident: then it is the first power. After a rule that found
+    the integrand rough the whole change counts, unless they fall so much that it is no
+    accident.
 
     Returns:
         Errors, two masks of integrals, the least fall of coefficients so far for each
@@ -170,15 +173,16 @@ def _judge(
     floor = np.where(np.isnan(floor), 0.0, floor)
     smooth, fall = fall < SMOOTH, np.minimum(fall, 1)
     own, rate = fall ** (1 / pace.length), np.asarray(rate)
-    believed = (fall <= SMOOTH**2) | ~rough[:, None]
-    steady = (own <= rate**STEADY) & believed
-    trusted = np.where(steady | (rate == 0), fall**2, fall)
+    rough = rough[:, None]
+    doubted = (fall > SURE) & (rough | (rate == 0))
+    steady = (own <= rate**STEADY) & ~doubted
+    trusted = np.where(steady | ((rate == 0) & ~doubted), fall**2, fall)
     if search.unbounded:
-        least: Array | float = np.where(rough[:, None], 1.0, LEAST_UNBOUNDED)
-        sure = (fall <= SURE) & ~rough[:, None] & (rate > 0)
+        least = np.where(rough, 1.0, LEAST_UNBOUNDED)
+        sure = (fall <= SURE) & ~rough & (rate > 0)
         floor = np.where(sure, floor, TAIL_UNBOUNDED**2 * floor)
     else:
-        least = LEAST
+        least = np.where(doubted & rough, 1.0, LEAST)
         extended = np.minimum(floor, np.nan_to_num(tail) * fall**pace.passed)
         floor = np.where(steady, extended, floor)
     extrapolated = change * np.clip(EXTRAPOLATED * trusted, least, 1)
