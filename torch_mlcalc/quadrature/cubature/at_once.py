@@ -14,18 +14,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torch_mlcalc.quadrature.cubature.automatic import DEGREE
 from torch_mlcalc.quadrature.cubature.box import Box
 from torch_mlcalc.quadrature.cubature.climbed import FEW, Climbed, Terms, sums_of_one
-from torch_mlcalc.quadrature.cubature.ladder import Stage, stage_of
+from torch_mlcalc.quadrature.cubature.genz_malik import FEW as FEW_REGIONS
+from torch_mlcalc.quadrature.cubature.genz_malik import sum_of_one
+from torch_mlcalc.quadrature.cubature.genz_malik_table import symmetric_table
+from torch_mlcalc.quadrature.cubature.ladder import stage_of
 from torch_mlcalc.quadrature.estimate import Tolerance
+from torch_mlcalc.quadrature.evaluator import Values
 from torch_mlcalc.quadrature.host import dual_level, transforming
 from torch_mlcalc.quadrature.integrand import Function, checked, default_device
+from torch_mlcalc.quadrature.rules import Array
 
-#: Dimensions in which tensor rules come first.
-FIRST = (2, 3)
+#: Dimensions in which tensor rules come first; in the others that of Genz and Malik.
+FIRST, OTHERS = (2, 3), (4, 5, 6, 7, 8)
 
 #: Of limits and of values.
 KNOWN = (torch.float64, torch.float32)
+
+#: Lower and upper limits.
+Corners = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 class Attempt(NamedTuple):
@@ -39,7 +48,7 @@ class Attempt(NamedTuple):
 def attempt_at_once(
     function: Function, box: Box, rtol: float | None, atol: float | None
 ) -> Attempt | None:
-    """Take the first tensor rules, by the decisions of :func:`climb_single`.
+    """Take the first rules, by the decisions of the search.
 
     A gradient flows through the values of the last of them.
 
@@ -53,58 +62,95 @@ def attempt_at_once(
         How it ended, or None where nothing was done, because there is more to it.
     """
     d, dtype = box.dimension, torch.get_default_dtype()
-    if d not in FIRST or dtype not in KNOWN or transforming() or dual_level():
+    if d not in FIRST + OTHERS or dtype not in KNOWN or transforming() or dual_level():
         return None
     corners = box.corners
     if corners is None or default_device().type != "cpu":
         return None
     tolerance, epsilon = Tolerance.of(rtol, atol, dtype), torch.finfo(dtype).eps
-    terms, begun, spent = Terms(d, tolerance, epsilon), Climbed(1), 0
+    terms = Terms(d, tolerance, epsilon)
+    if d in FIRST:
+        return _climb(function, corners, terms)
+    return _look(function, corners, terms)
+
+
+def _climb(function: Function, corners: Corners, terms: Terms) -> Attempt:
+    """Tensor rules of growing size."""
+    d, begun, spent = terms.dimension, Climbed(1), 0
     while not begun.left:
         stage = stage_of(begun.step, d, first=begun.before is None)
         if stage.n > FEW:
             break
-        nodes, volume = _placed(d, begun.step, begun.before is None, *corners, dtype)
-        points = nodes.clone()  # an integrand may write to its points
-        values = checked(function(points), points, d)
-        if values.ndim != 1 or values.dtype not in KNOWN or not values.is_cpu:
+        key = d, begun.step, begun.before is None
+        values, volume = _sampled(function, key, corners)
+        numbers = _numbers(values)
+        if numbers is None:
             break
-        numbers = values.detach().numpy()
-        # Where every value is 0 nothing was seen.
-        if not 0 < np.add.reduce(np.abs(numbers)) < math.inf:
-            break
-        sums = sums_of_one(stage, numbers, volume, epsilon)
+        sums = sums_of_one(stage, numbers, volume, terms.epsilon)
         spent += stage.n
         begun = begun.judged(sums, terms)
         if begun.done:
-            return Attempt(_result(values, stage, volume, sums[-1].value), begun, spent)
+            weights = stage.table.weights[-(stage.size**d) :]
+            value = _result(values, weights, volume, sums[-1].value)
+            return Attempt(value, begun, spent)
         if begun.left:
             begun = begun.seen(stage, numbers)
     return Attempt(None, begun, spent)
 
 
-def _result(values: Tensor, stage: Stage, volume: float, value: float) -> Tensor:
-    """The integral, with the gradient that the values carry."""
+def _look(function: Function, corners: Corners, terms: Terms) -> Attempt | None:
+    """The rule of Genz and Malik on the whole; what is not done then begins anew."""
+    d = terms.dimension
+    values, volume = _sampled(function, (d,), corners)
+    numbers = _numbers(values)
+    if numbers is None:
+        return None
+    total = sum_of_one(symmetric_table(DEGREE, d), numbers, volume, terms.epsilon)
+    if total.tail > terms.allowed(total) / FEW_REGIONS:
+        return None
+    weights = symmetric_table(DEGREE, d).weights
+    value = _result(values, weights, volume, total.value)
+    return Attempt(value, Climbed(1, done=True), len(weights))
+
+
+def _sampled(
+    function: Function, key: tuple[int, ...], corners: Corners
+) -> tuple[Tensor, float]:
+    """The values at the nodes of a rule, and the volume of the box."""
+    nodes, volume = _placed(key, corners, torch.get_default_dtype())
+    points = nodes.clone()  # an integrand may write to its points
+    return checked(function(points), points, key[0]), volume
+
+
+def _numbers(values: Tensor) -> Values | None:
+    """The values on the host, or None where they are not plain finite numbers."""
+    if values.ndim != 1 or values.dtype not in KNOWN or not values.is_cpu:
+        return None
+    numbers: Values = values.detach().numpy()
+    # Where every value is 0 nothing was seen.
+    return numbers if 0 < np.add.reduce(np.abs(numbers)) < math.inf else None
+
+
+def _result(values: Tensor, weights: Array, volume: float, value: float) -> Tensor:
+    """The integral, with the gradient that the last values carry."""
     dtype = torch.promote_types(values.dtype, torch.get_default_dtype())
     if not (values.requires_grad and torch.is_grad_enabled()):
         return torch.tensor(value, dtype=dtype)
-    last = stage.size ** stage.table.nodes.shape[1]
-    weights = torch.from_numpy(stage.table.weights[-last:] * volume)
-    return (values[-last:] * weights).sum().to(dtype)
+    own = torch.from_numpy(weights * volume)
+    return (values[-len(own) :] * own).sum().to(dtype)
 
 
 @lru_cache(maxsize=64)
 def _placed(
-    dimension: int,
-    step: int,
-    first: bool,
-    lower: tuple[float, ...],
-    upper: tuple[float, ...],
-    dtype: torch.dtype,
+    key: tuple[int, ...], corners: Corners, dtype: torch.dtype
 ) -> tuple[Tensor, float]:
-    """The nodes of a stage in a box, and its volume."""
-    stage, low = stage_of(step, dimension, first=first), np.array(lower)
-    span = np.array(upper) - low
+    """The nodes of a rule in a box, and its volume."""
+    dimension, *step = key
+    if step:
+        unit = stage_of(step[0], dimension, first=bool(step[1])).table.nodes
+    else:
+        unit = symmetric_table(DEGREE, dimension).nodes
+    low, high = map(np.array, corners)
     with torch.inference_mode(False):
-        nodes = torch.tensor(low + span * stage.table.nodes, dtype=dtype)
-    return nodes, float(span.prod())
+        nodes = torch.tensor(low + (high - low) * unit, dtype=dtype)
+    return nodes, float((high - low).prod())
