@@ -27,9 +27,10 @@ def _double() -> object:
 
 
 ROWS = [row for row in GENZ if row.dimension <= 3]
+MORE = [row for row in GENZ if row.dimension > 3 and row.name.endswith("-0.3")]
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", ROWS + MORE, ids=lambda row: row.name)
 def test_the_value_is_that_of_the_search(row: Problem) -> None:
     call = lambda x: row.integrand(x, *row.theta)  # noqa: E731
     estimate = mlc.integrate_with_error(call, row.domain, rtol=1e-4)
@@ -37,8 +38,10 @@ def test_the_value_is_that_of_the_search(row: Problem) -> None:
     torch.testing.assert_close(value, estimate.value, rtol=1e-13, atol=0)
     # The short way ends where the search does, or hands over: nothing is done twice.
     attempt = attempt_at_once(call, row.domain, 1e-4, None)
-    assert attempt is not None
-    if attempt.value is None:
+    if attempt is None:
+        # Genz and Malik's rule on the whole was not enough, and makes another start.
+        assert row.dimension == 8
+    elif attempt.value is None:
         assert attempt.begun.left or attempt.begun.step > 1
         assert attempt.spent < estimate.n_evals
     else:
@@ -89,7 +92,7 @@ OTHERS: dict[str, Callable[[], mlc.Box]] = {
     "no width": lambda: mlc.Box([0.0, 1.0], [1.0, 1.0]),
     "bent": lambda: mlc.Box([0, 0], [1, lambda x: 1 - x]),
     "one axis": lambda: mlc.Box(0.0, 1.0, dimension=1),
-    "four axes": lambda: mlc.Box(0.0, 1.0, dimension=4),
+    "nine axes": lambda: mlc.Box(0.0, 1.0, dimension=9),
 }
 
 

@@ -16,7 +16,12 @@ from torch import Tensor
 
 from torch_mlcalc.quadrature.cubature.automatic import DEGREE
 from torch_mlcalc.quadrature.cubature.box import Box
-from torch_mlcalc.quadrature.cubature.climbed import FEW, Climbed, Terms, sums_of_one
+from torch_mlcalc.quadrature.cubature.climbed import (
+    MOST_AT_ONCE,
+    Climbed,
+    Terms,
+    sums_of_one,
+)
 from torch_mlcalc.quadrature.cubature.genz_malik import FEW as FEW_REGIONS
 from torch_mlcalc.quadrature.cubature.genz_malik import sum_of_one
 from torch_mlcalc.quadrature.cubature.genz_malik_table import symmetric_table
@@ -29,6 +34,9 @@ from torch_mlcalc.quadrature.rules import Array
 
 #: Dimensions in which tensor rules come first; in the others that of Genz and Malik.
 FIRST, OTHERS = (2, 3), (4, 5, 6, 7, 8)
+
+#: Of these, those in which tensor rules come next.
+NEXT = (4, 5)
 
 #: Of limits and of values.
 KNOWN = (torch.float64, torch.float32)
@@ -74,12 +82,14 @@ def attempt_at_once(
     return _look(function, corners, terms)
 
 
-def _climb(function: Function, corners: Corners, terms: Terms) -> Attempt:
+def _climb(
+    function: Function, corners: Corners, terms: Terms, spent: int = 0
+) -> Attempt:
     """Tensor rules of growing size."""
-    d, begun, spent = terms.dimension, Climbed(1), 0
+    d, begun = terms.dimension, Climbed(1)
     while not begun.left:
         stage = stage_of(begun.step, d, first=begun.before is None)
-        if stage.n > FEW:
+        if stage.n > MOST_AT_ONCE or not stage.rows.size:
             break
         key = d, begun.step, begun.before is None
         values, volume = _sampled(function, key, corners)
@@ -106,9 +116,9 @@ def _look(function: Function, corners: Corners, terms: Terms) -> Attempt | None:
     if numbers is None:
         return None
     total = sum_of_one(symmetric_table(DEGREE, d), numbers, volume, terms.epsilon)
-    if total.tail > terms.allowed(total) / FEW_REGIONS:
-        return None
     weights = symmetric_table(DEGREE, d).weights
+    if total.tail > terms.allowed(total) / FEW_REGIONS:
+        return _climb(function, corners, terms, len(weights)) if d in NEXT else None
     value = _result(values, weights, volume, total.value)
     return Attempt(value, Climbed(1, done=True), len(weights))
 
@@ -140,7 +150,7 @@ def _result(values: Tensor, weights: Array, volume: float, value: float) -> Tens
     return (values[-len(own) :] * own).sum().to(dtype)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
 def _placed(
     key: tuple[int, ...], corners: Corners, dtype: torch.dtype
 ) -> tuple[Tensor, float]:

@@ -28,12 +28,17 @@ from torch_mlcalc.quadrature.rules import Rule
 
 Mask = npt.NDArray[Any]
 
-#: Points for Genz and Malik's rule before tensor rules are tried, by dimension: about
-#: as many as the first two of those have, which a few regions often make unnecessary.
-ATTEMPTS = {4: 0, 5: 1_000, 6: 5_000, 7: 20_000, 8: 60_000}
+#: Points for Genz and Malik's rule before tensor rules are tried, by dimension: once on
+#: the whole, and where the first two of those have many, in as many as make these
+#: unnecessary. In 5 dimensions halves take longer than 3,000 points.
+ATTEMPTS = {4: 0, 5: 0, 6: 5_000, 7: 20_000, 8: 60_000}
 
 #: The same before larger tensor rules are tried, about as many as the next of those.
 RETRIES = {4: 5_000, 5: 30_000}
+
+#: The same between kinks, for all parts together: those of 5 axes are 32, of which one
+#: use of it needs 8,000 points, and the first two tensor rules 110,000.
+PARTS = 40_000
 
 #: Degree of that rule where it is not asked for by name.
 DEGREE = 9
@@ -66,7 +71,7 @@ def run(search: CubeSearch, rule: Rule | None) -> None:
 
 def run_on(search: CubeSearch, regions: Regions) -> None:
     """Book the integrals of some cubes, by what suits them."""
-    if search.dimension in ATTEMPTS:
+    if search.dimension in ATTEMPTS and search.begun is None:
         regions = attempt(search, regions, DEGREE, ATTEMPTS[search.dimension])
     regions = climb(search, regions, begun=search.begun)
     if regions.owner.size and all(k == 1 for k in search.pieces):
@@ -99,8 +104,9 @@ def _split_at_kinks(search: CubeSearch, regions: Regions) -> Regions:
 def _run_parts(search: CubeSearch, parts: Regions) -> Regions:
     """Tensor rules on the regions between kinks."""
     if search.dimension in ATTEMPTS:
-        parts = attempt(search, parts, DEGREE, ATTEMPTS[search.dimension])
-    return climb(search, parts)
+        budget = max(ATTEMPTS[search.dimension], PARTS)
+        parts = attempt(search, parts, DEGREE, budget)
+    return climb(search, parts, parts=True)
 
 
 def _run_larger(search: CubeSearch, smooth: Regions) -> Regions:

@@ -34,8 +34,8 @@ from torch_mlcalc.quadrature.host import contract
 from torch_mlcalc.quadrature.ledger import ROUNDING, Amount
 from torch_mlcalc.quadrature.rules import Array
 
-#: Nodes of a rule up to which its own cost does not outweigh what is saved.
-FEW = 10_000
+#: Nodes of a rule that are evaluated in one call, and where memory is asked for.
+MOST_AT_ONCE, FEW = 60_000, 10_000
 
 
 class Sum(NamedTuple):
@@ -54,6 +54,7 @@ class Terms(NamedTuple):
         tolerance: When it counts as converged.
         epsilon: Relative rounding error of one value.
         begin: The step of the ladder that was the first.
+        parts: Whether it is one of the parts between kinks.
         unbounded: Whether there may be infinite limits.
     """
 
@@ -61,7 +62,13 @@ class Terms(NamedTuple):
     tolerance: Tolerance
     epsilon: float
     begin: int = 1
+    parts: bool = False
     unbounded: bool = False
+
+    @property
+    def patience(self) -> int:
+        """See :func:`patience_of`."""
+        return patience_of(self.begin, self.dimension, parts=self.parts)
 
     def budget(self, max_evals: int) -> int:
         """See :func:`budget_of`."""
@@ -124,7 +131,7 @@ class Climbed(NamedTuple):
         rough = rough + 1 if slow else 0
         change = abs(total.value - before.value)
         last = step + 1 == len(LADDERS[d])
-        left = late or last or rough >= patience_of(terms.begin, d)
+        left = late or last or rough >= terms.patience
         return Climbed(step + 1, total, rate, rough, change, error, left=left)
 
 

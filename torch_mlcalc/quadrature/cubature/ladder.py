@@ -17,7 +17,7 @@ LADDERS = {
     2: (4, 8, 15, 28, 48, 80),
     3: (3, 5, 8, 13, 20, 30, 44),
     4: (3, 4, 6, 9, 13, 18),
-    5: (3, 4, 6, 8, 11, 14),
+    5: (3, 5, 7, 9, 11, 14),
     6: (3, 4, 5, 7, 9, 11),
     7: (3, 4, 5, 6),
     8: (3, 4, 5),
@@ -31,7 +31,8 @@ LADDERS = {
 #: in 6 dimensions gives the sine of the sum over [0, 10]^6 to 2e-11, of which the 5th
 #: knows only one digit.
 SMOOTH = 0.2
-PATIENCE = {1: 3, 2: 2, 3: 2}
+PATIENCE = {1: 3, 2: 2, 3: 2, 4: 2, 5: 2}
+IMPATIENCE = {1: 3, 2: 2, 3: 2}
 RESUMED = {2: 3, 3: 3, 4: 2, 5: 2, 6: 2}
 PERSISTENT = {2: 2, 3: 2, 4: 3, 5: 3, 6: 3}
 
@@ -72,7 +73,7 @@ MOST = 2_000_000
 
 #: Nodes up to which the coefficients are looked at; above, their fall is the root of
 #: that of the changes.
-MOST_SEEN = 40_000
+MOST_SEEN = 60_000
 
 
 class Stage(NamedTuple):
@@ -98,8 +99,10 @@ def stage_of(step: int, dimension: int, *, first: bool) -> Stage:
     return _stage(LADDERS[dimension][step - first : step + 1], dimension)
 
 
-def patience_of(begin: int, dimension: int) -> int:
+def patience_of(begin: int, dimension: int, *, parts: bool) -> int:
     """How many rules in a row may find an integrand rough, from a step on."""
+    if parts:
+        return IMPATIENCE.get(dimension, 1)
     return (PATIENCE if begin == 1 else PERSISTENT).get(dimension, 1)
 
 

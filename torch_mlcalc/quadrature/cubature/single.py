@@ -7,7 +7,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from torch_mlcalc.quadrature.cubature.climbed import FEW, Climbed, Sum, Terms
+from torch_mlcalc.quadrature.cubature.climbed import (
+    FEW,
+    MOST_AT_ONCE,
+    Climbed,
+    Sum,
+    Terms,
+)
 from torch_mlcalc.quadrature.cubature.ladder import LADDERS, Stage, stage_of
 from torch_mlcalc.quadrature.cubature.regions import Regions, gauss_table
 from torch_mlcalc.quadrature.cubature.search import CubeSearch
@@ -30,7 +36,7 @@ def is_single(search: CubeSearch) -> bool:
 
 
 def climb_single(
-    search: CubeSearch, regions: Regions, begin: int, begun: Climbed
+    search: CubeSearch, regions: Regions, begin: int, begun: Climbed, *, parts: bool
 ) -> Climbed:
     """Take the first steps of :func:`climb`.
 
@@ -39,20 +45,23 @@ def climb_single(
         regions: All of its regions.
         begin: The step of the ladder that was the first.
         begun: Where it stands.
+        parts: Whether the regions are those between kinks.
 
     Returns:
         Where it stands then.
     """
     ledger, d, m = search.ledger, search.dimension, regions.owner.size
-    terms = Terms(d, ledger.tolerance, ledger.epsilon, begin, search.unbounded)
+    terms = Terms(d, ledger.tolerance, ledger.epsilon, begin, parts, search.unbounded)
     low, width = search.corners(regions)
     volume = np.multiply.reduce(width, 1) * search.volume[0]
     (spent,) = ledger.n_evals.tolist()
+    most = MOST_AT_ONCE if search.evaluate.memory is None else FEW
+    budget = terms.budget(ledger.max_evals)
     while not begun.left and begun.step < len(LADDERS.get(d, ())):
         stage = stage_of(begun.step, d, first=begun.before is None)
         count = stage.n * m
         spent += count
-        if count > FEW or not stage.rows.size or spent > terms.budget(ledger.max_evals):
+        if count > most or not stage.rows.size or spent > budget:
             return begun
         points = low + width * stage.table.nodes[:, None]
         values = search.evaluate.row(points.reshape(count, d))

@@ -46,6 +46,8 @@ def climb(
     regions: Regions,
     begin: int = 1,
     begun: Climbed | None = None,
+    *,
+    parts: bool = False,
 ) -> Regions:
     """Integrate by one tensor rule after another, each checked by the one before.
 
@@ -54,6 +56,7 @@ def climb(
         regions: All regions of some integrals.
         begin: The first step, of which the rule before is evaluated too.
         begun: Where a single integral stands, if it is not at the first step.
+        parts: Whether the regions are those between kinks.
 
     Returns:
         Those of the integrals that are not converged.
@@ -61,7 +64,7 @@ def climb(
     ladder = LADDERS.get(search.dimension, ())
     begun = begun or Climbed(begin)
     if is_single(search):
-        begun = climb_single(search, regions, begin, begun)
+        begun = climb_single(search, regions, begin, begun, parts=parts)
         search.begun = begun
         if begun.done or begun.left:
             return regions if begun.left else no_regions(search.dimension)
@@ -102,7 +105,7 @@ def climb(
                 regions = regions.take(~own)
                 break
         rough = (rough + 1) * slow
-        leaves |= late | (rough >= patience_of(begin, search.dimension))
+        leaves |= late | (rough >= patience_of(begin, search.dimension, parts=parts))
         leaves |= done
         gone = leaves[regions.owner]
         failed.append(regions.take(gone & ~done[regions.owner]))
