@@ -27,8 +27,9 @@ LADDERS = {
 #: are less than this part of those of the one before. A kink's are 0.3 to 0.5, a jump's
 #: more. Oscillations that no rule has resolved yet look the same, so where a larger
 #: rule costs little it must be missed several times in a row: so many times before
-#: kinks are looked for, and again, from a step on, where there are none. The 11th rule
-#: in 6 dimensions gives the sine of the sum over [0, 10]^6 to 2e-11, of which the 5th
+#: kinks are looked for, and again, from a step on, where there are none; less often on
+#: the parts between kinks, of which there are many. The rule of 11 nodes on each axis
+#: in 6 dimensions gives the sine of the sum over [0, 10]^6 to 2e-11, of which that of 5
 #: knows only one digit.
 SMOOTH = 0.2
 PATIENCE = {1: 3, 2: 2, 3: 2, 4: 2, 5: 2}
