@@ -104,7 +104,9 @@ def _split_at_kinks(search: CubeSearch, regions: Regions) -> Regions:
 def _run_parts(search: CubeSearch, parts: Regions) -> Regions:
     """Tensor rules on the regions between kinks."""
     if search.dimension in ATTEMPTS:
-        budget = max(ATTEMPTS[search.dimension], PARTS)
+        budget = ATTEMPTS[search.dimension]
+        if search.dimension > 4:  # where the first tensor rules are not cheap
+            budget = max(budget, PARTS)
         parts = attempt(search, parts, DEGREE, budget)
     return climb(search, parts, parts=True)
 

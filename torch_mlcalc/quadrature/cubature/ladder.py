@@ -32,7 +32,7 @@ LADDERS = {
 #: in 6 dimensions gives the sine of the sum over [0, 10]^6 to 2e-11, of which that of 5
 #: knows only one digit.
 SMOOTH = 0.2
-PATIENCE = {1: 3, 2: 2, 3: 2, 4: 2, 5: 2}
+PATIENCE = {1: 3, 2: 2, 3: 2, 5: 2}
 IMPATIENCE = {1: 3, 2: 2, 3: 2}
 RESUMED = {2: 3, 3: 3, 4: 2, 5: 2, 6: 2}
 PERSISTENT = {2: 2, 3: 2, 4: 3, 5: 3, 6: 3}
