@@ -14,6 +14,9 @@ from torch_mlcalc.quadrature.integrand import Function
 from torch_mlcalc.quadrature.problem import Problem
 from torch_mlcalc.quadrature.rules import Rule, check_count
 
+#: What can be done about integrals that did not converge.
+FAILURES = ("warn", "raise", "ignore")
+
 
 class Settings(NamedTuple):
     """What the caller asked for besides the integral; see :func:`integrate`."""
@@ -38,7 +41,7 @@ def check_settings(rule: object, settings: Settings) -> Rule | None:
             f"rule is a {type(rule).__name__}; a rule object is wanted, for example "
             "GaussLegendre(32), or None to have one chosen."
         )
-    if settings.on_failure not in ("warn", "raise", "ignore"):
+    if settings.on_failure not in FAILURES:
         raise ValueError(
             f"on_failure is {settings.on_failure!r}; "
             "'warn', 'raise' or 'ignore' is wanted."

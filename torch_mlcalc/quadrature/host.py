@@ -182,7 +182,9 @@ def contract(rows: npt.NDArray[Any], values: npt.NDArray[Any]) -> npt.NDArray[An
     if rows.size * flat.shape[1] <= SMALL or transforming():
         return (rows @ flat).reshape(-1, *values.shape[1:])
     numbers = np.ascontiguousarray(flat).view(float)
-    weights = torch.tensor(rows, device="cpu")
+    # What may not be written to is copied, as torch would warn of it.
+    own = torch.from_numpy if rows.flags.writeable else torch.tensor
+    weights = own(rows)
     sums = (weights @ torch.from_numpy(numbers)).numpy()
     return sums.view(flat.dtype).reshape(-1, *values.shape[1:])
 

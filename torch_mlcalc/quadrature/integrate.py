@@ -13,6 +13,7 @@ from torch_mlcalc.quadrature.adaptive import estimate_of, find, freeze, value_of
 from torch_mlcalc.quadrature.apply import apply_rule
 from torch_mlcalc.quadrature.audit import AUDITOR, audit_settings, audited
 from torch_mlcalc.quadrature.checks import (
+    FAILURES,
     Settings,
     check,
     refuse_fixed,
@@ -21,6 +22,8 @@ from torch_mlcalc.quadrature.checks import (
 from torch_mlcalc.quadrature.cubature import engine as cubature
 from torch_mlcalc.quadrature.cubature import line
 from torch_mlcalc.quadrature.cubature import problem as solid
+from torch_mlcalc.quadrature.cubature.at_once import attempt_at_once
+from torch_mlcalc.quadrature.cubature.box import Box
 from torch_mlcalc.quadrature.domains import Domain, Line
 from torch_mlcalc.quadrature.estimate import Estimate
 from torch_mlcalc.quadrature.fixed import apply_at_once
@@ -191,16 +194,20 @@ def integrate(
         P. J. Davis, P. Rabinowitz, "Methods of Numerical Integration", 2nd ed.,
         Academic Press 1984.
     """
+    attempt = None
     if (
-        (rtol is None and atol is None and grad_rtol is None)
-        and (max_evals is None and memory is None and generator is None)
+        (grad_rtol is None and memory is None and generator is None)
         and (batch_shape is None and breakpoints is None and process_group is None)
-        and (type(args) is tuple and not args)
-        and (on_failure == "warn" and not progress)
-        and (isinstance(rule, FixedRule) and isinstance(domain, Line))
+        and (type(args) is tuple and not args and max_evals is None and not progress)
         and (callable(integrand) and not torch.compiler.is_compiling())
     ):
-        value = apply_at_once(rule, domain.extent, integrand)
+        value = None
+        if rule is None and type(domain) is Box and on_failure in FAILURES:
+            attempt = attempt_at_once(integrand, domain, rtol, atol)
+            value = attempt.value if attempt else None
+        elif isinstance(rule, FixedRule) and isinstance(domain, Line):
+            if rtol is None and atol is None and on_failure == "warn":
+                value = apply_at_once(rule, domain.extent, integrand)
         if value is not None:
             return value
     settings = Settings(rtol, atol, max_evals, memory, on_failure, generator, grad_rtol)
@@ -208,6 +215,8 @@ def integrate(
         call = check(integrand, domain, rule, settings, progress)
         engine = _engine(domain, rule)
         problem = engine.pose(call, domain, args, batch_shape, breakpoints)
+        if attempt is not None:
+            problem = problem._replace(begun=attempt.begun, spent=attempt.spent)
         problem = _shared(problem, ranks, domain, rule, settings, log=False)
         if rule is not None and rule.fixed:
             refuse_tolerance(rule, settings)

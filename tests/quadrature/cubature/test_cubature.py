@@ -186,8 +186,6 @@ def test_kinks_across_axes_are_found(
     log: bool,
     rtol: float,
 ) -> None:
-    if f is cut_off and min(places) < 0.01:
-        pytest.skip("all values are 0 but in a strip that no node is in")
     # A negative integrand, and two of them at once, with kinks of their own.
     u = torch.tensor([places, [0.4, 0.55]])
     a = torch.tensor([[5.4, 4.1], [2.0, 1.0]])
@@ -310,9 +308,14 @@ def test_a_single_integral_takes_the_steps_of_a_batch(row: Problem) -> None:
         )
         for args, batch in ((row.theta, ()), (both, (2,)))
     )
-    assert (two.n_evals == one.n_evals).all()
+    # One looks for kinks at more points: their places differ by what is allowed.
+    assert two.plan.n == one.plan.n
     assert (two.status == one.status).all()
-    torch.testing.assert_close(two.value, one.value.expand(2), rtol=1e-12, atol=1e-15)
+    if two.n_evals[0] == one.n_evals:
+        tiny = {"rtol": 1e-12, "atol": 1e-15}
+    else:
+        tiny = {"rtol": 1e-8, "atol": 0.0}
+    torch.testing.assert_close(two.value, one.value.expand(2), **tiny)
     noise = 1e-12 * float(one.value.abs())
     torch.testing.assert_close(two.error, one.error.expand(2), rtol=0.01, atol=noise)
 

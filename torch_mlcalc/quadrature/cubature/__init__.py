@@ -30,6 +30,9 @@ Read in this order; imports never run back.
   ``pulled.py`` has the integrand as they see it. ``tensor.py``, ``kinks.py``,
   ``genz_malik.py`` are what they do, ``automatic.py`` says in which order, and
   ``adaptive.py`` leads there from a problem and back to a plan.
+* ``climbed.py``, ``single.py``, ``single_kinks.py``: the same for a single integral in
+  plain numbers, and ``at_once.py`` from the public function to its value, where that is
+  all there is to it.
 * ``modes.py``, ``whitened.py``, ``hermite.py``: grids in variables in which a density
   is about standard normal, for :class:`AdaptiveGaussHermite`; ``unimodal.py``: also by
   default, where a look elsewhere finds nothing.

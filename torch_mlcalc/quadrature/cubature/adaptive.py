@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,16 +14,18 @@ from torch import Tensor
 
 from torch_mlcalc.quadrature.checks import Settings
 from torch_mlcalc.quadrature.cubature import automatic
-from torch_mlcalc.quadrature.cubature.chart import ALGEBRAIC, LOGISTIC, Chart
+from torch_mlcalc.quadrature.cubature.box import Box
+from torch_mlcalc.quadrature.cubature.chart import ALGEBRAIC, LOGISTIC, Chart, Tails
 from torch_mlcalc.quadrature.cubature.found import MAX_EVALS, Found
 from torch_mlcalc.quadrature.cubature.problem import SolidProblem
-from torch_mlcalc.quadrature.cubature.pulled import PulledBack, mapped_over
+from torch_mlcalc.quadrature.cubature.pulled import OnBox, PulledBack, mapped_over
 from torch_mlcalc.quadrature.cubature.region_plan import Group, RegionPlan
 from torch_mlcalc.quadrature.cubature.regions import Regions, join_regions
 from torch_mlcalc.quadrature.cubature.search import CubeSearch, Kept
 from torch_mlcalc.quadrature.estimate import Tolerance
 from torch_mlcalc.quadrature.evaluator import Evaluator, Values, slots
-from torch_mlcalc.quadrature.host import frozen, read, write
+from torch_mlcalc.quadrature.host import frozen, read, transforming, write
+from torch_mlcalc.quadrature.integrand import HALF
 from torch_mlcalc.quadrature.ledger import Ledger, status_of
 from torch_mlcalc.quadrature.rules import Array, Rule
 
@@ -47,12 +50,15 @@ def find_regions(
     Returns:
         The two.
     """
-    integrand, domain, _ = problem
+    integrand, domain = problem.integrand, problem.domain
     grad = torch.is_grad_enabled()
     with frozen():
         # Light tails are common and cost little to try.
         tails = LOGISTIC
-        search = None
+        search = None if log else plain_search(problem, settings, grad=grad)
+        if search is not None:
+            automatic.run(search, rule)
+            return _found(problem, settings, search, ALGEBRAIC)
         chart = domain.chart(integrand, tails)
         if chart.unbounded and rule is None:
             search = new_search(problem, chart, settings, grad=grad, log=log)
@@ -67,7 +73,14 @@ def find_regions(
                 chart = domain.chart(integrand, tails)
             search = new_search(problem, chart, settings, grad=grad, log=log)
             automatic.run(search, rule)
-    ledger, evaluate = search.ledger, search.evaluate
+    return _found(problem, settings, search, tails)
+
+
+def _found(
+    problem: SolidProblem, settings: Settings, search: CubeSearch, tails: Tails
+) -> tuple[Found, str]:
+    """What a search found, and a sentence on what went wrong, if anything."""
+    integrand, ledger, evaluate = problem.integrand, search.ledger, search.evaluate
     status = status_of(ledger)
     value, error = results_of(ledger)
 
@@ -84,8 +97,57 @@ def find_regions(
         )
 
     results = value, error, status, ledger.n_evals
-    found = Found(problem, settings, log, evaluate, *results, freeze)
-    return found, detail_of(search, chart)
+    found = Found(problem, settings, ledger.log, evaluate, *results, freeze)
+    if ledger.bad_point is None:
+        return found, ""
+    with frozen():
+        return found, detail_of(search, problem.domain.chart(integrand, tails))
+
+
+def plain_search(
+    problem: SolidProblem, settings: Settings, *, grad: bool
+) -> CubeSearch | None:
+    """A new search for one integral without args over a box of numbers, if it is one.
+
+    It does what any other does, but to make its chart takes as long as the integral of
+    a smooth function.
+
+    Returns:
+        The search, or None where there is more to it.
+    """
+    integrand, domain, splits, begun, spent = problem
+    if not isinstance(domain, Box) or any(s is not None for s in splits):
+        return None
+    corners = domain.corners
+    if corners is None or integrand.args or integrand.batch_shape or transforming():
+        return None
+    if integrand.device.type != "cpu" or integrand.ranks or integrand.dtype in HALF:
+        return None
+    low, span, volume, knots, home = _placed(*corners, integrand.dtype)
+    evaluate = Evaluator(
+        OnBox(integrand, low, span), (), None, home, settings.memory, grad=grad
+    )
+    tolerance = Tolerance.of(settings.rtol, settings.atol, integrand.dtype)
+    epsilon, budget = torch.finfo(integrand.dtype).eps, settings.max_evals or MAX_EVALS
+    ledger = Ledger(1, tolerance, epsilon, budget, log=False)
+    ledger.n_evals += spent
+    return CubeSearch(evaluate, ledger, volume, knots, begun=begun)
+
+
+@lru_cache(maxsize=64)
+def _placed(
+    lower: tuple[float, ...], upper: tuple[float, ...], dtype: torch.dtype
+) -> tuple[Tensor | None, Tensor, Array, tuple[Array, ...], Array]:
+    """Corner, sides, volume, ends and middle of a box, in the cube where not said."""
+    with torch.inference_mode(False):
+        low = torch.tensor(lower, dtype=dtype)
+        span = torch.tensor(upper, dtype=dtype) - low
+    volume = np.multiply.reduce(span.numpy().astype(float), keepdims=True)
+    home, knots = np.full((1, len(lower)), 0.5), (np.array([[0.0, 1.0]]),) * len(lower)
+    for array in (volume, home, *knots):
+        array.setflags(write=False)
+    whole = not any(lower) and all(x == 1 for x in upper)
+    return None if whole else low, span, volume, knots, home
 
 
 def new_search(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -17,17 +18,27 @@ from torch_mlcalc.quadrature.cubature.regions import (
     whole_cubes,
 )
 from torch_mlcalc.quadrature.cubature.search import CubeSearch
+from torch_mlcalc.quadrature.cubature.single import is_single
+from torch_mlcalc.quadrature.cubature.single_kinks import (
+    find_kinks_single,
+    pieces_between,
+)
 from torch_mlcalc.quadrature.cubature.tensor import climb
 from torch_mlcalc.quadrature.rules import Rule
 
 Mask = npt.NDArray[Any]
 
-#: Points for Genz and Malik's rule before tensor rules are tried, by dimension: about
-#: as many as the first two of those have, which a few regions often make unnecessary.
-ATTEMPTS = {4: 0, 5: 1_000, 6: 5_000, 7: 20_000, 8: 60_000}
+#: Points for Genz and Malik's rule before tensor rules are tried, by dimension: once on
+#: the whole, and where the first two of those have many, in as many as make these
+#: unnecessary. In 5 dimensions halves take longer than 3,000 points.
+ATTEMPTS = {4: 0, 5: 0, 6: 5_000, 7: 20_000, 8: 60_000}
 
 #: The same before larger tensor rules are tried, about as many as the next of those.
 RETRIES = {4: 5_000, 5: 30_000}
+
+#: The same between kinks, for all parts together: those of 5 axes are 32, of which one
+#: use of it needs 8,000 points, and the first two tensor rules 110,000.
+PARTS = 40_000
 
 #: Degree of that rule where it is not asked for by name.
 DEGREE = 9
@@ -60,9 +71,9 @@ def run(search: CubeSearch, rule: Rule | None) -> None:
 
 def run_on(search: CubeSearch, regions: Regions) -> None:
     """Book the integrals of some cubes, by what suits them."""
-    if search.dimension in ATTEMPTS:
+    if search.dimension in ATTEMPTS and search.begun is None:
         regions = attempt(search, regions, DEGREE, ATTEMPTS[search.dimension])
-    regions = climb(search, regions)
+    regions = climb(search, regions, begun=search.begun)
     if regions.owner.size and all(k == 1 for k in search.pieces):
         regions = _split_at_kinks(search, regions)
     if regions.owner.size:
@@ -75,19 +86,39 @@ def _split_at_kinks(search: CubeSearch, regions: Regions) -> Regions:
     spare = search.ledger.max_evals - search.ledger.n_evals[regions.owner]
     if (spare < 2 * cost(dimension)).any():
         return regions
-    places = find_kinks(search, regions.owner)
-    kinked = np.logical_or.reduce(~np.isnan(places), 1)
+    places = find_kinks_single(search) if is_single(search) else None
+    if places is not None:
+        if all(map(math.isnan, places)):
+            return _run_larger(search, regions)
+        return _run_parts(search, pieces_between(places))
+    each = find_kinks(search, regions.owner)
+    kinked = np.logical_or.reduce(~np.isnan(each), 1)
     smooth, parts = regions.take(~kinked), regions.take(kinked)
     if kinked.any():
-        parts = cut_at(parts, parts.owner, places[kinked])
-        if dimension in ATTEMPTS:
-            parts = attempt(search, parts, DEGREE, ATTEMPTS[dimension])
-        parts = climb(search, parts)
-    if smooth.owner.size and dimension in RESUMED:
-        if dimension in RETRIES:
-            smooth = attempt(search, smooth, DEGREE, RETRIES[dimension])
-        smooth = climb(search, smooth, RESUMED[dimension])
+        parts = _run_parts(search, cut_at(parts, parts.owner, each[kinked]))
+    if smooth.owner.size:
+        smooth = _run_larger(search, smooth)
     return join_regions([smooth, parts])
+
+
+def _run_parts(search: CubeSearch, parts: Regions) -> Regions:
+    """Tensor rules on the regions between kinks."""
+    if search.dimension in ATTEMPTS:
+        budget = ATTEMPTS[search.dimension]
+        if search.dimension > 4:  # where the first tensor rules are not cheap
+            budget = max(budget, PARTS)
+        parts = attempt(search, parts, DEGREE, budget)
+    return climb(search, parts, parts=True)
+
+
+def _run_larger(search: CubeSearch, smooth: Regions) -> Regions:
+    """Larger tensor rules, where there are no kinks."""
+    dimension = search.dimension
+    if dimension not in RESUMED:
+        return smooth
+    if dimension in RETRIES:
+        smooth = attempt(search, smooth, DEGREE, RETRIES[dimension])
+    return climb(search, smooth, RESUMED[dimension])
 
 
 def _without_volume(search: CubeSearch) -> Mask:

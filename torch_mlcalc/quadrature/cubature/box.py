@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import ne
 from typing import final
 
 import torch
@@ -149,6 +151,25 @@ class Box(Solid):
         return BoxChart.of(
             lower, upper, self.loc, self.scale, bounds, integrand, self.dimension, tails
         )
+
+    @property
+    def corners(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """Lower and upper limits where all are finite numbers that differ."""
+        lower, upper = self._numbers(self.lower), self._numbers(self.upper)
+        if lower is None or upper is None:
+            return None
+        usable = all(map(math.isfinite, lower + upper)) and all(map(ne, lower, upper))
+        return (lower, upper) if usable else None
+
+    def _numbers(self, limits: Limits) -> tuple[float, ...] | None:
+        if type(limits) is float or type(limits) is int:
+            return (float(limits),) * self.dimension
+        if type(limits) is not list and type(limits) is not tuple:
+            return None
+        if not all(type(x) is float or type(x) is int for x in limits):
+            return None
+        numbers = tuple(map(float, limits))
+        return numbers if len(numbers) == self.dimension else numbers * self.dimension
 
     def refuse_breakpoints(self) -> None:
         """Refuse them with limits that are functions."""

@@ -53,7 +53,7 @@ def apply_rule(
     problem: SolidProblem, rule: Rule, settings: Settings, *, log: bool
 ) -> Tensor:
     """A fixed rule or a plan, with ordinary autograd."""
-    integrand, domain, splits = problem
+    integrand, domain, splits = problem[:3]
     split = any(s is not None for s in splits)
     memory = settings.memory
     if isinstance(rule, RegionPlan) and rule.tails is not None:
@@ -174,7 +174,7 @@ def _many_dimensions(
 def _find_random(
     problem: SolidProblem, rule: RandomRule, settings: Settings, *, log: bool
 ) -> tuple[Found, str]:
-    integrand, domain, splits = problem
+    integrand, domain, splits = problem[:3]
     if any(s is not None for s in splits):
         raise ValueError(_no_breakpoints(rule))
     asked = Tolerance.of(settings.rtol, settings.atol, integrand.dtype)

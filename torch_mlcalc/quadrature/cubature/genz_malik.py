@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, final
 import numpy as np
 import numpy.typing as npt
 
+from torch_mlcalc.quadrature.cubature.climbed import Sum
 from torch_mlcalc.quadrature.cubature.genz_malik_table import (
     SymmetricTable,
     symmetric_table,
@@ -20,7 +21,14 @@ from torch_mlcalc.quadrature.cubature.regions import (
 from torch_mlcalc.quadrature.cubature.search import CubeSearch, Measured
 from torch_mlcalc.quadrature.estimate import Status
 from torch_mlcalc.quadrature.evaluator import Values
-from torch_mlcalc.quadrature.ledger import Amount, Ledger, factor_between, join
+from torch_mlcalc.quadrature.host import contract
+from torch_mlcalc.quadrature.ledger import (
+    ROUNDING,
+    Amount,
+    Ledger,
+    factor_between,
+    join,
+)
 from torch_mlcalc.quadrature.pieces import Index
 from torch_mlcalc.quadrature.rules import Array, Rule
 
@@ -198,8 +206,8 @@ def _measure(
     search: CubeSearch, regions: Regions, table: SymmetricTable, parents: Pool | None
 ) -> Pool:
     """Use the rule on regions, which are the halves of others if there are parents."""
-    rows = np.concatenate([table.weights[None], table.differences, table.fourth])
-    measured = search.measure(regions, Table(table.nodes, table.weights), rows)
+    rule = Table(table.nodes, table.weights)
+    measured = search.measure(regions, rule, table.rows)
     error, rough = _error(measured.sums[1], measured.sums[2])
     if parents is None:
         error = np.maximum(error, _unresolved(measured, search.dimension))
@@ -210,6 +218,25 @@ def _measure(
         amount = _compared(amount, parents)
     axis = _axis(search, regions, measured)
     return Pool(regions, amount, axis, measured.broken, rough)
+
+
+def sum_of_one(
+    table: SymmetricTable, values: Values, volume: float, epsilon: float
+) -> Sum:
+    """What the rule says of values ``(n,)`` in a whole cube, in plain numbers.
+
+    Returns:
+        Value, error and absolute value, as :func:`attempt` knows them at first.
+    """
+    value, difference, lower, *fourth = contract(table.rows, values).tolist()
+    absolute = float(np.abs(values) @ table.weights)
+    error, coarse = abs(difference), abs(lower)
+    if error > RESOLVED * coarse:
+        error = UNRESOLVED * max(error, coarse)
+    if absolute > 0:
+        error = max(error, max(map(abs, fourth)) ** 2 / absolute)
+    error, size = max(error, ROUNDING * epsilon * absolute), abs(volume)
+    return Sum(value * volume, CERTAIN * error * size, absolute * size)
 
 
 def _error(difference: Values, lower: Values) -> tuple[Array, Mask]:

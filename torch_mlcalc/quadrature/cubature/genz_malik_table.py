@@ -21,12 +21,14 @@ class SymmetricTable(NamedTuple):
         differences: Weights less those of the embedded rules of degrees two and four
             less, ``(2, k)``.
         fourth: Weights of the fourth difference along each axis, ``(d, k)``.
+        rows: All of these.
     """
 
     nodes: Array
     weights: Array
     differences: Array
     fourth: Array
+    rows: Array
 
 
 #: Squares of the generators. Degree 7: Genz and Malik, section 2. Degree 9: the free
@@ -72,7 +74,8 @@ def symmetric_table(degree: int, dimension: int) -> SymmetricTable:
     weights = np.repeat(each, sizes)
     differences = np.stack([np.repeat(null, sizes), np.repeat(lower, sizes)])
     fourth = _fourth_differences(nodes, axis)
-    table = SymmetricTable((1 + nodes) / 2, weights, differences, fourth)
+    rows = np.concatenate([weights[None], differences, fourth])
+    table = SymmetricTable((1 + nodes) / 2, weights, differences, fourth, rows)
     for array in table:
         array.setflags(write=False)
     return table

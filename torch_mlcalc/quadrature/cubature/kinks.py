@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from torch_mlcalc.quadrature.pieces import Index
 from torch_mlcalc.quadrature.rules import Array
 
 Mask = npt.NDArray[Any]
+T = TypeVar("T", float, Array)
 
 #: Points on a line in one look; the next look is at two of their gaps.
 POINTS = 129
@@ -74,7 +75,7 @@ def find_kinks(search: CubeSearch, owner: Index) -> Array:
     steps, factor = (0.5 + np.arange(POINTS)) / POINTS, float(APART)
     for look in range(LOOKS):
         t = low + (high - low) * steps[:, None]
-        values = _along(search, owner, seen, line, _eased(t))
+        values = _along(search, owner, seen, line, eased(t))
         second = _second(values)
         largest, top, every = second.max(0), second.argmax(0), np.arange(line.size)
         before = before if look else _further(values, top + 1)
@@ -83,7 +84,7 @@ def find_kinks(search: CubeSearch, owner: Index) -> Array:
         real = np.where(visible, largest >= factor**SMOOTH * before, look > 0)
         low, high = t[top, every], t[top + 2, every]
         place, beside = _centre(t, second, top)
-        found[line] = np.where(real, _eased(place), np.nan)
+        found[line] = np.where(real, eased(place), np.nan)
         jumps = largest > factor**JUMP * before
         unsure = np.where(jumps, (high - low) * largest / PLACED, beside / BENT)
         going = visible & real & (unsure > seen.allowed[line // d])
@@ -98,7 +99,7 @@ def find_kinks(search: CubeSearch, owner: Index) -> Array:
 def cost(dimension: int) -> int:
     """Points that :func:`find_kinks` may use for each integral."""
     around = count_nodes(7, dimension) + _finest(dimension).count(dimension)
-    return around + LOOKS * POINTS * dimension
+    return around + (3 + LOOKS) * POINTS * dimension
 
 
 def cut_at(regions: Regions, owner: Index, places: Array) -> Regions:
@@ -139,31 +140,47 @@ class _Seen(NamedTuple):
 
 def _look_around(search: CubeSearch, owner: Index) -> _Seen:
     m, ledger = owner.size, search.ledger
-    unit, (rtol, atol, _) = np.zeros(m), ledger.tolerance
+    base, unit, scale = np.zeros((m, search.dimension)), np.zeros(m), np.zeros(m)
+    left = np.arange(m)
     for nodes, weights in _rules(search.dimension):
-        points = np.broadcast_to(nodes[:, None], (len(nodes), m, search.dimension))
-        values = _values(search, owner, points)
+        points = np.broadcast_to(nodes[:, None], (len(nodes), left.size, len(base[0])))
+        values = _values(search, owner[left], points)
         if ledger.log:
             top = values.max(0)
-            unit = np.where(np.isfinite(top), top, 0.0)
-            values = np.exp(values - unit)
+            unit[left] = np.where(np.isfinite(top), top, 0.0)
+            values = np.exp(values - unit[left])
         size = np.abs(values)
-        scale = np.minimum(size.mean(0), np.abs(weights @ values))
-        if size.max(0).all():
+        base[left] = nodes[size.argmax(0)]
+        scale[left] = np.minimum(size.mean(0), np.abs(weights @ values))
+        left = left[size.max(0) == 0]
+        if not left.size:
             break
+    rtol, atol, _ = ledger.tolerance
     if ledger.log:
         rtol, atol = max(rtol, atol), 0.0
     allowed = rtol * scale
     if atol:
         allowed = np.maximum(allowed, atol / np.abs(search.volume[owner]))
-    return _Seen(nodes[size.argmax(0)], unit, allowed)
+    return _Seen(base, unit, allowed)
 
 
 def _rules(dimension: int) -> Iterator[tuple[Array, Array]]:
-    """A symmetric rule, and where it sees only zeros the tensor rule that saw more."""
+    """A symmetric rule; where it sees only zeros, the tensor rule that saw more; lines.
+
+    A strip between two nodes, or between a node and an end, is on the last of these.
+    """
     yield symmetric_table(7, dimension)[:2]
     table = _finest(dimension)
     yield table.block(0, table.count(dimension), dimension)
+    through = table.nodes[[0, len(table.nodes) // 2, -1]]
+    nodes = np.empty((dimension, len(through), POINTS, dimension))
+    nodes[:] = through[:, None, None]
+    for axis in range(dimension):
+        nodes[axis, ..., axis] = eased((0.5 + np.arange(POINTS)) / POINTS)
+    yield (
+        nodes.reshape(-1, dimension),
+        np.full(nodes[..., 0].size, 1 / nodes[..., 0].size),
+    )
 
 
 def _finest(dimension: int) -> Table:
@@ -233,7 +250,6 @@ def _centre(t: Array, second: Array, top: Index) -> tuple[Array, Array]:
     return np.where(total > 0, centre, places[1]), weights.min(0)
 
 
-def _eased(t: Array) -> Array:
+def eased(t: T) -> T:
     """Places that are dense near both ends."""
-    eased: Array = t * t * (3 - 2 * t)
-    return eased
+    return t * t * (3 - 2 * t)

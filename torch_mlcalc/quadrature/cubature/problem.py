@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torch_mlcalc.quadrature.cubature.box import Solid
+from torch_mlcalc.quadrature.cubature.climbed import Climbed
 from torch_mlcalc.quadrature.integrand import Function, Integrand, bind_shaped
 from torch_mlcalc.quadrature.problem import follow
 
@@ -16,12 +17,15 @@ from torch_mlcalc.quadrature.problem import follow
 class SolidProblem(NamedTuple):
     """The integrand with its args, the domain, and breakpoints of each axis.
 
-    Breakpoints are ``(k)`` or ``(k, *batch)``, None on axes without.
+    Breakpoints are ``(k)`` or ``(k, *batch)``, None on axes without. ``begun`` is where
+    a single integral stands that was begun at once, after ``spent`` points.
     """
 
     integrand: Integrand
     domain: Solid
     splits: tuple[Tensor | None, ...]
+    begun: Climbed | None = None
+    spent: int = 0
 
     @property
     def counts(self) -> tuple[int, ...]:

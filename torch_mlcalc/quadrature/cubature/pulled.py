@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -71,6 +71,55 @@ class PulledBack:
     def result_dtype(self, values: Tensor) -> torch.dtype:
         """As without the density, which may be in double precision; see Chart."""
         return self._result
+
+
+class OnBox(NamedTuple):
+    """A single integrand on a box of numbers, which needs no chart.
+
+    Attributes:
+        integrand: The integrand, without args and batch.
+        low: Lower corner of the box, None of the unit cube.
+        span: Its sides.
+    """
+
+    integrand: Integrand
+    low: Tensor | None
+    span: Tensor
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """There are none."""
+        return ()
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """There is no batch."""
+        return ()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the points."""
+        return self.integrand.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """That of the points."""
+        return self.integrand.device
+
+    @property
+    def ranks(self) -> Ranks | None:
+        """There is one process."""
+        return None
+
+    def __call__(self, points: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Values at nodes in the cube, ``(n, d)``."""
+        if self.low is not None:
+            points = torch.addcmul(self.low, self.span, points)
+        return self.integrand(points)
+
+    def result_dtype(self, values: Tensor) -> torch.dtype:
+        """That of the integrand."""
+        return self.integrand.result_dtype(values)
 
 
 def mapped_over(

@@ -62,6 +62,12 @@ def whole_cubes(elements: int, pieces: tuple[int, ...]) -> Regions:
     return cubes
 
 
+@lru_cache(maxsize=8)
+def no_regions(dimension: int) -> Regions:
+    """None at all."""
+    return whole_cubes(0, (1,) * dimension)
+
+
 class Table(NamedTuple):
     """A rule on the unit cube: all its nodes, or those of one axis of a tensor grid.
 

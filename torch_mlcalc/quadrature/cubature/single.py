@@ -1,33 +1,20 @@
 """The first tensor rules for a single integral, judged in plain numbers.
 
-The decisions are those of :func:`climb`, on the same nodes; see the package ``single``
-for one dimension. What is out of the ordinary goes on there.
+What is out of the ordinary goes on in ``tensor.py``.
 """
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
-
 import numpy as np
 
-from torch_mlcalc.quadrature.cubature.ladder import (
-    EXTRAPOLATED,
-    LADDERS,
-    LEAST,
-    LEAST_UNBOUNDED,
-    ROUGH,
-    SMOOTH,
-    STEADY,
-    SURE,
-    TAIL_UNBOUNDED,
-    Pace,
-    Stage,
-    budget_of,
-    pace_of,
-    patience_of,
-    stage_of,
+from torch_mlcalc.quadrature.cubature.climbed import (
+    FEW,
+    MOST_AT_ONCE,
+    Climbed,
+    Sum,
+    Terms,
 )
+from torch_mlcalc.quadrature.cubature.ladder import LADDERS, Stage, stage_of
 from torch_mlcalc.quadrature.cubature.regions import Regions, gauss_table
 from torch_mlcalc.quadrature.cubature.search import CubeSearch
 from torch_mlcalc.quadrature.evaluator import Values
@@ -35,41 +22,6 @@ from torch_mlcalc.quadrature.host import contract
 from torch_mlcalc.quadrature.ledger import ROUNDING, Amount
 from torch_mlcalc.quadrature.rules import Array
 from torch_mlcalc.quadrature.single.sampling import is_ordinary
-
-#: Nodes of a rule up to which its own cost does not outweigh what is saved.
-FEW = 10_000
-
-
-class Sum(NamedTuple):
-    """Value, size of the last coefficients, and integral of the absolute value."""
-
-    value: float
-    tail: float
-    absolute: float
-
-
-class Climbed(NamedTuple):
-    """How far a single integral came: the arguments with which the batch goes on.
-
-    Attributes:
-        step: The step that is next.
-        before: Totals of the rule before, None at first.
-        rate: Least fall of its last coefficients for each degree, 0 at first.
-        rough: How many rules in a row found it rough.
-        change: From the rule before that to it, nan at first.
-        values: The integrand at the nodes of that step, if it was evaluated already.
-        left: Whether tensor rules will not do.
-        done: Whether it has converged.
-    """
-
-    step: int
-    before: Amount | None = None
-    rate: float = 0.0
-    rough: int = 0
-    change: float = math.nan
-    values: Values | None = None
-    left: bool = False
-    done: bool = False
 
 
 def is_single(search: CubeSearch) -> bool:
@@ -83,104 +35,62 @@ def is_single(search: CubeSearch) -> bool:
     )
 
 
-def climb_single(search: CubeSearch, regions: Regions, begin: int) -> Climbed:
+def climb_single(
+    search: CubeSearch, regions: Regions, begin: int, begun: Climbed, *, parts: bool
+) -> Climbed:
     """Take the first steps of :func:`climb`.
 
     Args:
         search: The integral.
         regions: All of its regions.
-        begin: The first step.
+        begin: The step of the ladder that was the first.
+        begun: Where it stands.
+        parts: Whether the regions are those between kinks.
 
     Returns:
-        Where it stands.
+        Where it stands then.
     """
-    ledger, ladder = search.ledger, LADDERS.get(search.dimension, ())
-    (low, width), m = search.corners(regions), regions.owner.size
-    volume = width.prod(1) * search.volume[0]
-    before: Sum | None = None
-    rate, change, rough, step = 0.0, math.nan, 0, begin
-    for step in range(begin, len(ladder)):
-        stage = stage_of(step, search.dimension, first=before is None)
-        count = stage.table.count(search.dimension) * m
-        paid = ledger.n_evals[0] + count <= budget_of(begin, ledger.max_evals)
-        if count > FEW or not stage.rows.size or not paid:
-            return Climbed(step, _as_amount(before), rate, rough, change)
+    ledger, d, m = search.ledger, search.dimension, regions.owner.size
+    terms = Terms(d, ledger.tolerance, ledger.epsilon, begin, parts, search.unbounded)
+    low, width = search.corners(regions)
+    volume = np.multiply.reduce(width, 1) * search.volume[0]
+    (spent,) = ledger.n_evals.tolist()
+    most = MOST_AT_ONCE if search.evaluate.memory is None else FEW
+    budget = terms.budget(ledger.max_evals)
+    while not begun.left and begun.step < len(LADDERS.get(d, ())):
+        stage = stage_of(begun.step, d, first=begun.before is None)
+        count = stage.n * m
+        spent += count
+        if count > most or not stage.rows.size or spent > budget:
+            return begun
         points = low + width * stage.table.nodes[:, None]
-        values = search.evaluate.row(points.reshape(count, -1))
-        ledger.n_evals += count
-        ordinary = is_ordinary(values) and values.any()
-        values = values.reshape(-1, m, *values.shape[1:])
-        if not ordinary:
-            return Climbed(step, _as_amount(before), rate, rough, change, values)
-        sums = _sums(search, stage, values, volume)
-        total = _total(sums[-1])
-        before = _total(sums[0]) if before is None else before
-        pace = pace_of(step, search.dimension)
-        error, slow, late, rate = _judge(search, total, before, pace, rate, rough)
-        if error <= ledger.allowed_plain(total.value, total.absolute):
-            columns = sums[-1][..., None]
-            columns[1] = error / m
-            search.keep(gauss_table(stage.size), regions, Amount(columns, None))
-            return Climbed(step, done=True)
-        rough = rough + 1 if slow else 0
-        change = abs(total.value - before.value)
-        before = total
-        if late or rough >= patience_of(begin, search.dimension):
-            return Climbed(step, left=True)
-    return Climbed(step + 1, left=True)
+        values = search.evaluate.row(points.reshape(count, d))
+        ledger.n_evals[0] = spent
+        if not is_ordinary(values) or not values.any():
+            return begun._replace(values=values.reshape(-1, m, *values.shape[1:]))
+        columns = _sums(stage, values, volume, ledger.epsilon)
+        begun = begun.judged(
+            [Sum(*each) for each in np.add.reduce(columns, 2).tolist()], terms
+        )
+        if begun.left and m == 1:
+            begun = begun.seen(stage, values)
+        if begun.done:
+            kept = columns[-1, ..., None]
+            kept[1] = begun.error / m
+            search.keep(gauss_table(stage.size), regions, Amount(kept, None))
+            return begun
+    return begun._replace(left=True)
 
 
-def _sums(
-    search: CubeSearch, stage: Stage, values: Values, volume: Array
-) -> list[Array]:
-    """Value, last coefficients and absolute value by each rule, ``(3, m)``."""
-    rows = contract(stage.rows, values) * volume
+def _sums(stage: Stage, values: Values, volume: Array, epsilon: float) -> Array:
+    """The same of several regions, ``(rules, 3, m)``."""
+    m = volume.size
+    values = values.reshape(-1, m)
+    rows = (contract(stage.rows, values) * volume).reshape(-1, stage.each, m)
     size = contract(stage.table.weights[None], np.abs(values))
-    absolute = size[0] * np.abs(volume)
-    floor = ROUNDING * search.ledger.epsilon * absolute
-    found = []
-    for first in range(0, len(rows), stage.each):
-        tail = np.abs(rows[first + 1 : first + stage.each]).max(0)
-        found.append(np.array([rows[first], np.maximum(tail, floor), absolute]))
+    found = np.empty((len(rows), 3, m))
+    found[:, 0] = rows[:, 0]
+    found[:, 2] = np.abs(size[0] * volume)
+    floor = ROUNDING * epsilon * found[:, 2]
+    np.maximum(np.maximum.reduce(np.abs(rows[:, 1:]), 1), floor, out=found[:, 1])
     return found
-
-
-def _total(columns: Array) -> Sum:
-    return Sum(*np.add.reduce(columns, 1).tolist())
-
-
-def _judge(
-    search: CubeSearch, total: Sum, before: Sum, pace: Pace, rate: float, rough: int
-) -> tuple[float, bool, bool, float]:
-    """Error, whether it shrinks slowly, whether that is too late, rate; see climb."""
-    ledger = search.ledger
-    rounding = ROUNDING * ledger.epsilon * total.absolute
-    change = abs(total.value - before.value)
-    # A rule that saw only zeros has no coefficients, and those of the next are all new.
-    largest = max(total.tail, before.tail)
-    fall = total.tail / max(before.tail, rounding) if largest > rounding else 0.0
-    own = fall ** (1 / pace.length)
-    error = max(ROUGH * change, total.tail)
-    if fall < SMOOTH:
-        steady = own <= rate**STEADY and (fall <= SMOOTH**2 or not rough)
-        trusted = fall**2 if steady or not rate else fall
-        least, floor = LEAST, total.tail**2 / total.absolute
-        if search.unbounded:
-            sure = fall <= SURE and not rough and rate
-            least = 1.0 if rough else LEAST_UNBOUNDED
-            floor = floor if sure else TAIL_UNBOUNDED**2 * floor
-        elif steady:
-            floor = min(floor, total.tail * fall**pace.passed)
-        extrapolated = change * min(max(EXTRAPOLATED * trusted, least), 1.0)
-        error = max(extrapolated, floor)
-    seen, smooth = change > rounding, fall < SMOOTH
-    best = change * fall ** (2 + 2 * pace.left) if smooth else 0.0
-    late = best > ledger.allowed_plain(total.value, total.absolute) and seen
-    rate = min(own, rate) if rate else own
-    return max(error, rounding), seen and not smooth, late, rate
-
-
-def _as_amount(total: Sum | None) -> Amount | None:
-    if total is None:
-        return None
-    return Amount(np.array(total).reshape(3, 1, 1), None)

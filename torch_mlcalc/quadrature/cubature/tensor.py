@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from torch_mlcalc.quadrature.cubature.climbed import Climbed
 from torch_mlcalc.quadrature.cubature.ladder import (
     EXTRAPOLATED,
     LADDERS,
@@ -30,34 +31,45 @@ from torch_mlcalc.quadrature.cubature.regions import (
     Table,
     gauss_table,
     join_regions,
+    no_regions,
 )
 from torch_mlcalc.quadrature.cubature.search import CubeSearch, Measured
-from torch_mlcalc.quadrature.cubature.single import Climbed, climb_single, is_single
+from torch_mlcalc.quadrature.cubature.single import climb_single, is_single
 from torch_mlcalc.quadrature.ledger import Amount, factor_between
 from torch_mlcalc.quadrature.rules import Array
 
 Mask = npt.NDArray[Any]
 
 
-def climb(search: CubeSearch, regions: Regions, begin: int = 1) -> Regions:
+def climb(
+    search: CubeSearch,
+    regions: Regions,
+    begin: int = 1,
+    begun: Climbed | None = None,
+    *,
+    parts: bool = False,
+) -> Regions:
     """Integrate by one tensor rule after another, each checked by the one before.
 
     Args:
         search: The integrals.
         regions: All regions of some integrals.
         begin: The first step, of which the rule before is evaluated too.
+        begun: Where a single integral stands, if it is not at the first step.
+        parts: Whether the regions are those between kinks.
 
     Returns:
         Those of the integrals that are not converged.
     """
     ladder = LADDERS.get(search.dimension, ())
-    begun = Climbed(begin)
+    begun = begun or Climbed(begin)
     if is_single(search):
-        begun = climb_single(search, regions, begin)
+        begun = climb_single(search, regions, begin, begun, parts=parts)
+        search.begun = begun
         if begun.done or begun.left:
-            return regions if begun.left else regions.take(np.empty(0, np.int64))
+            return regions if begun.left else no_regions(search.dimension)
     failed: list[Regions] = []
-    before, values = begun.before, begun.values
+    before, values = begun.amount, begun.values
     rough = np.full(search.elements, begun.rough)
     rate: Array | float = begun.rate
     change: Array | float = begun.change
@@ -93,7 +105,7 @@ def climb(search: CubeSearch, regions: Regions, begin: int = 1) -> Regions:
                 regions = regions.take(~own)
                 break
         rough = (rough + 1) * slow
-        leaves |= late | (rough >= patience_of(begin, search.dimension))
+        leaves |= late | (rough >= patience_of(begin, search.dimension, parts=parts))
         leaves |= done
         gone = leaves[regions.owner]
         failed.append(regions.take(gone & ~done[regions.owner]))
@@ -140,8 +152,9 @@ def _judge(
     the change is small by chance there are the coefficients themselves: that of twice
     the degree follows from the last by that square, or by a fall at the same pace. What
     falls more slowly than before may have a kink, whose coefficients fall by the change
-    itself, and more by accident: then it is the first power. So it is after a rule that
-    found the integrand rough, unless they fall so much that it is no accident.
+    itself, and more by accident: then it is the first power. After a rule that found
+    the integrand rough the whole change counts, unless they fall so much that it is no
+    accident.
 
     Returns:
         Errors, two masks of integrals, the least fall of coefficients so far for each
@@ -163,15 +176,16 @@ def _judge(
     floor = np.where(np.isnan(floor), 0.0, floor)
     smooth, fall = fall < SMOOTH, np.minimum(fall, 1)
     own, rate = fall ** (1 / pace.length), np.asarray(rate)
-    believed = (fall <= SMOOTH**2) | ~rough[:, None]
-    steady = (own <= rate**STEADY) & believed
-    trusted = np.where(steady | (rate == 0), fall**2, fall)
+    rough = rough[:, None]
+    doubted = (fall > SURE) & (rough | (rate == 0))
+    steady = (own <= rate**STEADY) & ~doubted
+    trusted = np.where(steady | ((rate == 0) & ~doubted), fall**2, fall)
     if search.unbounded:
-        least: Array | float = np.where(rough[:, None], 1.0, LEAST_UNBOUNDED)
-        sure = (fall <= SURE) & ~rough[:, None] & (rate > 0)
+        least = np.where(rough, 1.0, LEAST_UNBOUNDED)
+        sure = (fall <= SURE) & ~rough & (rate > 0)
         floor = np.where(sure, floor, TAIL_UNBOUNDED**2 * floor)
     else:
-        least = LEAST
+        least = np.where(doubted & rough, 1.0, LEAST)
         extended = np.minimum(floor, np.nan_to_num(tail) * fall**pace.passed)
         floor = np.where(steady, extended, floor)
     extrapolated = change * np.clip(EXTRAPOLATED * trusted, least, 1)

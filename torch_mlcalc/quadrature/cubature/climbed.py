@@ -1,0 +1,184 @@
+"""What tensor rules say of a single integral, judged in plain numbers.
+
+The decisions are those of :func:`climb`, on the same nodes; see the package ``single``
+for one dimension.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from torch_mlcalc.quadrature.cubature.ladder import (
+    EXTRAPOLATED,
+    LADDERS,
+    LEAST,
+    LEAST_UNBOUNDED,
+    ROUGH,
+    SMOOTH,
+    STEADY,
+    SURE,
+    TAIL_UNBOUNDED,
+    Pace,
+    Stage,
+    budget_of,
+    pace_of,
+    patience_of,
+)
+from torch_mlcalc.quadrature.estimate import Tolerance
+from torch_mlcalc.quadrature.evaluator import Values
+from torch_mlcalc.quadrature.host import contract
+from torch_mlcalc.quadrature.ledger import ROUNDING, Amount
+from torch_mlcalc.quadrature.rules import Array
+
+#: Nodes of a rule that are evaluated in one call, and where memory is asked for.
+MOST_AT_ONCE, FEW = 60_000, 10_000
+
+
+class Sum(NamedTuple):
+    """Value, size of the last coefficients, and integral of the absolute value."""
+
+    value: float
+    tail: float
+    absolute: float
+
+
+class Terms(NamedTuple):
+    """What an integral over the cube is judged by.
+
+    Attributes:
+        dimension: Of the cube.
+        tolerance: When it counts as converged.
+        epsilon: Relative rounding error of one value.
+        begin: The step of the ladder that was the first.
+        parts: Whether it is one of the parts between kinks.
+        unbounded: Whether there may be infinite limits.
+    """
+
+    dimension: int
+    tolerance: Tolerance
+    epsilon: float
+    begin: int = 1
+    parts: bool = False
+    unbounded: bool = False
+
+    @property
+    def patience(self) -> int:
+        """See :func:`patience_of`."""
+        return patience_of(self.begin, self.dimension, parts=self.parts)
+
+    def budget(self, max_evals: int) -> int:
+        """See :func:`budget_of`."""
+        return budget_of(self.begin, max_evals)
+
+    def allowed(self, total: Sum) -> float:
+        """See :meth:`Ledger.allowed_plain`."""
+        rtol, atol, _ = self.tolerance
+        floor = ROUNDING * self.epsilon * total.absolute * (1 + 1e-3)
+        return max(atol, rtol * abs(total.value), floor)
+
+
+class Climbed(NamedTuple):
+    """How far a single integral came: the arguments with which the batch goes on.
+
+    Attributes:
+        step: The step that is next.
+        before: What the rule before said, None at first.
+        rate: Least fall of its last coefficients for each degree, 0 at first.
+        rough: How many rules in a row found it rough.
+        change: From the rule before that to it, nan at first.
+        error: That of the last rule.
+        values: The integrand at the nodes of the next step, if it was evaluated.
+        base: The node of the cube at which it was largest, if it was looked for.
+        left: Whether tensor rules will not do.
+        done: Whether it has converged.
+    """
+
+    step: int
+    before: Sum | None = None
+    rate: float = 0.0
+    rough: int = 0
+    change: float = math.nan
+    error: float = math.inf
+    values: Values | None = None
+    base: Array | None = None
+    left: bool = False
+    done: bool = False
+
+    @property
+    def amount(self) -> Amount | None:
+        """What the rule before said, for the batch."""
+        if self.before is None:
+            return None
+        return Amount(np.array(self.before).reshape(3, 1, 1), None)
+
+    def seen(self, stage: Stage, values: Values) -> Climbed:
+        """With the node of a cube at which the integrand was largest."""
+        top = int(np.abs(values).argmax())
+        return self._replace(base=stage.table.nodes[top])
+
+    def judged(self, sums: Sequence[Sum], terms: Terms) -> Climbed:
+        """With the sums of the rules of a stage, one or two."""
+        total, before = sums[-1], sums[0] if self.before is None else self.before
+        step, rough, d = self.step, self.rough, terms.dimension
+        pace = pace_of(step, d)
+        error, slow, late, rate = _judge(terms, total, before, pace, self.rate, rough)
+        if error <= terms.allowed(total):
+            return Climbed(step, total, error=error, done=True)
+        rough = rough + 1 if slow else 0
+        change = abs(total.value - before.value)
+        last = step + 1 == len(LADDERS[d])
+        left = late or last or rough >= terms.patience
+        return Climbed(step + 1, total, rate, rough, change, error, left=left)
+
+
+def sums_of_one(
+    stage: Stage, values: Values, volume: float, epsilon: float
+) -> list[Sum]:
+    """What each rule of a stage says of values ``(n,)`` in a cube."""
+    rows: list[float] = contract(stage.rows, values).tolist()
+    size = abs(volume)
+    absolute = float(np.abs(values) @ stage.table.weights) * size
+    floor, found = ROUNDING * epsilon * absolute, []
+    for first in range(0, len(rows), stage.each):
+        value, *tail = rows[first : first + stage.each]
+        last = max(max(tail), -min(tail)) * size
+        found.append(Sum(value * volume, max(last, floor), absolute))
+    return found
+
+
+def _judge(
+    terms: Terms, total: Sum, before: Sum, pace: Pace, rate: float, rough: int
+) -> tuple[float, bool, bool, float]:
+    """Error, whether it shrinks slowly, whether that is too late, rate; see climb."""
+    rounding = ROUNDING * terms.epsilon * total.absolute
+    change = abs(total.value - before.value)
+    # A rule that saw only zeros has no coefficients, and those of the next are all new.
+    largest = max(total.tail, before.tail)
+    fall = total.tail / max(before.tail, rounding) if largest > rounding else 0.0
+    own = fall ** (1 / pace.length)
+    error = max(ROUGH * change, total.tail)
+    if fall < SMOOTH:
+        doubted = fall > SURE and (rough or not rate)
+        steady = own <= rate**STEADY and not doubted
+        trusted = fall**2 if steady or not (rate or doubted) else fall
+        least, floor = (
+            1.0 if doubted and rough else LEAST,
+            total.tail**2 / total.absolute,
+        )
+        if terms.unbounded:
+            sure = fall <= SURE and not rough and rate
+            least = 1.0 if rough else LEAST_UNBOUNDED
+            floor = floor if sure else TAIL_UNBOUNDED**2 * floor
+        elif steady:
+            floor = min(floor, total.tail * fall**pace.passed)
+        extrapolated = change * min(max(EXTRAPOLATED * trusted, least), 1.0)
+        error = max(extrapolated, floor)
+    seen, smooth = change > rounding, fall < SMOOTH
+    best = change * fall ** (2 + 2 * pace.left) if smooth else 0.0
+    late = best > terms.allowed(total) and seen
+    rate = min(own, rate) if rate else own
+    return max(error, rounding), seen and not smooth, late, rate
