@@ -130,6 +130,36 @@ def test_one_bad_element_leaves_the_others_right(through: str) -> None:
     assert converged.tolist() == [True, False, True, False]
 
 
+@pytest.mark.parametrize("name", ["lower", "upper"])
+def test_a_limit_that_is_nan_is_named(name: str) -> None:
+    limits = {"lower": torch.tensor(0.0), "upper": torch.tensor(1.0)}
+    # max(0, nan) is 0, and between equal limits an integral is 0.
+    domain = q.Interval(**(limits | {name: torch.tensor(math.nan)}))
+    with pytest.raises(ValueError, match=f"^{name} is nan; a number"):
+        q.integrate(torch.exp, domain)
+
+
+@pytest.mark.parametrize("name", ["lower", "upper", "breakpoints"])
+def test_of_a_batch_the_integral_with_a_nan_is_not_finite(name: str) -> None:
+    limits = {"lower": torch.zeros(3), "upper": torch.ones(3)}
+    inner = torch.full((1, 3), 0.5)
+    nan = torch.tensor([0.0, math.nan, 0.0])
+    if name == "breakpoints":
+        inner = inner + nan
+    else:
+        limits[name] = limits[name] + nan
+    with pytest.warns(
+        q.IntegrationWarning, match=f"1 non finite.* {name}: nan in some"
+    ):
+        found = q.integrate_with_error(
+            torch.exp, q.Interval(**limits), breakpoints=inner
+        )
+    assert found.status.tolist() == [0, q.Status.NON_FINITE, 0]
+    assert found.value.isnan().tolist() == [False, True, False]
+    exact = torch.full((2,), math.e - 1)
+    torch.testing.assert_close(found.value[::2], exact)
+
+
 def test_message_counts_each_kind_of_failure() -> None:
     power = torch.tensor([0.5, -1.0, math.nan], dtype=torch.float64)
     with pytest.warns(q.IntegrationWarning) as caught:

@@ -759,6 +759,62 @@ def test_memory_bounds_the_block_and_no_node_is_seen_twice() -> None:
     assert max(sizes_seen(None)) * 8 <= 2**19
 
 
+@pytest.mark.parametrize("rule", [q.Trapezoid(600_002), q.Simpson(600_001)], ids=repr)
+@pytest.mark.parametrize("call", [q.integrate, q.log_integrate])
+@pytest.mark.parametrize("batch", [(), (2,)], ids=["single", "batch"])
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str
+)
+def test_blocks_of_a_long_rule_have_its_nodes_and_weights(
+    rule: q.FixedRule,
+    call: Callable[..., Tensor],
+    batch: tuple[int, ...],
+    dtype: torch.dtype,
+) -> None:
+    seen: list[Tensor] = []
+
+    def integrand(x: Tensor) -> Tensor:
+        seen.append(x)
+        values = (0.3 * x.double()).sin()
+        return values.log() if call is q.log_integrate else values
+
+    lower, upper = torch.tensor([0.25, 7.25], dtype=dtype)
+    value = call(integrand, q.Interval(lower, upper.expand(batch)), rule)
+    assert len(seen) > 2
+    found = torch.cat(seen).reshape(rule.n, -1)[:, 0]
+    assert found.dtype == dtype
+    assert (found.diff() >= 0).all()
+    # Both ends are met, and not passed.
+    assert (found[0], found[-1]) == (lower, upper)
+    nodes, weights = (torch.tensor(c) for c in rule.nodes_and_weights())
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(
+        found.double(), 3.75 + 3.5 * nodes, rtol=eps, atol=8 * eps
+    )
+    exact = (3.5 * weights * (0.3 * found.double()).sin()).sum()
+    value = value.exp() if call is q.log_integrate else value
+    rtol = 1e-13 if dtype == torch.float64 else 1e-6
+    torch.testing.assert_close(value.double(), exact.expand(batch), rtol=rtol, atol=0)
+
+
+def test_an_integrand_may_keep_and_write_to_the_points_of_a_block() -> None:
+    kept: list[Tensor] = []
+
+    def integrand(x: Tensor) -> Tensor:
+        kept.append(x)
+        copies.append(x.clone())
+        return x * x
+
+    def writing(x: Tensor) -> Tensor:
+        return x.mul_(x)
+
+    copies: list[Tensor] = []
+    rule, domain = q.Trapezoid(200_003), q.Interval(t(0.0), t(1.0))
+    value = q.integrate(integrand, domain, rule)
+    assert all((k == c).all() for k, c in zip(kept, copies, strict=True))
+    assert q.integrate(writing, domain, rule) == value
+
+
 class Counted:
     """Counts the numbers that graphs keep, while they keep them."""
 

@@ -80,8 +80,9 @@ def test_narrow_peaks_are_not_lost_and_cost_few_points() -> None:
     )
     exact = math.sqrt(2 * math.pi) * width
     torch.testing.assert_close(found.value, exact, rtol=1e-6, atol=0)
-    # Halving took 406 on average, and lost 17 of them.
-    assert found.n_evals.double().mean() < 340
+    # Halving took 406 on average, and lost 17 of them; of these points, 18 are for a
+    # look at whether there is another peak.
+    assert found.n_evals.double().mean() < 358
 
 
 def test_a_peak_near_an_end_is_not_a_singularity() -> None:

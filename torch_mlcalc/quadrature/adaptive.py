@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from torch_mlcalc.quadrature.checks import Settings, refuse_tolerance
 from torch_mlcalc.quadrature.contract import LinearSum, block_size
 from torch_mlcalc.quadrature.domains import Extent, of_numbers
 from torch_mlcalc.quadrature.double_exponential import DoubleExponential
-from torch_mlcalc.quadrature.estimate import Estimate, Tolerance, report
+from torch_mlcalc.quadrature.estimate import Estimate, Status, Tolerance, report
 from torch_mlcalc.quadrature.evaluator import Evaluator, Values
 from torch_mlcalc.quadrature.gauss_kronrod import GaussKronrod
 from torch_mlcalc.quadrature.host import (
@@ -92,7 +93,10 @@ def find(
         automatic.run(Search(pieces, evaluate, ledger), rule)
     status = status_of(ledger)
     if np.count_nonzero(status):
-        report(status, _detail(ledger), settings.on_failure, stacklevel=4)
+        nowhere = np.isnan(pieces.bounds).any(0).reshape(-1, pieces.elements).any(0)
+        status = np.where(nowhere, int(Status.NON_FINITE), status)
+        detail = _nan_of(problem) if nowhere.any() else _detail(ledger)
+        report(status, detail, settings.on_failure, stacklevel=4)
     return Found(problem, pieces, evaluate, ledger, status, settings.memory, rule)
 
 
@@ -230,6 +234,9 @@ def _numbers(extent: Extent) -> Extent:
 @lru_cache(maxsize=256)
 def _between_numbers(extent: Extent, dtype: torch.dtype) -> tuple[Pieces, Array]:
     """The piece between two numbers, a tenth of the time of a small integral."""
+    for name, value in extent._asdict().items():
+        if math.isnan(value):
+            raise ValueError(f"{name} is nan; a number or +-math.inf is wanted.")
     pieces = piece_between(*torch.tensor(extent, dtype=dtype).tolist())
     home = _home(pieces)
     for array in (*pieces[:-1], home):
@@ -245,6 +252,19 @@ def _home(pieces: Pieces) -> Array:
     position = np.where(kind == ABOVE, 1.0, position)
     home = pieces.points(first, position[None])[0]
     return np.where(np.isfinite(home), home, 0.0)
+
+
+def _nan_of(problem: Problem) -> str:
+    """Which of the limits and breakpoints are nan somewhere."""
+    if transforming():
+        return " A limit or breakpoint is nan."
+    places = {**problem.extent._asdict(), "breakpoints": problem.breakpoints}
+    names = [
+        name
+        for name, place in places.items()
+        if isinstance(place, Tensor) and bool(place.isnan().any())
+    ]
+    return f" {' and '.join(names)}: nan in some of the integrals."
 
 
 def _detail(ledger: Ledger) -> str:

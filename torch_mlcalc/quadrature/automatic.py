@@ -7,18 +7,13 @@ from functools import partial
 import numpy as np
 
 from torch_mlcalc.quadrature.adaptive_hermite import AdaptiveGaussHermite, book
+from torch_mlcalc.quadrature.cells import Cells, divided, new_cells
 from torch_mlcalc.quadrature.double_exponential import (
     DoubleExponential,
     Leftover,
     refine,
 )
-from torch_mlcalc.quadrature.gauss_kronrod import (
-    Cells,
-    GaussKronrod,
-    bisect,
-    divided,
-    new_cells,
-)
+from torch_mlcalc.quadrature.gauss_kronrod import GaussKronrod, bisect
 from torch_mlcalc.quadrature.kronrod import kronrod_table
 from torch_mlcalc.quadrature.pieces import Index, Part
 from torch_mlcalc.quadrature.placement import FINITE

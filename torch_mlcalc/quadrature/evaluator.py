@@ -105,9 +105,13 @@ class Evaluator:
         blocks = self.blocks(m, k)
         if len(blocks) == 1:
             return self._columns(element, points)
-        return np.concatenate(
-            [self._columns(element[i], points[:, i]) for i in blocks], axis=1
-        )
+        first = self._columns(element[blocks[0]], points[:, blocks[0]])
+        values = np.empty((k, m, self._events), first.dtype)
+        values[:, blocks[0]] = first
+        # At once: the next values may be written where these are.
+        for i in blocks[1:]:
+            values[:, i] = self._columns(element[i], points[:, i])
+        return values
 
     def blocks(self, columns: int, nodes: int) -> list[slice]:
         """Which columns, of so many nodes each, are evaluated together."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache, partial
 
 import numpy as np
@@ -38,6 +39,7 @@ from torch_mlcalc.quadrature.placement import (
     unfold,
 )
 from torch_mlcalc.quadrature.rules import Array, FixedRule
+from torch_mlcalc.quadrature.spaced import SpacedBlocks
 
 Table = tuple[Tensor, ...]
 
@@ -235,11 +237,16 @@ def apply_fixed(
     if isinstance(kind, Tensor) and readable(kind):
         for each in set(kind.flatten().tolist()):
             placed_table(rule, each)  # says so if the rule does not fit
-    part = partial(_part, rule, placement, integrand, add)
+    part: Callable[[int, int], Tensor]
+    fresh = n > max(size, _LONGEST_TABLE) and not whole and memory is None
+    if fresh and SpacedBlocks.fit(rule, placement):
+        part = SpacedBlocks(rule, placement, integrand, add, size)
+    else:
+        part = partial(_part, rule, placement, integrand, add)
     if size >= n and alone:
         total = part(0, n)
     else:
         total = sum_blocks(part, n, size, add, memory, integrand.ranks)
     if isinstance(length, Tensor):
-        length = length.expand(batch)
+        length = length.to(accumulator(dtype)).expand(batch)
     return add.scale(total, length)

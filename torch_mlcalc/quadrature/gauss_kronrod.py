@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, final
+from typing import final
 
 import numpy as np
 
-from torch_mlcalc.quadrature.estimate import Status
-from torch_mlcalc.quadrature.host import contract
-from torch_mlcalc.quadrature.kronrod import kronrod_table
-from torch_mlcalc.quadrature.ledger import (
-    Amount,
-    Ledger,
-    factor_between,
-    join,
-    sum_by,
-    unlogged,
+from torch_mlcalc.quadrature.cells import (
+    Cells,
+    Measured,
+    cells_of,
+    divided,
+    joined,
+    measure,
+    nodes_of,
+    parts_around,
+    wide,
 )
-from torch_mlcalc.quadrature.pieces import Index, Part, chosen
-from torch_mlcalc.quadrature.placement import BELOW
+from torch_mlcalc.quadrature.estimate import Status
+from torch_mlcalc.quadrature.gaps import Waiting, gaps, look
+from torch_mlcalc.quadrature.ledger import Amount, Ledger, factor_between, join, sum_by
+from torch_mlcalc.quadrature.pieces import Index
 from torch_mlcalc.quadrature.rules import Array, Rule, check_count
-from torch_mlcalc.quadrature.search import Mask, Sample, Search, Variable
-from torch_mlcalc.quadrature.spikes import spikes
+from torch_mlcalc.quadrature.search import Mask, Search, Variable
 from torch_mlcalc.quadrature.variables import Jobs, identity
 
 #: Parts that a failing cell is cut into. On the 168 test problems 2 take as many
@@ -100,68 +101,6 @@ class GaussKronrod(Rule):
             )
 
 
-class Measured(NamedTuple):
-    """What cells hold.
-
-    Attributes:
-        amount: Integral and error.
-        broken: Whether the integrand was not finite somewhere.
-        peak: What :func:`spikes` says.
-    """
-
-    amount: Amount
-    broken: Mask
-    peak: Array
-
-
-class Cells(NamedTuple):
-    """Ranges of the variable of a job each, with their history.
-
-    Attributes:
-        job: Which job, ``(m,)``.
-        columns: Lower and upper end, the error of the cell that this is a part of, and
-            how many times in a row dividing helped too little; ``(4, m)``.
-    """
-
-    job: Index
-    columns: Array
-
-    def take(self, index: Mask | slice) -> Cells:
-        """Some of the cells."""
-        return Cells(chosen(self.job, index), chosen(self.columns, index))
-
-
-def new_cells(job: Index, low: Array, high: Array) -> Cells:
-    """Cells without a history."""
-    return _cells(job, low, high, np.inf, 0.0)
-
-
-def _cells(
-    job: Index, low: Array, high: Array, error: Array | float, slow: Array | float
-) -> Cells:
-    columns = np.empty((4, job.size))
-    columns[0], columns[1], columns[2], columns[3] = low, high, error, slow
-    return Cells(job, columns)
-
-
-def divided(cells: Cells, parts: int) -> Cells:
-    """Every cell cut into equal parts, which inherit its history."""
-    low, high, error, slow = cells.columns
-    edges = low + np.arange(parts + 1)[:, None] / parts * (high - low)
-    return _between(cells.job, edges, error, slow)
-
-
-def _between(job: Index, edges: Array, error: Array, slow: Array) -> Cells:
-    parts = len(edges) - 1
-    return _cells(
-        np.tile(job, parts),
-        edges[:-1].ravel(),
-        edges[1:].ravel(),
-        np.tile(error, parts),
-        np.tile(slow, parts),
-    )
-
-
 def bisect(
     search: Search,
     jobs: Jobs,
@@ -171,6 +110,7 @@ def bisect(
     *,
     windows: bool = False,
     measured: Measured | None = None,
+    waiting: Waiting | None = None,
 ) -> list[Jobs]:
     """Split cells until every integral is converged, out of budget or out of digits.
 
@@ -183,6 +123,7 @@ def bisect(
         windows: Whether a cell at an end of its piece that converges slowly is handed
             back as a job of its own.
         measured: What :func:`measure` says of the cells, if it was asked already.
+        waiting: Cells besides, that are finished but for a second look.
 
     Returns:
         The jobs handed back.
@@ -195,106 +136,48 @@ def bisect(
         if measured is None:
             measured = measure(search, own, cells, variable, n)
             ledger.count(owner, n)
-        (amount, broken, peak), measured = measured, None
+        found, measured = measured, None
+        if waiting is not None:
+            cells, found = _looked(search, jobs, waiting, cells, found, variable, n)
+            own, waiting = jobs.take(cells.job), None
+            owner = search.elements(own)
+        amount, broken, peak, _ = found
         total = ledger.with_expected(owner, amount)
-        if looks and not total.absolute.all():
-            blind = ~np.logical_or.reduce(total.absolute, 1)[owner] & ~broken
-            if blind.any():
-                again = divided(cells.take(blind), looks.pop(0))
-                cells = _join(again, cells.take(~blind))
-                continue
+        blind = _blind(owner, total, broken) if looks else None
+        if blind is not None:
+            again = divided(cells.take(blind), looks.pop(0))
+            cells = joined(again, cells.take(~blind))
+            continue
         looks = []
         verdict = judge(ledger, owner, amount, total, broken)
         if not verdict.any():
             settle(search, own, owner, cells, amount, variable, n)
             break
         split, slow = _decide(ledger, owner, cells, amount, peak, verdict, n)
-        keep = ~split
-        if windows:
-            hand = split & _at_end(cells) & np.isnan(peak[0])
-            inside = np.bincount(owner, split & ~hand, ledger.elements)[owner]
-            hand &= slow >= np.where(inside, PATIENCE, EAGER)
-            if hand.any():
-                low, high, _, _ = cells.columns
-                handed.append(Jobs(own.piece, own.kind, low, high).take(hand))
-                ledger.expected.append((owner[hand], _without_error(amount.take(hand))))
-                split &= ~hand
+        keep, waiting = _wait(ledger, owner, cells, found, split, n)
+        hand = _hand_back(ledger, owner, cells, found, split & windows, slow)
+        if hand.any():
+            low, high, _, _ = cells.columns
+            handed.append(Jobs(own.piece, own.kind, low, high).take(hand))
+            split &= ~hand
         if keep.any():
             # However it came to be kept, too narrow or too expensive to split.
             ledger.blame(owner[keep & broken], Status.NON_FINITE)
             kept = (own.take(keep), owner[keep], cells.take(keep), amount.take(keep))
             settle(search, *kept, variable, n)
         low, high, _, _ = cells.columns
-        cells = _cells(cells.job, low, high, np.max(amount.error, 1), slow).take(split)
+        history = np.max(amount.error, 1), slow
+        cells = cells_of(cells.job, low, high, *history).take(split)
         cells = _parts(cells, peak[:, split])
     return handed
 
 
-def measure(
-    search: Search, own: Jobs, cells: Cells, variable: Variable, n: int
-) -> Measured:
-    """What each cell holds."""
-    blocks = search.evaluate.blocks(cells.job.size, n)
-    if len(blocks) == 1:
-        return _measure_block(search, own, cells, variable, n)
-    # Block by block also what is done with the values: they are still in the cache.
-    amounts, broken, peaks = zip(
-        *[
-            _measure_block(search, own.take(i), cells.take(i), variable, n)
-            for i in blocks
-        ],
-        strict=True,
-    )
-    return Measured(join(amounts), np.concatenate(broken), np.concatenate(peaks, 1))
-
-
-def _measure_block(
-    search: Search, own: Jobs, cells: Cells, variable: Variable, n: int
-) -> Measured:
-    nodes, _ = kronrod_table(n)
-    low, high, _, _ = cells.columns
-    half = (high - low) / 2
-    t = half * nodes[:, None]
-    t += low + half
-    sample = search.sample(own, t, variable)
-    return amount_of(search, own, half, sample, n)
-
-
-def amount_of(
-    search: Search, own: Jobs, half: Array, sample: Sample, n: int
-) -> Measured:
-    """The same from a sample of cells of which half the length is known."""
-    _, both = kronrod_table(n)
-    values, log_unit = unlogged(sample.values, log=search.ledger.log)
-    shape = values.shape[1:]
-    values = values.reshape(n, -1)
-    columns = np.empty((3, values.shape[1]), values.dtype)
-    columns[:2] = contract(both, values)
-    value, error = columns[0], np.abs(columns[1])
-    size = np.abs(values)
-    columns[2] = contract(both[:1], size)
-    np.abs(values - value / 2, out=size)
-    (spread,) = contract(both[:1], size)
-    ratio = 200 * error / spread
-    sharp = spread * np.minimum(1, ratio * np.sqrt(ratio))
-    columns[1] = np.where(spread > 0, sharp, error)
-    columns = columns.reshape(3, *shape)
-    peak = spikes(values.reshape(n, *shape), *columns[1:].real)
-    unit = search.unit(own)
-    if log_unit is None:
-        columns *= (half * unit)[:, None]
-        columns[1:] = np.abs(columns[1:])
-    else:
-        columns *= half[:, None]
-        log_unit = log_unit + unit[:, None]
-    amount = Amount(columns, log_unit)
-    np.maximum(amount.error, search.ledger.rounding(amount), out=amount.error)
-    if sample.finite is None:
-        return Measured(amount, np.zeros(half.size, bool), peak)
-    broken: Mask = ~np.logical_and.reduce(sample.finite)
-    # A broken cell claims nothing: its error is all that it could hold.
-    amount.error[broken] = np.maximum(amount.error, amount.absolute)[broken]
-    return Measured(amount, broken, peak)
+def _blind(owner: Index, total: Amount, broken: Mask) -> Mask | None:
+    """Cells of integrals that were exactly 0 at every node; None without any."""
+    if total.absolute.all():
+        return None
+    blind: Mask = ~np.logical_or.reduce(total.absolute, 1)[owner] & ~broken
+    return blind if blind.any() else None
 
 
 def judge(
@@ -344,9 +227,89 @@ def _decide(
     return split, slow
 
 
-def _at_end(cells: Cells) -> Mask:
+def _ends(cells: Cells, peak: Array) -> Mask:
+    """Whether what is difficult in a cell may be an end of the piece."""
     low, high, _, _ = cells.columns
-    return (low == 0) | (high == 1)
+    mask: Mask = ((low == 0) | (high == 1)) & np.isnan(peak[0])
+    return mask
+
+
+def _hand_back(
+    ledger: Ledger,
+    owner: Index,
+    cells: Cells,
+    found: Measured,
+    split: Mask,
+    slow: Array,
+) -> Mask:
+    """Which cells go back as windows: slow ones at an end. They are expected later."""
+    hand = split & _ends(cells, found.peak)
+    inside = np.bincount(owner, split & ~hand, ledger.elements)[owner]
+    hand &= slow >= np.where(inside, PATIENCE, EAGER)
+    if hand.any():
+        amount = found.amount.take(hand)
+        ledger.expected.append((owner[hand], _without_error(amount)))
+    return hand
+
+
+def _wait(
+    ledger: Ledger, owner: Index, cells: Cells, found: Measured, split: Mask, n: int
+) -> tuple[Mask, Waiting | None]:
+    """Which cells to keep, and which to look at once more.
+
+    Those are the wide ones of a range in the inside of which others must be cut. What
+    is difficult only at an end says nothing about the rest.
+
+    Returns:
+        Both; None for no cells.
+    """
+    keep = ~split
+    if not found.values:
+        return keep, None
+    inside = split & ~_ends(cells, found.peak)
+    wait = keep & ~found.broken & wide(cells)
+    wait &= np.bincount(cells.job, inside)[cells.job] > 0
+    if wait.any():
+        parts = np.where(np.isnan(found.peak[0]), PARTS, AROUND)
+        points = n * parts * split + len(gaps(n).middles) * wait
+        wait &= ledger.affordable(owner, points)[owner]
+    if not wait.any():
+        return keep, None
+    index = np.flatnonzero(wait)
+    low, high, _, _ = cells.columns
+    # As if nothing had been cut off, so that they are not looked at once more.
+    again = cells_of(cells.job, low, high, np.inf, 0.0).take(index)
+    amount, values = found.amount.take(index), found.values_of(index)
+    return keep & ~wait, Waiting(again, amount, values)
+
+
+def _looked(
+    search: Search,
+    jobs: Jobs,
+    waiting: Waiting,
+    cells: Cells,
+    found: Measured,
+    variable: Variable,
+    n: int,
+) -> tuple[Cells, Measured]:
+    """Settle the cells between whose nodes nothing is new, and add the others."""
+    amount, around = look(search, jobs.take(waiting.cells.job), waiting, variable, n)
+    odd = ~np.isnan(around[0])
+    if not odd.all():
+        fine = waiting.cells.take(~odd)
+        own = jobs.take(fine.job)
+        owner = search.elements(own)
+        settle(search, own, owner, fine, amount.take(~odd), variable, n)
+    if not odd.any():
+        return cells, found
+    odd_cells = waiting.cells.take(odd)
+    broken = np.zeros(odd_cells.job.size, bool)
+    return joined(cells, odd_cells), Measured(
+        join([found.amount, amount.take(odd)]),
+        np.concatenate([found.broken, broken]),
+        np.concatenate([found.peak, around[:, odd]], 1),
+        found.values,
+    )
 
 
 def _without_error(amount: Amount) -> Amount:
@@ -355,29 +318,13 @@ def _without_error(amount: Amount) -> Amount:
     return amount._replace(columns=columns)
 
 
-def _join(*cells: Cells) -> Cells:
-    return Cells(
-        np.concatenate([c.job for c in cells]),
-        np.concatenate([c.columns for c in cells], 1),
-    )
-
-
 def _parts(cells: Cells, peak: Array) -> Cells:
     """Equal parts, and three around a peak."""
     around = ~np.isnan(peak[0])
     if not around.any():
         return divided(cells, PARTS)
-    parts = _around(cells.take(around), peak[:, around])
-    return _join(parts, divided(cells.take(~around), PARTS))
-
-
-def _around(cells: Cells, peak: Array) -> Cells:
-    """What is below a range within each cell, the range, and what is above."""
-    low, high, error, slow = cells.columns
-    begin, end = low + peak * (high - low)
-    edges = np.stack([low, begin, np.where(peak[1] < 1, end, high), high])
-    three = _between(cells.job, edges, error, slow)
-    return three.take(three.columns[0] < three.columns[1])
+    parts = parts_around(cells.take(around), peak[:, around])
+    return joined(parts, divided(cells.take(~around), PARTS))
 
 
 def settle(
@@ -392,25 +339,3 @@ def settle(
     """Add cells to the totals for good."""
     search.ledger.add(owner, amount)
     search.ledger.nodes.append(partial(nodes_of, search, own, cells, variable, n))
-
-
-def nodes_of(
-    search: Search, own: Jobs, cells: Cells, variable: Variable, n: int
-) -> Part:
-    """Nodes of settled cells, for the plan."""
-    nodes, both = kronrod_table(n)
-    low, high, _, _ = cells.columns
-    half = (high - low) / 2
-    positions, slope = variable(own, (low + half) + half * nodes[:, None])
-    weights = both[0][:, None] * half
-    if slope is not None:
-        weights = weights * slope
-    # As the search did not evaluate on an end, the plan must not.
-    inside = search.inside(own, positions)
-    if inside is not None:
-        spare = np.where(own.kind == BELOW, -1.0, 0.5)
-        positions = np.where(inside, positions, spare)
-        weights = np.where(inside, weights, 0.0)
-    if variable is not identity:
-        low, high = own.low, own.high
-    return Part(own.piece, positions, weights, low, high)

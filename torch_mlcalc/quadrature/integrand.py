@@ -240,12 +240,8 @@ def _batch(
                 "dimensions of its own behind those of the batch."
             ) from None
     batch = _as_shape(declared)
-    try:
-        joint = torch.broadcast_shapes(batch, *shapes)  # type: ignore[no-untyped-call]
-        fits = tuple(joint) == batch
-    except RuntimeError:
-        fits = False
-    if not fits:
+    # Nearly always; torch.broadcast_shapes takes as long as all else here.
+    if not all(s in ((), batch) for s in shapes) and not _broadcasts(shapes, batch):
         raise ValueError(
             f"batch_shape is {batch}, but the limits have shapes {shapes}; "
             "they must broadcast to it."
@@ -259,6 +255,15 @@ def _batch(
                 "share it."
             )
     return batch
+
+
+def _broadcasts(shapes: list[tuple[int, ...]], batch: tuple[int, ...]) -> bool:
+    """Whether shapes broadcast to that of a batch."""
+    try:
+        joint = torch.broadcast_shapes(batch, *shapes)  # type: ignore[no-untyped-call]
+    except RuntimeError:
+        return False
+    return tuple(joint) == batch
 
 
 def _as_shape(declared: object) -> tuple[int, ...]:

@@ -44,6 +44,9 @@ class FixedRule(Rule):
     measure: str = "lebesgue"
     #: Where the reference nodes live.
     reference: str = INTERVAL
+    #: Where nodes are equally spaced from -1 to 1: how many of them have weights that
+    #: repeat, but for those of the ends. 0 for all others.
+    period: ClassVar[int] = 0
 
     @property
     def settings(self) -> tuple[object, ...]:
@@ -155,6 +158,7 @@ class Trapezoid(FixedRule):
     """
 
     n: int
+    period = 1
 
     def __post_init__(self) -> None:  # noqa: D105
         check_count("n", self.n, 2)
@@ -198,6 +202,7 @@ class Simpson(FixedRule):
     """
 
     n: int
+    period = 2
 
     def __post_init__(self) -> None:  # noqa: D105
         check_count("n", self.n, 3)

@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
+from torch_mlcalc.quadrature.cells import (
+    WIDE,
+    Cells,
+    Measured,
+    amount_of,
+    measure,
+    nodes_of,
+    wide,
+)
 from torch_mlcalc.quadrature.estimate import Status
 from torch_mlcalc.quadrature.evaluator import Values
+from torch_mlcalc.quadrature.gaps import (
+    SMOOTH,
+    Waiting,
+    distances,
+    gaps,
+    surroundings,
+)
 from torch_mlcalc.quadrature.gauss_kronrod import (
     AROUND,
     EAGER,
@@ -17,12 +34,7 @@ from torch_mlcalc.quadrature.gauss_kronrod import (
     PATIENCE,
     POLE,
     SLOW,
-    Cells,
-    Measured,
-    amount_of,
     bisect,
-    measure,
-    nodes_of,
 )
 from torch_mlcalc.quadrature.kronrod import kronrod_table
 from torch_mlcalc.quadrature.ledger import ROUNDING, Amount, Ledger
@@ -36,8 +48,11 @@ from torch_mlcalc.quadrature.variables import Jobs, identity
 #: dividing helped too little: the columns of Cells.
 Cell = tuple[float, float, float, float]
 
-#: A cell with its value, error and absolute value, and the range around its peak.
-Row = tuple[Cell, float, float, float, tuple[float, float] | None]
+#: A cell with its value, error and absolute value, the range around its peak, and the
+#: integrand at its nodes if it is wide.
+Row = tuple[
+    Cell, float, float, float, tuple[float, float] | None, npt.NDArray[Any] | None
+]
 
 
 def bisect_single(one: Single, jobs: Jobs, n: int, *, windows: bool) -> list[Jobs]:
@@ -57,9 +72,10 @@ def bisect_single(one: Single, jobs: Jobs, n: int, *, windows: bool) -> list[Job
     handed: list[Jobs] = []
     kept: list[Row] = []
     set_aside: list[Row] = []
+    waiting: Waits | None = None
     cells: list[Cell] = [(0.0, 1.0, math.inf, 0.0)]
     while True:
-        opened = _measure(one, jobs, cells, n)
+        opened, seen = _measure(one, jobs, cells, waiting, n)
         ledger.n_evals[0] += n * len(cells)
         if not isinstance(opened, list):
             _book(one, jobs, kept, n)
@@ -71,7 +87,11 @@ def bisect_single(one: Single, jobs: Jobs, n: int, *, windows: bool) -> list[Job
                 n,
                 windows=windows,
                 measured=opened,
+                waiting=None if waiting is None else _handed(waiting),
             )
+        if waiting is not None:
+            fine, odd = _looked(one, waiting, seen, n)
+            kept, opened = kept + fine, sorted(opened + odd, key=_low)
         share = _share(ledger, opened, kept, set_aside)
         if share == math.inf:
             kept += opened
@@ -79,8 +99,9 @@ def bisect_single(one: Single, jobs: Jobs, n: int, *, windows: bool) -> list[Job
         divided: list[Cell] = []
         decisions = _decide(ledger, opened, share, n)
         patience = EAGER if _only_ends(decisions) else PATIENCE
+        decisions, waiting = _wait(ledger, decisions, n)
         for row, parts, slow in decisions:
-            (low, high, _, _), value, error, size, peak = row
+            (low, high, _, _), value, error, size, peak, _ = row
             if not parts:
                 kept.append(row)
             elif windows and slow >= patience and _at_end(row):
@@ -101,27 +122,40 @@ def bisect_single(one: Single, jobs: Jobs, n: int, *, windows: bool) -> list[Job
 
 
 def _measure(
-    one: Single, jobs: Jobs, cells: list[Cell], n: int
-) -> list[Row] | Measured:
-    """Every cell with what it holds; what the batch says of cells that are special."""
+    one: Single, jobs: Jobs, cells: list[Cell], waiting: Waits | None, n: int
+) -> tuple[list[Row] | Measured, Values]:
+    """Every cell with what it holds; what the batch says of cells that are special.
+
+    Returns:
+        That, and the integrand between the nodes of those that wait, ``(k, m)``.
+    """
     search, count = one.search, len(cells)
-    points = _points(one, cells, n)
+    points = _points(one, cells, _products(n).place)
     lower, upper = one.range()
     # Cells and nodes ascend.
     safe = lower < points[0, 0] and points[-1, -1] < upper
-    alone = count == 1 or len(search.evaluate.blocks(count, n)) == 1
+    columns = count if waiting is None else count + len(waiting.rows)
+    alone = columns == 1 or len(search.evaluate.blocks(columns, n)) == 1
     if not safe or count > FEW or not alone:
         own = jobs.take(np.zeros(count, dtype=np.int64))
-        return measure(search, own, _cells(cells), identity, n)
-    flat = one.values(points.reshape(-1))
+        return measure(search, own, _cells(cells), identity, n), points
+    if waiting is None:
+        flat, seen = one.values(points.reshape(-1)), points[:0]
+    else:
+        # In the same call, of which a single integral has few.
+        more = _points(one, [row[0] for row in waiting.rows], _products(n).middle)
+        flat = one.values(np.concatenate([points.reshape(-1), more.reshape(-1)]))
+        flat, seen = flat[: n * count], flat[n * count :].reshape(more.shape)
     rows = None
     if flat.ndim == 1 and flat.dtype == float:
         rows = _sums(one, cells, flat.reshape(n, count), n)
-    if rows is None:
+    if rows is None or not np.isfinite(seen).all():
         own = jobs.take(np.zeros(count, dtype=np.int64))
         half = np.array([(high - low) / 2 for low, high, _, _ in cells])
-        return amount_of(search, own, half, one.sample(points, None, None, flat), n)
-    return rows
+        sample = one.sample(points, None, None, flat)
+        keep = bool(wide(_cells(cells)).any())
+        return amount_of(search, own, half, sample, n, keep=keep), seen
+    return rows, seen
 
 
 class Products(NamedTuple):
@@ -129,12 +163,14 @@ class Products(NamedTuple):
 
     Attributes:
         place: From middle and half length of a cell to its nodes, ``(n, 2)``.
+        middle: The same to the middles of its gaps, ``(k, 2)``.
         apply: From values to the integral, its error, the values and their distances
             from the mean; ``(2 n + 2, n)``.
         add: From the absolute values of the last two to their integrals, ``(2, 2 n)``.
     """
 
     place: Array
+    middle: Array
     apply: Array
     add: Array
 
@@ -142,9 +178,10 @@ class Products(NamedTuple):
 @lru_cache(maxsize=32)
 def _products(n: int) -> Products:
     nodes, both = kronrod_table(n)
-    centre = np.eye(n) - both[0] / 2
+    centre, middles = np.eye(n) - both[0] / 2, gaps(n).middles
     return Products(
         np.stack([np.ones(n), nodes], 1),
+        np.stack([np.ones(len(middles)), middles], 1),
         np.concatenate([both, np.eye(n), centre]),
         np.kron(np.eye(2), both[0]),
     )
@@ -155,8 +192,8 @@ def _products(n: int) -> Products:
 FEW = 64
 
 
-def _points(one: Single, cells: list[Cell], n: int) -> Array:
-    """Nodes of the cells, ``(n, count)``."""
+def _points(one: Single, cells: list[Cell], place: Array) -> Array:
+    """Nodes of the cells, or points between them, ``(n, count)``."""
     middles, halves, unit = [], [], one.unit
     for low, high, _, _ in cells:
         half = (high - low) / 2
@@ -167,18 +204,19 @@ def _points(one: Single, cells: list[Cell], n: int) -> Array:
         else:
             middles.append(one.positive + unit * middle)
         halves.append(unit * half)
-    return one.rounded(_products(n).place.dot(np.array([middles, halves])))
+    return one.rounded(place.dot(np.array([middles, halves])))
 
 
 def _sums(one: Single, cells: list[Cell], values: Array, n: int) -> list[Row] | None:
     """What the cells hold; None if that is nothing, or not finite."""
-    _, apply, add = _products(n)
+    _, _, apply, add = _products(n)
     product = apply.dot(values)
     absolute, spread = add.dot(np.abs(product[2:])).tolist()
     if not 0 < sum(absolute) < math.inf:
         return None
     value, error = product[:2].tolist()
     floor, sign = ROUNDING * one.search.ledger.epsilon, one.sign
+    least = WIDE / 2 * one.unit
     rows = []
     for i, cell in enumerate(cells):
         factor = (cell[1] - cell[0]) / 2 * one.unit
@@ -186,7 +224,8 @@ def _sums(one: Single, cells: list[Cell], values: Array, n: int) -> list[Row] | 
         sharp = _sharpened(abs(error[i]), spread[i])
         peak = _peak(values[:, i], sharp, absolute[i])
         sharp = max(sharp * factor, floor * size)
-        rows.append((cell, value[i] * factor * sign, sharp, size, peak))
+        column = values[:, i] if factor > least and cell[2] < math.inf else None
+        rows.append((cell, value[i] * factor * sign, sharp, size, peak, column))
     return rows
 
 
@@ -227,11 +266,11 @@ def _share(
 ) -> float:
     """Error that each open cell may have; infinity if the integral has converged."""
     total = size = error = settled = 0.0
-    for _, value, own, absolute, _ in kept:
+    for _, value, own, absolute, _, _ in kept:
         total, settled, size = total + value, settled + own, size + absolute
-    for _, value, own, absolute, _ in opened:
+    for _, value, own, absolute, _, _ in opened:
         total, error, size = total + value, error + own, size + absolute
-    for _, value, _, absolute, _ in set_aside:
+    for _, value, _, absolute, _, _ in set_aside:
         total, size = total + value, size + absolute
     allowed = ledger.allowed_plain(total, size)
     if settled + error <= allowed:
@@ -245,7 +284,7 @@ def _decide(
     """Into how many parts to divide each cell, 0 to keep it, and its history."""
     decisions, failing = [], False
     for row in opened:
-        (low, high, previous, slow), _, error, size, peak = row
+        (low, high, previous, slow), _, error, size, peak, _ = row
         fails = error > share and error > ROUNDING * ledger.epsilon * size
         failing |= fails
         late = error > SLOW * previous and previous < math.inf
@@ -265,13 +304,78 @@ def _decide(
 
 def _at_end(row: Row) -> bool:
     """Whether what is difficult in a cell may be an end of the piece."""
-    (low, high, _, _), *_, peak = row
+    (low, high, _, _), *_, peak, _ = row
     return not peak and (low == 0 or high == 1)
 
 
 def _only_ends(decisions: list[tuple[Row, int, float]]) -> bool:
     """Whether that is so in all cells to be divided."""
     return all(_at_end(row) for row, parts, _ in decisions if parts)
+
+
+class Waits(NamedTuple):
+    """Wide cells that are finished but for a second look; see Waiting."""
+
+    rows: list[Row]
+    values: Array
+
+
+def _wait(
+    ledger: Ledger, decisions: list[tuple[Row, int, float]], n: int
+) -> tuple[list[tuple[Row, int, float]], Waits | None]:
+    """The decisions without those about cells that wait, and these."""
+    if not any(parts and not _at_end(row) for row, parts, _ in decisions):
+        return decisions, None
+    rows = [row for row, parts, _ in decisions if not parts and row[5] is not None]
+    cost = n * sum(parts for _, parts, _ in decisions)
+    cost += len(gaps(n).middles) * len(rows)
+    if not rows or ledger.n_evals[0] + cost > ledger.max_evals:
+        return decisions, None
+    rest = [d for d in decisions if d[1] or d[0][5] is None]
+    # A copy, as the next values may be written where these are.
+    values = np.stack([row[5] for row in rows if row[5] is not None], 1)
+    return rest, Waits([_again(row) for row in rows], values)
+
+
+def _again(row: Row) -> Row:
+    """As if nothing had been cut off, so that it is not looked at once more."""
+    (low, high, _, _), value, error, size, peak, _ = row
+    return (low, high, math.inf, 0.0), value, error, size, peak, None
+
+
+def _looked(
+    one: Single, waiting: Waits, seen: Array, n: int
+) -> tuple[list[Row], list[Row]]:
+    """The cells between whose nodes nothing is new, and the others."""
+    ledger = one.search.ledger
+    ledger.n_evals[0] += seen.size
+    expected = gaps(n).expected.dot(waiting.values)
+    away = np.abs(seen - expected[:-2]).max(0).tolist()
+    rest = np.abs(expected[-2:]).max(0).tolist()
+    fine: list[Row] = []
+    odd: list[Row] = []
+    for i, row in enumerate(waiting.rows):
+        (low, high, _, _), value, error, size, *_ = row
+        news = away[i] * (high - low) / 2 * one.unit
+        if away[i] <= SMOOTH * rest[i] or news <= ROUNDING * ledger.epsilon * size:
+            fine.append(row)
+            continue
+        column = waiting.values[:, i].reshape(-1, 1, 1), seen[:, i].reshape(-1, 1, 1)
+        begin, end = surroundings(distances(*column, n), n)[:, 0].tolist()
+        odd.append((row[0], value, max(error, news), size, (begin, end), None))
+    return fine, odd
+
+
+def _low(row: Row) -> float:
+    return row[0][0]
+
+
+def _handed(waiting: Waits) -> Waiting:
+    """What waits as a batch."""
+    _, value, error, size, _, _ = zip(*waiting.rows, strict=True)
+    columns = np.array([value, error, size])[..., None]
+    cells = _cells([row[0] for row in waiting.rows])
+    return Waiting(cells, Amount(columns, None), waiting.values[..., None])
 
 
 def _cells(cells: list[Cell]) -> Cells:
@@ -283,7 +387,7 @@ def _book(one: Single, jobs: Jobs, kept: list[Row], n: int) -> None:
     if not kept:
         return
     ledger = one.search.ledger
-    _, *columns, _ = zip(*kept, strict=True)
+    _, *columns, _, _ = zip(*kept, strict=True)
     sums = np.array([math.fsum(column) for column in columns])
     ledger.add(ONE, Amount(sums.reshape(3, 1, 1), None))
     ledger.nodes.append(partial(_nodes, one, jobs, kept, n))
