@@ -484,22 +484,24 @@ def training_row() -> Row:
     )
 
 
-def rows(quick: bool = False) -> list[Row]:
+def rows(quick: bool = False) -> Iterator[Row]:
     """All figures."""
     before, threads = torch.get_default_dtype(), torch.get_num_threads()
     torch.set_default_dtype(torch.float64)
     try:
         torch.set_num_threads(1)
-        found = [sine_row(), *sum_rows(), batch_row(), training_row()]
+        yield sine_row()
+        yield from sum_rows()
+        yield batch_row()
+        yield training_row()
         # One thread for the compiled program too.
         one = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
         place = peer(JAX, "quadax_cubature_server.py", one)
         with place if JAX.exists() else nullcontext() as quadax:
-            found += genz_rows(quick, quadax)
+            yield from genz_rows(quick, quadax)
     finally:
         torch.set_default_dtype(before)
         torch.set_num_threads(threads)
-    return found
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -207,9 +207,11 @@ def _odd_power(n: int, dimension: int) -> int:
     return (side - 1 + side % 2) ** dimension
 
 
-def rows() -> list[Row]:
+def rows() -> Iterator[Row]:
     """All figures."""
-    return gaussian_rows() + published_rows() + rough_rows()
+    yield from gaussian_rows()
+    yield from published_rows()
+    yield from rough_rows()
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ that defines the score; scoringrules has the value only.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import mpmath as mp
@@ -30,7 +31,7 @@ TITLE = "CRPS"
 TOLERANCE = 1e-8
 
 
-def rows(quick: bool = False) -> list[Row]:
+def rows(quick: bool = False) -> Iterator[Row]:
     """The figures of 1 000 gamma forecasts."""
     forecasts = gamma_forecasts(1000)
     value, *slopes = scored(*forecasts)
@@ -40,25 +41,22 @@ def rows(quick: bool = False) -> list[Row]:
         for i, t in enumerate((value, *slopes))
     ]
     whole = against_quadrature(value, forecasts)
-    found = [
-        figure(
-            "CRPS of 1 000 gamma forecasts, value and both gradients in one call",
-            f"{TOLERANCE:.0e}",
-            f"value {errors[0]:.1e}, concentration {errors[1]:.1e}, rate "
-            f"{errors[2]:.1e}",
-            max(errors) <= TOLERANCE,
-            f"largest relative error in {len(sample)} of them, against mpmath; shapes "
-            "0.01 to 100, scale 0.01 to 100",
-        ),
-        figure(
-            "the same values, all of them",
-            f"{TOLERANCE:.0e}",
-            f"{whole:.1e}",
-            whole <= TOLERANCE,
-            "largest relative difference to the integral, rtol=1e-10",
-        ),
-    ]
-    return found + timed(forecasts, value, errors, quick)
+    yield figure(
+        "CRPS of 1 000 gamma forecasts, value and both gradients in one call",
+        f"{TOLERANCE:.0e}",
+        f"value {errors[0]:.1e}, concentration {errors[1]:.1e}, rate {errors[2]:.1e}",
+        max(errors) <= TOLERANCE,
+        f"largest relative error in {len(sample)} of them, against mpmath; shapes 0.01 "
+        "to 100, scale 0.01 to 100",
+    )
+    yield figure(
+        "the same values, all of them",
+        f"{TOLERANCE:.0e}",
+        f"{whole:.1e}",
+        whole <= TOLERANCE,
+        "largest relative difference to the integral, rtol=1e-10",
+    )
+    yield from timed(forecasts, value, errors, quick)
 
 
 def gamma_forecasts(count: int) -> tuple[Tensor, Tensor, Tensor]:

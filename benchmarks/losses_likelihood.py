@@ -136,20 +136,18 @@ def error(found: list[Tensor], exact: list[Tensor]) -> float:
     )
 
 
-def rows(quick: bool = False) -> list[Row]:
+def rows(quick: bool = False) -> Iterator[Row]:
     """Every figure asked for: its name, what was asked, what was reached, and how."""
-    found: list[Row] = []
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         for pair in PAIRS:
             for n in SIZES[quick]:
-                found.append(_time(pair, n, 5 if quick or n > 1000 else 15))
-        found.extend(_memory(SIZES[quick][-1]))
-        found.append(_cox(2_000, 3 if quick else 9))
+                yield _time(pair, n, 5 if quick or n > 1000 else 15)
+        yield from _memory(SIZES[quick][-1])
+        yield _cox(2_000, 3 if quick else 9)
     finally:
         torch.set_num_threads(threads)
-    return found
 
 
 def _time(pair: str, n: int, rounds: int) -> Row:
