@@ -826,6 +826,48 @@ def test_faults_are_told(rule: q.Rule | None) -> None:
 
 
 @adaptive
+def test_where_nothing_is_finite_nobody_looks_closer(rule: q.Rule | None) -> None:
+    scale = torch.tensor([1.0, math.nan])
+    with pytest.warns(q.IntegrationWarning, match="1 of 2 .* 1 non finite"):
+        found = q.integrate_with_error(
+            lambda x, a: a * torch.exp(x.sum(-1)), BOX, rule, args=(scale,)
+        )
+    assert found.status.tolist() == [0, q.Status.NON_FINITE]
+    assert found.value[0].item() == pytest.approx((math.e - 1) ** 2, rel=1e-7)
+    assert found.n_evals[1] <= 3_000
+
+
+NANS = {
+    "lower": (torch.tensor([[0.0, 0.0], [math.nan, 0.0]]), torch.ones(2, 2)),
+    "upper": (torch.zeros(2, 2), torch.tensor([[1.0, 1.0], [1.0, math.nan]])),
+    "infinite": (
+        torch.tensor([[0.0, 0.0], [0.0, math.nan]]),
+        torch.tensor([[1.0, INF], [1.0, INF]]),
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", [*ADAPTIVE.values(), q.Lattice(256), q.Vegas()])
+@pytest.mark.parametrize("limits", NANS.values(), ids=NANS)
+def test_of_a_batch_the_box_with_a_nan_is_not_finite(
+    rule: q.Rule | None, limits: tuple[Tensor, Tensor]
+) -> None:
+    def decaying(x: Tensor) -> Tensor:
+        return torch.exp(-x.sum(-1))
+
+    with pytest.warns(q.IntegrationWarning, match="1 of 2 .* 1 non finite"):
+        found = q.integrate_with_error(decaying, q.Box(*limits), rule, rtol=1e-2)
+    assert found.status.tolist() == [0, q.Status.NON_FINITE]
+    assert found.value.isnan().tolist() == [False, True]
+    height = 1 if limits[1].isinf().any() else 1 - 1 / math.e
+    exact = (1 - 1 / math.e) * height
+    assert found.value[0].item() == pytest.approx(exact, rel=1e-2)
+    if rule is None or isinstance(rule, q.GenzMalik):
+        with pytest.raises(ValueError, match="^a limit is nan; a number"):
+            q.integrate(decaying, q.Box(*(x[1] for x in limits)), rule)
+
+
+@adaptive
 def test_a_zero_integrand_is_zero(rule: q.Rule | None) -> None:
     estimate = q.integrate_with_error(lambda x: 0 * x[..., 0], BOX, rule)
     assert estimate.value == estimate.error == 0

@@ -187,6 +187,8 @@ def _volume(chart: Chart, mark: Tensor | None, elements: int, *, log: bool) -> A
             "the log of an integral needs lower <= upper on every axis; integral "
             f"{int(np.isnan(volume).argmax())} has reversed limits (or NaN); swap them."
         )
+    if elements == 1 and math.isnan(volume[0]):
+        raise ValueError("a limit is nan; a number or +-math.inf is wanted.")
     return volume
 
 

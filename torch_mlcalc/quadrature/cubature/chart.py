@@ -355,15 +355,16 @@ def _unbounded(
     below, above = below & ~empty, above & ~empty
     kind = below.long() * BELOW + above.long() * ABOVE
     # Infinite limits are replaced before any arithmetic, else their nan would reach
-    # the gradient through the branch that is not taken.
-    a = torch.where(lower.isfinite(), lower, 0)
-    b = torch.where(upper.isfinite(), upper, 0)
+    # the gradient through the branch that is not taken. A limit that is nan stays.
+    a = torch.where(lower.isinf(), 0, lower)
+    b = torch.where(upper.isinf(), 0, upper)
     finite = kind == FINITE
     # The only finite limit of a half line; the other one was replaced by 0.
-    end = torch.where(lower.isfinite(), a, b)
+    end = torch.where(lower.isinf(), b, a)
     anchor = torch.where(finite, a, torch.where(kind == WHOLE, loc, end))
     span = torch.where(finite, b - a, torch.where(kind == BELOW, -scale, scale))
     length = torch.where(finite, b - a, torch.where(flipped, -scale, scale))
+    length = torch.where(anchor.isnan(), anchor, length)
     return kind, anchor, span, length
 
 

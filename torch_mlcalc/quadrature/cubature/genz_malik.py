@@ -111,6 +111,7 @@ class Pool(NamedTuple):
         amount: Their contributions.
         axis: Across which to cut, ``(m)``.
         broken: Whether a value was not finite, ``(m)``.
+        lost: Whether none was, ``(m)``.
         rough: Whether the integrand is not resolved, ``(m)``.
     """
 
@@ -118,6 +119,7 @@ class Pool(NamedTuple):
     amount: Amount
     axis: Index
     broken: Mask
+    lost: Mask
     rough: Mask
 
     def take(self, index: npt.NDArray[Any]) -> Pool:
@@ -127,6 +129,7 @@ class Pool(NamedTuple):
             self.amount.take(index),
             self.axis[index],
             self.broken[index],
+            self.lost[index],
             self.rough[index],
         )
 
@@ -180,6 +183,9 @@ def _refine(
             # Where every value is 0 nothing was seen.
             split |= np.logical_and.reduce(total.absolute == 0, 1)[owner]
             looks -= 1
+        # Where no value is finite, smaller regions have none either: a network that has
+        # come to nan in training is asked once, not until max_evals.
+        split &= ~pool.lost
         size = np.max(pool.regions.high - pool.regions.low, 1)
         split &= size >= NARROW * ledger.epsilon
         split = _affordable(
@@ -198,6 +204,7 @@ def _joined(one: Pool, other: Pool) -> Pool:
         join([one.amount, other.amount]),
         np.concatenate([one.axis, other.axis]),
         np.concatenate([one.broken, other.broken]),
+        np.concatenate([one.lost, other.lost]),
         np.concatenate([one.rough, other.rough]),
     )
 
@@ -217,7 +224,7 @@ def _measure(
     else:
         amount = _compared(amount, parents)
     axis = _axis(search, regions, measured)
-    return Pool(regions, amount, axis, measured.broken, rough)
+    return Pool(regions, amount, axis, measured.broken, measured.lost, rough)
 
 
 def sum_of_one(

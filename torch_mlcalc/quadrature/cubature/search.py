@@ -35,11 +35,13 @@ class Measured(NamedTuple):
         sums: One row for each set of weights, ``(rows, m, events)``.
         log_unit: The log by which values were divided, ``(m, events)``, or None.
         broken: Whether a value was not finite, ``(m)``.
+        lost: Whether none was, ``(m)``.
     """
 
     sums: Values
     log_unit: Array | None
     broken: Mask
+    lost: Mask
 
 
 @dataclass(eq=False)
@@ -134,6 +136,7 @@ class CubeSearch:
             np.concatenate([p.sums for p in parts], 1),
             np.concatenate(units) if units else None,
             np.concatenate([p.broken for p in parts]),
+            np.concatenate([p.lost for p in parts]),
         )
 
     def _measure(
@@ -195,9 +198,11 @@ class CubeSearch:
         # Minus infinity is a density of 0; nan and infinity are faults.
         finite = values < np.inf if log else np.isfinite(values)
         broken: Mask = np.zeros(owner.size, dtype=bool)
+        lost = broken
         if not finite.all():
             fine = finite.all(-1)
             broken = np.logical_not(np.logical_and.reduce(fine, 0))
+            lost = np.logical_not(np.logical_or.reduce(fine, 0))
             if self.ledger.bad_point is None:
                 node, column = np.argwhere(~fine)[0]
                 u = low[column] + width[column] * nodes[node]
@@ -206,7 +211,7 @@ class CubeSearch:
         relative, unit = unlogged(values, log=log)
         size = relative if log else np.abs(relative)
         sums = np.concatenate([contract(rows, relative), contract(weights[None], size)])
-        return Measured(sums, unit, broken)
+        return Measured(sums, unit, broken, lost)
 
     def amount(
         self, regions: Regions, measured: Measured, error: Array, value: Values
@@ -249,10 +254,10 @@ class CubeSearch:
 
 
 def _add(one: Measured, other: Measured) -> Measured:
-    broken = one.broken | other.broken
+    faults = one.broken | other.broken, one.lost & other.lost
     if one.log_unit is None or other.log_unit is None:
-        return Measured(one.sums + other.sums, None, broken)
+        return Measured(one.sums + other.sums, None, *faults)
     unit = np.maximum(one.log_unit, other.log_unit)
     sums = one.sums * factor_between(one.log_unit, unit)
     sums = sums + other.sums * factor_between(other.log_unit, unit)
-    return Measured(sums, unit, broken)
+    return Measured(sums, unit, *faults)
