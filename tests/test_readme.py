@@ -199,7 +199,7 @@ def test_every_file_named_exists(page: str) -> None:
 
 def test_versions_are_those_that_are_pinned() -> None:
     pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    (version,) = re.findall(r"Python [\d.]+ and torch ([\d.]+),", README)
+    (version,) = re.findall(r"Python [\d. and]+ and torch ([\d.]+),", README)
     assert f"torch=={version}" in pins
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     (minimum,) = re.findall(r"They need Python ([\d.]+) or newer", README)

@@ -200,8 +200,11 @@ def test_single_precision_and_a_single_density() -> None:
     assert p.log_normalizer.item() == pytest.approx(math.log(2 * math.pi) / 2, abs=1e-6)
     first, calls = calls, 0
     assert p.mean.dtype == torch.float32 and p.mean.abs() < 1e-5
+    # Its search looks elsewhere first, where nobody has asked yet.
+    assert calls <= 1.5 * first
+    calls = 0
     assert p.entropy().item() == pytest.approx(math.log(2 * math.pi * math.e) / 2)
-    assert calls <= first
+    assert calls == 0
 
 
 @pytest.mark.parametrize("rule", [None, mlc.GaussLegendre(40)])
