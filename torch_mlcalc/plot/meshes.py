@@ -19,7 +19,7 @@ from torch_mlcalc.quadrature import (
     integrate_with_error,
 )
 from torch_mlcalc.quadrature.integrand import Function
-from torch_mlcalc.quadrature.plan import LinePlan
+from torch_mlcalc.quadrature.line_plan import LinePlan
 from torch_mlcalc.quadrature.problem import Breakpoints
 from torch_mlcalc.quadrature.rules import Array
 

@@ -36,9 +36,10 @@ from torch_mlcalc.quadrature.host import (
 )
 from torch_mlcalc.quadrature.integrand import as_result
 from torch_mlcalc.quadrature.ledger import Ledger, status_of
+from torch_mlcalc.quadrature.line_plan import LinePlan
+from torch_mlcalc.quadrature.nodes import Cells, make_cells
 from torch_mlcalc.quadrature.pieces import Pieces, make_pieces, piece_between
 from torch_mlcalc.quadrature.placement import ABOVE, BELOW, FINITE
-from torch_mlcalc.quadrature.plan import Cells, LinePlan, make_cells
 from torch_mlcalc.quadrature.problem import Problem, full, per_element
 from torch_mlcalc.quadrature.rules import Array, Rule
 from torch_mlcalc.quadrature.search import Search

@@ -12,7 +12,7 @@ from torch_mlcalc.quadrature.contract import LinearSum, LogSum, together
 from torch_mlcalc.quadrature.domains import Extent
 from torch_mlcalc.quadrature.fixed import apply_fixed
 from torch_mlcalc.quadrature.integrand import Integrand, as_result
-from torch_mlcalc.quadrature.plan import LinePlan
+from torch_mlcalc.quadrature.line_plan import LinePlan
 from torch_mlcalc.quadrature.problem import Problem, full, per_element
 from torch_mlcalc.quadrature.rules import FixedRule, Rule, TabulatedRule
 

@@ -1,4 +1,4 @@
-"""Integrals as layers of a model."""
+"""Integrals, and logs of integrals, as layers of a model."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch import Tensor
 
-from torch_mlcalc.density import expectation, log_expectation
+from torch_mlcalc.layers.shared import Shared
 from torch_mlcalc.quadrature import (
     Domain,
     Plan,
@@ -20,39 +19,15 @@ from torch_mlcalc.quadrature import (
     integrate,
     log_integrate,
 )
-from torch_mlcalc.quadrature.checks import Settings, check, check_settings
-from torch_mlcalc.quadrature.cumulative import check_limits, cumulative_integrate
-from torch_mlcalc.quadrature.domains import Limit
+from torch_mlcalc.quadrature.checks import Settings, check
 from torch_mlcalc.quadrature.integrand import Function, check_function
-from torch_mlcalc.quadrature.inverse import inverse
 from torch_mlcalc.quadrature.rules import FixedRule
-from torch_mlcalc.quadrature.sharding import Kept
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-__all__ = ["Antiderivative", "Expectation", "Integral", "LogNormalizer"]
 
-
-class _Shared(nn.Module):
-    """A layer that several processes may call together."""
-
-    def __init__(self, process_group: ProcessGroup | None) -> None:
-        """Keep the group."""
-        super().__init__()
-        self._kept = Kept(process_group)
-
-    @property
-    def process_group(self) -> ProcessGroup | None:
-        """Processes that share the points."""
-        return self._kept.group
-
-    @process_group.setter
-    def process_group(self, group: ProcessGroup | None) -> None:
-        self._kept = Kept(group)
-
-
-class Integral(_Shared):
+class Integral(Shared):
     r"""Layer that integrates a module or function of the points and its inputs.
 
     .. math:: y = \int f(x, \text{args})\,dx \quad\text{or}\quad \log \int e^{f}\,dx
@@ -296,198 +271,3 @@ class LogNormalizer(Integral):
             The log density at ``x`` less the log normaliser.
         """
         return self.integrand(x, *args) - self(*args, batch_shape=batch_shape)
-
-
-class Antiderivative(nn.Module):
-    r"""Layer that integrates a module or function up to its input.
-
-    .. math:: F(x) = \int_a^x f(t, \text{args})\,dt, \qquad F^{-1}(F(x)) = x
-
-    With a positive integrand, such as a network that ends in a softplus, it is a
-    monotone network that can be inverted; its derivative is the integrand.
-
-    Args:
-        integrand: Module or function of the points and the args of ``forward``.
-        lower: Where the integrals begin, with :math:`F = 0`.
-        rule: By default adaptive, see :func:`cumulative_integrate`.
-        rtol: Wanted error relative to the integral of ``|f|`` over the range.
-        atol: Wanted absolute error.
-        max_evals: Points that each element of the batch may use.
-        on_failure: ``"warn"``, ``"raise"`` or ``"ignore"``.
-
-    Shape:
-        As for :func:`cumulative_integrate`: ``x`` is ``(*sample, *batch)``, the batch
-        being that of ``lower`` and args.
-
-    Example:
-        >>> import torch, torch_mlcalc as mlc
-        >>> layer = mlc.Antiderivative(lambda t: 2 * t + 1)
-        >>> y = layer(torch.tensor([1.0, 2.0]))
-        >>> y, layer.inverse(y)
-        (tensor([2., 6.]), tensor([1.0000, 2.0000]))
-    """
-
-    def __init__(
-        self,
-        integrand: Function,
-        lower: Limit = 0.0,
-        rule: Rule | None = None,
-        *,
-        rtol: float | None = None,
-        atol: float | None = None,
-        max_evals: int | None = None,
-        on_failure: str = "warn",
-    ) -> None:
-        """Keep the settings; nothing is integrated yet."""
-        super().__init__()
-        check_function(integrand)
-        check_limits(lower, 0.0, rule, max_evals, on_failure)
-        self.integrand = integrand
-        if isinstance(lower, Tensor) and not isinstance(lower, nn.Parameter):
-            self.register_buffer("lower", lower)
-        else:
-            self.lower = lower
-        self.rule = rule
-        self._settings: dict[str, Any] = {
-            "rtol": rtol,
-            "atol": atol,
-            "max_evals": max_evals,
-            "on_failure": on_failure,
-        }
-
-    def forward(
-        self,
-        x: Tensor,
-        *args: Any,  # noqa: ANN401
-        batch_shape: Sequence[int] | None = None,
-    ) -> Tensor:
-        """Integrate up to ``x``.
-
-        Args:
-            x: Upper limits.
-            *args: Passed to the integrand after the points.
-            batch_shape: Shape of the batch, if args have dimensions behind it.
-
-        Returns:
-            The integrals.
-        """
-        return cumulative_integrate(
-            self.integrand,
-            self.lower,
-            x,
-            self.rule,
-            args=args,
-            batch_shape=batch_shape,
-            **self._settings,
-        )
-
-    def inverse(
-        self,
-        y: Tensor,
-        *args: Any,  # noqa: ANN401
-        batch_shape: Sequence[int] | None = None,
-    ) -> Tensor:
-        """The ``x`` with :math:`F(x) = y`, for a positive integrand.
-
-        It is found on adaptive panels and a bisection, whatever the rule; gradients are
-        those of the implicit function, in ``y``, args, parameters and ``lower``.
-
-        Args:
-            y: Integrals; where no ``x`` has them the result is nan.
-            *args: Passed to the integrand after the points.
-            batch_shape: Shape of the batch, if args have dimensions behind it.
-
-        Returns:
-            The upper limits.
-
-        Raises:
-            ValueError: If the integrand is negative somewhere.
-        """  # noqa: DOC502
-        return inverse(
-            self.integrand,
-            self.lower,
-            y,
-            args=args,
-            batch_shape=batch_shape,
-            **self._settings,
-        )
-
-    def extra_repr(self) -> str:
-        """The settings that are not modules."""
-        return f"lower={self.lower}, rule={self.rule}"
-
-
-class Expectation(_Shared):
-    r"""Layer that averages a module or function under a distribution.
-
-    .. math:: y = \mathbb{E}_{x \sim p} f(x) \quad\text{or}\quad
-        \log \mathbb{E}_{x \sim p}\, e^{f(x)}
-
-    Args:
-        integrand: Module or function of the points.
-        rule: How; by default chosen by the distribution, see :func:`expectation`.
-        log: Whether the integrand returns logs and the layer the log of the mean.
-        rtol: Wanted relative error.
-        atol: Wanted absolute error.
-        max_evals: Points that each integral may use.
-        memory: Bytes that a block may use.
-        on_failure: ``"warn"``, ``"raise"`` or ``"ignore"``.
-        process_group: Processes that share the points, as for :class:`Integral`.
-
-    Shape:
-        As for :func:`expectation`.
-
-    Example:
-        >>> import torch, torch_mlcalc as mlc
-        >>> layer = mlc.Expectation(torch.exp)
-        >>> layer(torch.distributions.Normal(torch.tensor([0.0, 1.0]), 1.0))
-        tensor([1.6487, 4.4817])
-    """
-
-    def __init__(
-        self,
-        integrand: Function,
-        rule: Rule | None = None,
-        *,
-        log: bool = False,
-        rtol: float | None = None,
-        atol: float | None = None,
-        max_evals: int | None = None,
-        memory: int | None = None,
-        on_failure: str = "warn",
-        process_group: ProcessGroup | None = None,
-    ) -> None:
-        """Keep the settings."""
-        super().__init__(process_group)
-        check_function(integrand)
-        check_settings(rule, Settings(rtol, atol, max_evals, memory, on_failure))
-        self.integrand = integrand
-        self.rule = rule
-        self.log = log
-        self._settings: dict[str, Any] = {
-            "rtol": rtol,
-            "atol": atol,
-            "max_evals": max_evals,
-            "memory": memory,
-            "on_failure": on_failure,
-        }
-
-    def forward(self, distribution: Distribution) -> Tensor:
-        """The mean under a distribution, one for each element of its batch."""
-        solve = log_expectation if self.log else expectation
-        return solve(
-            self.integrand,
-            distribution,
-            self.rule,
-            process_group=self.process_group,
-            **self._settings,
-        )
-
-    def extra_repr(self) -> str:
-        """The settings that are not modules."""
-        shown = [f"rule={self.rule}"]
-        if self.log:
-            shown.append("log=True")
-        if self.process_group is not None:
-            shown.append("process_group=...")
-        return ", ".join(shown)
