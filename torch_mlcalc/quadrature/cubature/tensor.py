@@ -9,10 +9,12 @@ import numpy.typing as npt
 
 from torch_mlcalc.quadrature.cubature.climbed import Climbed
 from torch_mlcalc.quadrature.cubature.ladder import (
+    CHEAP,
     EXTRAPOLATED,
     LADDERS,
     LEAST,
     LEAST_UNBOUNDED,
+    MILD,
     MOST,
     ROUGH,
     SMOOTH,
@@ -70,7 +72,7 @@ def climb(
             return regions if begun.left else no_regions(search.dimension)
     failed: list[Regions] = []
     before, values = begun.amount, begun.values
-    rough = np.full(search.elements, begun.rough)
+    rough = np.full(search.elements, float(begun.rough))
     rate: Array | float = begun.rate
     change: Array | float = begun.change
     for step in range(begun.step, len(ladder)):
@@ -104,7 +106,7 @@ def climb(
             if done[regions.owner].all():
                 regions = regions.take(~own)
                 break
-        rough = (rough + 1) * slow
+        rough = (rough + slow) * (slow > 0)
         leaves |= late | (rough >= patience_of(begin, search.dimension, parts=parts))
         leaves |= done
         gone = leaves[regions.owner]
@@ -144,7 +146,7 @@ def _judge(
     rate: Array | float,
     moved: Array | float,
     rough: Mask,
-) -> tuple[Array, Mask, Mask, Array, Array]:
+) -> tuple[Array, Array, Mask, Array, Array]:
     """Error of each integral, whether it shrinks slowly or too late, and at which rate.
 
     The change is the error of the smaller rule. A Gauss rule is exact up to twice the
@@ -157,8 +159,9 @@ def _judge(
     accident.
 
     Returns:
-        Errors, two masks of integrals, the least fall of coefficients so far for each
-        degree, and the change.
+        Errors, how much each counts as a rule that finds it rough, a mask of those that
+        are too late, the least fall of coefficients so far for each degree, and the
+        change.
     """
     ledger = search.ledger
     rounding = ledger.rounding(total)
@@ -198,7 +201,9 @@ def _judge(
     with np.errstate(invalid="ignore"):  # of a change that is infinite
         best = change * fall ** (2 + 2 * pace.left)
     seen = change > rounding
-    slow = np.logical_or.reduce(~smooth & seen, 1)
+    mild = MILD if search.dimension <= CHEAP else 0.0
+    counted = np.where(fall < mild, 0.5, 1.0)
+    slow = np.maximum.reduce(np.where(~smooth & seen, counted, 0.0), 1)
     late = np.logical_or.reduce(smooth & (best > ledger.allowed(total)) & seen, 1)
     rate = np.where(rate > 0, np.minimum(own, rate), own)
     return error, slow, late, rate, change
