@@ -148,7 +148,7 @@ def _twin_rows(twin: str, sizes: tuple[int, ...], rounds: int) -> Iterator[Row]:
         errors = {library: _error(call, twin) for library, call in calls.items()}
         clocks = {library: cpu_timer(call) for library, call in calls.items()}
         # Calls of a tenth of a second spread less than those of a ten-thousandth.
-        seconds = medians(clocks, rounds if size <= 1000 else (rounds + 1) // 2)
+        seconds = medians(clocks, 4 * rounds if size <= 1000 else (rounds + 1) // 2)
         timed = Timed(seconds, errors, tolerance=1e-5)
         yield timed.ratio(f"{twin}, {size:.0e} elements", "ours", "torch", most=SLOWER)
 

@@ -143,7 +143,7 @@ def rows(quick: bool = False) -> Iterator[Row]:
     try:
         for pair in PAIRS:
             for n in SIZES[quick]:
-                yield _time(pair, n, 5 if quick or n > 1000 else 15)
+                yield _time(pair, n, 5 if quick or n > 1000 else 60)
         yield from _memory(SIZES[quick][-1])
         yield _cox(2_000, 3 if quick else 9)
     finally:

@@ -134,7 +134,7 @@ def test_missed_figures_are_shown_as_missed(
 def test_section_that_fails_says_so_after_its_rows(
     instruments: dict[str, ModuleType],
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     def rows() -> Iterator[dict[str, object]]:
         yield instruments["figures"].figure("first", "", "1", None, "trial")
@@ -149,18 +149,18 @@ def test_section_that_fails_says_so_after_its_rows(
     assert "| 1 | first |" in text
     row = "| 2 | **ended early** |  | RuntimeError('the peer has gone') | **no** |"
     assert row in text
-    assert "the peer has gone" in capsys.readouterr().err
+    assert "the peer has gone" in capfd.readouterr().err
 
 
 def test_section_that_cannot_be_imported_is_a_failure(
     instruments: dict[str, ModuleType],
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["run.py", "--quick", "absent"])
     monkeypatch.setattr(instruments["run"], "SECTIONS", ("absent",))
     assert instruments["run"].main() == 1
-    said = capsys.readouterr()
+    said = capfd.readouterr()
     assert "No module named 'absent'" in said.err
     assert "0 of 1 figures are reached" in said.out
     assert "* Absent: **ended early**" in said.out
