@@ -37,11 +37,11 @@ IMPATIENCE = {1: 3, 2: 2, 3: 2}
 RESUMED = {2: 3, 3: 3, 4: 2, 5: 2, 6: 2}
 PERSISTENT = {2: 2, 3: 2, 4: 3, 5: 3, 6: 3}
 
-#: In a batch less than this counts as half a rule that finds it rough, in dimensions up
-#: to 3, where the next is cheap. Of 1000 Gaussians in 3 dimensions at 1e-4 a third
-#: fall by 0.2 to 0.36 twice, and the next rule integrates them: 2.0e6 points, not 2.3e6
-#: with a search for kinks. 200 integrands with kinks or jumps take 5 % longer.
-MILD, CHEAP = 0.36, 3
+#: In a batch less than this counts as half a rule that finds it rough, by dimension.
+#: Of 1000 Gaussians in 3 dimensions at 1e-4 a third fall by 0.2 to 0.36 twice, and the
+#: next rule integrates them: 2.0e6 points, not 2.3e6 with a search for kinks. 200
+#: integrands with kinks or jumps take 5 % longer. On the plane the search costs less.
+MILD = {3: 0.36}
 
 #: Safety of the change from one rule to the next where coefficients do not fall, and
 #: of the error extrapolated from it where they do. With the square of their fall, over

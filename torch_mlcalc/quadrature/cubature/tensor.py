@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from torch_mlcalc.quadrature.cubature.climbed import Climbed
 from torch_mlcalc.quadrature.cubature.ladder import (
-    CHEAP,
     EXTRAPOLATED,
     LADDERS,
     LEAST,
@@ -201,8 +200,7 @@ def _judge(
     with np.errstate(invalid="ignore"):  # of a change that is infinite
         best = change * fall ** (2 + 2 * pace.left)
     seen = change > rounding
-    mild = MILD if search.dimension <= CHEAP else 0.0
-    counted = np.where(fall < mild, 0.5, 1.0)
+    counted = np.where(fall < MILD.get(search.dimension, 0.0), 0.5, 1.0)
     slow = np.maximum.reduce(np.where(~smooth & seen, counted, 0.0), 1)
     late = np.logical_or.reduce(smooth & (best > ledger.allowed(total)) & seen, 1)
     rate = np.where(rate > 0, np.minimum(own, rate), own)
