@@ -449,6 +449,7 @@ MAPPED: dict[str, Callable[[Tensor], Distribution]] = {
 
 
 @pytest.mark.parametrize("name", MAPPED)
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
 def test_functional_transforms_of_a_mean(name: str) -> None:
     def mean(a: Tensor) -> Tensor:
         return mlc.expectation(torch.sin, MAPPED[name](a))
