@@ -72,7 +72,7 @@ def existing_targets() -> set[str]:
 
 def files_named(page: str) -> list[str]:
     return re.findall(
-        r"(?:[\w.]+/)+\w+\.py\b|\b[A-Z]+\.md\b|\b\w+\.t(?:xt|oml)\b", page
+        r"(?:[\w.]+/)+\w+\.py\b|(?<!/)\b[A-Z]+\.md\b|\b\w+\.t(?:xt|oml)\b", page
     )
 
 
