@@ -268,9 +268,6 @@ def genz_grid(quick: bool) -> list[tuple[Problem, float]]:
     grid = []
     for d in (2, 3) if quick else (2, 3, 5, 8):
         difficulties = DIFFICULTIES[:1] if quick else DIFFICULTIES
-        if d == 8:
-            # The hardest kinked one does not converge here, with any of the rules.
-            difficulties = difficulties[:2]
         for family in FAMILIES:
             for difficulty in difficulties:
                 for rtol in (1e-3, 1e-6) if d <= 5 else (1e-3,):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from torch_mlcalc.quadrature.contract import Saved
 from torch_mlcalc.quadrature.host import dual_level, transforming
 from torch_mlcalc.quadrature.integrand import Function
 
@@ -38,7 +39,7 @@ def _evaluate(function: Function, points: Tensor, *args: Any) -> Tensor:  # noqa
     hidden = transforming() or dual_level() or torch.compiler.is_compiling()
     if len(points) < 2 or hidden or not torch.is_grad_enabled():
         return function(points, *args)
-    saved = _Saved()
+    saved = Saved()
     with saved_tensors_hooks(saved.pack, saved.unpack):
         first = function(points[:1], *args)
     if not isinstance(first, Tensor) or first.shape[:1] != (1,):
@@ -47,23 +48,3 @@ def _evaluate(function: Function, points: Tensor, *args: Any) -> Tensor:  # noqa
     starts = range(1, len(points), size)
     rest = [function(points[i : i + size], *args) for i in starts]
     return torch.cat([first, *rest])
-
-
-class _Saved:
-    """Counts the bytes that a graph keeps, without the parameters, which are there."""
-
-    def __init__(self) -> None:
-        self.bytes = 0
-        self.seen: set[int] = set()
-
-    def pack(self, tensor: Tensor) -> Tensor:
-        parameter = tensor.is_leaf and tensor.requires_grad
-        if not parameter and tensor.data_ptr() not in self.seen:
-            self.seen.add(tensor.data_ptr())
-            self.bytes += tensor.numel() * tensor.itemsize
-        # Detached: a node that keeps its own output would never be freed.
-        return tensor.detach()
-
-    @staticmethod
-    def unpack(tensor: Tensor) -> Tensor:
-        return tensor

@@ -226,7 +226,7 @@ def sum_blocks(
     if whole or transforming() or dual_level() or torch.compiler.is_compiling():
         return _kept(part, _spans(0, count, size), rule)
     # A first, small block tells whether there is a graph, and how large it is.
-    first, began, saved = max(1, size // 16), clock(), _Saved()
+    first, began, saved = max(1, size // 16), clock(), Saved()
     with saved_tensors_hooks(saved.pack, saved.unpack):
         block = part(0, first)
     if not block.requires_grad:
@@ -255,14 +255,16 @@ def _spans(start: int, stop: int, size: int) -> Spans:
     return [(i, min(i + size, stop)) for i in range(start, stop, size)]
 
 
-class _Saved:
+class Saved:
     """Counts the bytes that a graph keeps, without the parameters, which are there."""
 
     def __init__(self) -> None:
+        """Begin with none."""
         self.bytes = 0
         self.seen: set[int] = set()
 
     def pack(self, tensor: Tensor) -> Tensor:
+        """Count what a graph is about to keep, memory that is shared only once."""
         if not tensor.is_leaf or not tensor.requires_grad:
             pointer = tensor.data_ptr()
             if pointer not in self.seen:
@@ -273,6 +275,7 @@ class _Saved:
 
     @staticmethod
     def unpack(tensor: Tensor) -> Tensor:
+        """Hand it back."""
         return tensor
 
 
