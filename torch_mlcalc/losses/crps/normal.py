@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -350,6 +351,11 @@ def _prepare_limited(
 ) -> tuple[list[Tensor], torch.dtype]:
     """Check and promote a normal forecast with limits; a number has no dtype."""
     limits = {"lower": lower, "upper": upper}
+    for name, end in limits.items():
+        if not isinstance(end, (Tensor, Real)):
+            raise TypeError(
+                f"{name} must be a number or a tensor, got {type(end).__name__}"
+            )
     tensors = {"loc": loc, "scale": scale, "target": target}
     tensors |= {n: end for n, end in limits.items() if isinstance(end, Tensor)}
     values, dtype = prepare_parameters(
