@@ -297,7 +297,10 @@ def crps_log_normal(
         y (2 \Phi(z) - 1) - 2 e^{\mu + \sigma^2 / 2} \left(\Phi(z - \sigma) +
         \Phi(\sigma / \sqrt 2) - 1\right), \qquad z = \frac{\log y - \mu}{\sigma}
 
-    with the derivative :math:`2 \Phi(z) - 1` in :math:`y`. Below 0 it is linear.
+    with the derivative :math:`2 \Phi(z) - 1` in :math:`y`; with the second term
+    :math:`a` of the loss it is :math:`a` in :math:`\mu`, and in :math:`\sigma`
+    :math:`\sigma a + e^{\mu + \sigma^2 / 2} (2 \varphi(z - \sigma) - \sqrt2\,
+    \varphi(\sigma / \sqrt2))`. Below 0 it is linear.
 
     Args:
         loc: Mean of the logarithm.
