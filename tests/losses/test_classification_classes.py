@@ -564,7 +564,7 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "list": (
         lambda: mlc.focal_loss(x4, [0, 3]),
         TypeError,
-        "target must be a torch.Tensor or None, got list",
+        "target must be a torch.Tensor, got list",
     ),
     "no classes": (
         lambda: mlc.cross_entropy(torch.zeros(2, 0), t4),
