@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from figures import Row, Timed, figure
@@ -37,6 +38,10 @@ def _residual(size: int) -> tuple[Tensor, Tensor]:
 
 def _logits(size: int) -> tuple[Tensor, Tensor]:
     return 3 * torch.randn(size), (torch.rand(size) < 0.5).float()
+
+
+def _soft_logits(size: int) -> tuple[Tensor, Tensor]:
+    return 3 * torch.randn(size), torch.rand(size)
 
 
 def _signs(size: int) -> tuple[Tensor, Tensor]:
@@ -77,6 +82,7 @@ TWINS: dict[str, tuple[str, dict[str, object], Draw]] = {
     "SmoothL1Loss": ("SmoothL1Loss", {}, _residual),
     "BCELoss": ("BCELoss", {}, _probability),
     "BCEWithLogitsLoss": ("BCEWithLogitsLoss", {}, _logits),
+    "BCEWithLogitsLoss of probabilities": ("BCEWithLogitsLoss", {}, _soft_logits),
     "SoftMarginLoss": ("SoftMarginLoss", {}, _signs),
     "KLDivLoss": ("KLDivLoss", {"reduction": "batchmean"}, _log_probability),
     "KLDivLoss, log_target": (
@@ -185,6 +191,12 @@ def _bare_logits(x: Tensor, t: Tensor) -> Tensor:
     return _bare_margin(x, torch.threshold(t, 0.5, -1.0))
 
 
+def _bare_divergence(x: Tensor, t: Tensor, log_target: bool = False) -> Tensor:
+    loss = torch.kl_div(x, t, 2, log_target=log_target)
+    assert not math.isnan(loss.item())
+    return loss / x.size(0)
+
+
 def _bare_hinge(x: Tensor, t: Tensor) -> Tensor:
     assert math.isfinite(x.detach().sum().item())
     return _twice(_nn.multi_margin_loss(x, t, 1, 1.0, None, 1))
@@ -201,6 +213,8 @@ FLOORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "BCELoss": _bare_entropy,
     "BCEWithLogitsLoss": _bare_logits,
     "SoftMarginLoss": _bare_margin,
+    "KLDivLoss": _bare_divergence,
+    "KLDivLoss, log_target": partial(_bare_divergence, log_target=True),
     "MultiMarginLoss": _bare_hinge,
 }
 

@@ -464,6 +464,24 @@ def test_linear_hessian_is_that_of_the_layer() -> None:
 
 
 @pytest.mark.usefixtures("block_size")
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_linear_finds_several_gradients_at_once(reduction: str) -> None:
+    *arguments, target = layer()
+
+    def loss(x: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
+        return mlc.linear_cross_entropy(
+            x, matrix, target, linear_bias=bias, reduction=reduction
+        )
+
+    for find, of in (
+        (torch.autograd.functional.jacobian, loss),
+        (torch.autograd.functional.hessian, lambda *a: loss(*a).square().sum()),
+    ):
+        found, wanted = (find(of, tuple(arguments), vectorize=v) for v in (True, False))
+        torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.usefixtures("block_size")
 def test_linear_with_impossible_classes_and_no_rows() -> None:
     x, matrix, bias, target = layer()
     bias = torch.full((7,), -INF)
@@ -546,7 +564,7 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "list": (
         lambda: mlc.focal_loss(x4, [0, 3]),
         TypeError,
-        "target must be a torch.Tensor or None, got list",
+        "target must be a torch.Tensor, got list",
     ),
     "no classes": (
         lambda: mlc.cross_entropy(torch.zeros(2, 0), t4),

@@ -312,7 +312,7 @@ def test_settings_are_checked_by_functions_and_modules() -> None:
 def test_a_number_as_variance_must_be_positive(var: float) -> None:
     with pytest.raises(ValueError, match="var must be positive and finite"):
         gaussian_nll_loss(torch.ones(2), torch.ones(2), var)
-    with pytest.raises(TypeError, match="var must be a number, got list"):
+    with pytest.raises(TypeError, match="var must be a number or a tensor, got list"):
         gaussian_nll_loss(torch.ones(2), torch.ones(2), [1.0, 1.0])
 
 

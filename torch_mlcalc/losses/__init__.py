@@ -24,20 +24,7 @@ from torch_mlcalc.losses.classification import *
 from torch_mlcalc.losses.crps import *
 from torch_mlcalc.losses.integral import *
 from torch_mlcalc.losses.likelihood import *
-from torch_mlcalc.losses.regression import (
-    HuberLoss,
-    L1Loss,
-    LogCoshLoss,
-    MSELoss,
-    QuantileLoss,
-    SmoothL1Loss,
-    huber_loss,
-    l1_loss,
-    log_cosh_loss,
-    mse_loss,
-    quantile_loss,
-    smooth_l1_loss,
-)
+from torch_mlcalc.losses.regression import *
 from torch_mlcalc.losses.robust import *
 from torch_mlcalc.losses.scores import *
 from torch_mlcalc.losses.validation import set_default_validate

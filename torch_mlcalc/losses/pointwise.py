@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._C._functorch import is_legacy_batchedtensor
 
 from torch_mlcalc.losses.reduction import FEW, Reduction, reduce
 from torch_mlcalc.losses.watch import can_read, is_watched
@@ -265,17 +266,18 @@ def _pull(
     grad: Tensor,
 ) -> tuple[Tensor | None, ...]:
     # Overwritten where nobody looks on: they are nobody else's, or an argument.
-    alone = not torch.compiler.is_compiling() and _nothing_follows()
+    alone = (
+        not torch.compiler.is_compiling()
+        and _nothing_follows()
+        # Several gradients at once, by is_grads_batched, which no transform tells of.
+        and not is_legacy_batchedtensor(grad)
+    )
     pulled: list[Tensor | None] = [None] * len(slopes)
     for i, slope in enumerate(slopes):
         if needed[i]:
             found = slope(*inputs)
             own = alone and found._base is None and all(found is not x for x in inputs)
-            try:
-                pulled[i] = found.mul_(grad) if own else found * grad
-            except RuntimeError:
-                # Several gradients at once, by is_grads_batched, which is not seen.
-                pulled[i] = found * grad
+            pulled[i] = found.mul_(grad) if own else found * grad
     return tuple(pulled)
 
 

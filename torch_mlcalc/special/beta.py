@@ -62,7 +62,8 @@ def betaincc(a: Tensor | float, b: Tensor | float, x: Tensor | float) -> Tensor:
 
     .. math:: 1 - I_x(a, b) = \frac{1}{B(a, b)} \int_x^1 t^{a - 1} (1 - t)^{b - 1}\,dt
 
-    computed as such where it is small; see :func:`betainc`.
+    computed as such where it is small. Its derivatives are those of :func:`betainc`
+    with the other sign; for their source see there.
 
     Args:
         a: First shape, not negative.

@@ -65,7 +65,8 @@ def gammaincc(a: Tensor | float, x: Tensor | float) -> Tensor:
     .. math:: Q(a, x) = 1 - P(a, x)
         = \frac{1}{\Gamma(a)} \int_x^\infty t^{a - 1} e^{-t}\,dt
 
-    computed as such where it is small; see :func:`gammainc`. Only for x < 1, where it
+    computed as such where it is small. Its derivatives are those of :func:`gammainc`
+    with the other sign; for their source see there. Only for x < 1, where it
     is about as small as ``a``, it is the difference to 1.
 
     Args:

@@ -293,7 +293,11 @@ def _entropy_of_kernel(p: Tensor, t: Tensor, reduction: Reduction) -> Tensor | N
     low, high = p.detach().aminmax()
     if not (low.item() > 1e-11 and high.item() < 1 - 1e-11):
         return None
-    loss = _kernels.binary_cross_entropy(p, t, None, KERNEL_REDUCTION[reduction])
+    try:
+        loss = _kernels.binary_cross_entropy(p, t, None, KERNEL_REDUCTION[reduction])
+    except RuntimeError:
+        # It looks at the targets, of which one is NaN or out of range.
+        return None
     count = p.numel() if reduction == "mean" else 1
     return with_slope(loss, lambda grad: _entropy_slope(p, t) * (grad / count))
 

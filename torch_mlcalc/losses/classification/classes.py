@@ -260,9 +260,12 @@ def known(target: Tensor, ignore_index: int) -> Tensor:
 
 
 def _indices(input: Tensor, target: Tensor) -> Tensor:
+    if not isinstance(target, Tensor):
+        raise TypeError(
+            f"target must be a torch.Tensor, got {type(target).__name__}; "
+            "convert with torch.as_tensor"
+        )
     check_buffer("target", target)
-    if target is None:
-        raise TypeError("target must be a torch.Tensor, got NoneType")
     axis = class_axis(input)
     wanted = tuple(input.shape[:axis]) + tuple(input.shape[axis + 1 :])
     if tuple(target.shape) != wanted:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._C._functorch import is_legacy_batchedtensor
 
 from torch_mlcalc.precision import full_precision
 
@@ -97,6 +98,11 @@ class _Gradient(torch.autograd.Function):
     def forward(
         x: Tensor, weight: Tensor, bias: Tensor, result: Tensor, grad: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
+        if is_legacy_batchedtensor(grad):
+            # Several at once, which cannot be written into what is there once. It is
+            # linear: what it changes by when grad alone does, from 0 to this.
+            nothing = torch.zeros_like(result)
+            return _moved(x, weight, bias, result, nothing, [None] * 4 + [grad])
         by_x, by_weight = torch.zeros_like(x), torch.zeros_like(weight)
         by_bias = weight.new_zeros(weight.shape[0])
         for rows in _row_blocks(x):
@@ -143,28 +149,40 @@ class _Gradient(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:  # noqa: ANN401
         x, weight, bias, result, grad = ctx.saved_tensors
-        moved = _or_zeros(tangents, (x, weight, bias, result, grad))
-        by_x = []
-        by_weight, by_bias = torch.zeros_like(weight), torch.zeros_like(bias)
-        for rows in _row_blocks(x):
-            part = x.new_zeros(())
-            of_weight, of_bias = [], []
-            for classes in _class_blocks(x, weight):
-                p, change = _block(x, weight, bias, result, moved, rows, classes)
-                scaled = p * grad[rows, None]
-                change = scaled * (change - moved[3][rows, None])
-                change = change + p * moved[4][rows, None]
-                part = part + change @ weight[classes] + scaled @ moved[1][classes]
-                of_weight.append(change.T @ x[rows] + scaled.T @ moved[0][rows])
-                of_bias.append(change.sum(0))
-            by_x.append(part)
-            by_weight = by_weight + torch.cat(of_weight)
-            by_bias = by_bias + torch.cat(of_bias)
-        return torch.cat(by_x) if by_x else x * 0, by_weight, by_bias
+        return _moved(x, weight, bias, result, grad, tangents)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *arguments: Tensor) -> Any:  # noqa: ANN401
         return _one_by_one(_Gradient, info.batch_size, in_dims, arguments), (0, 0, 0)
+
+
+def _moved(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    result: Tensor,
+    grad: Tensor,
+    tangents: Any,  # noqa: ANN401
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What the gradient changes by when its arguments do."""
+    moved = _or_zeros(tangents, (x, weight, bias, result, grad))
+    by_x = []
+    by_weight, by_bias = torch.zeros_like(weight), torch.zeros_like(bias)
+    for rows in _row_blocks(x):
+        part = x.new_zeros(())
+        of_weight, of_bias = [], []
+        for classes in _class_blocks(x, weight):
+            p, change = _block(x, weight, bias, result, moved, rows, classes)
+            scaled = p * grad[rows, None]
+            change = scaled * (change - moved[3][rows, None])
+            change = change + p * moved[4][rows, None]
+            part = part + change @ weight[classes] + scaled @ moved[1][classes]
+            of_weight.append(change.T @ x[rows] + scaled.T @ moved[0][rows])
+            of_bias.append(change.sum(0))
+        by_x.append(part)
+        by_weight = by_weight + torch.cat(of_weight)
+        by_bias = by_bias + torch.cat(of_bias)
+    return torch.cat(by_x) if by_x else x * 0, by_weight, by_bias
 
 
 def _row_blocks(x: Tensor) -> Iterator[slice]:

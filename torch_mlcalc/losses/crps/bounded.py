@@ -86,7 +86,9 @@ def crps_exponential(
     .. math:: |y| - \frac2\lambda F(y) + \frac{1}{2 \lambda},
         \qquad F(y) = 1 - e^{-\lambda \max(y, 0)}
 
-    with the derivative :math:`2 F(y) - 1` in :math:`y`.
+    with the derivative :math:`2 F(y) - 1` in :math:`y` and
+    :math:`(2 F(y) - \frac12) / \lambda^2 - \frac2\lambda \max(y, 0)\,(1 - F(y))` in
+    :math:`\lambda`.
 
     Args:
         rate: Rate :math:`\lambda`, positive.
@@ -202,7 +204,8 @@ def crps_uniform(
         |y - c| + w \left(t^2 - t + \frac13\right), \qquad c = \max(l, \min(y, h)),
         \quad w = h - l, \quad t = \frac{c - l}{w}
 
-    with the derivative :math:`2 t - 1` in :math:`y`.
+    with the derivative :math:`2 t - 1` in :math:`y`,
+    :math:`\frac13 - t^2` in :math:`h` and :math:`(1 - t)^2 - \frac13` in :math:`l`.
 
     Args:
         low: Lower end :math:`l`.

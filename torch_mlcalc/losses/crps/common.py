@@ -66,6 +66,7 @@ def standardised(
     Returns:
         The quotient, and where it is one.
     """
-    near = difference.abs() < limit * scale
+    # Or NaN, which the quotient then is.
+    near = ~(difference.abs() >= limit * scale)
     quotient = torch.where(near, difference, 0.0) / torch.where(near, scale, 1.0)
     return quotient, near

@@ -47,8 +47,9 @@ def crps_logistic(
     .. math::
         s \left(z - 2 \log \frac{1}{1 + e^{-z}} - 1\right), \qquad z = \frac{y - \mu}{s}
 
-    with the derivative :math:`\tanh(z / 2)` in :math:`y`. The second is
-    :math:`\operatorname{sech}^2(z / 2) / (2 s)`.
+    with the derivative :math:`\tanh(z / 2)` in :math:`y`, its negative in :math:`\mu`,
+    and the loss divided by :math:`s` less :math:`z \tanh(z / 2)` in :math:`s`. The
+    second in :math:`y` is :math:`\operatorname{sech}^2(z / 2) / (2 s)`.
 
     Args:
         loc: Mean.
@@ -103,8 +104,9 @@ def crps_laplace(
     .. math::
         s \left(|z| + e^{-|z|} - \frac34\right), \qquad z = \frac{y - \mu}{s}
 
-    with the derivative :math:`\operatorname{sign}(z)\,(1 - e^{-|z|})` in :math:`y` and
-    the second derivative :math:`e^{-|z|} / s`, also at 0.
+    with the derivative :math:`\operatorname{sign}(z)\,(1 - e^{-|z|})` in :math:`y`, its
+    negative in :math:`\mu`, :math:`(1 + |z|)\,e^{-|z|} - \frac34` in :math:`s`, and the
+    second derivative :math:`e^{-|z|} / s` in :math:`y`, also at 0.
 
     Args:
         loc: Median.
@@ -161,7 +163,9 @@ def crps_student_t(
         \sqrt\nu}{\nu - 1} \frac{B(\frac12, \nu - \frac12)}{B(\frac12, \frac\nu2)^2}
         \right), \qquad z = \frac{y - \mu}{s}
 
-    with the derivative :math:`2 F_\nu(z) - 1` in :math:`y`. It exists for
+    with the derivative :math:`2 F_\nu(z) - 1` in :math:`y`, its negative in
+    :math:`\mu`, and the loss divided by :math:`s` less :math:`z (2 F_\nu(z) - 1)` in
+    :math:`s`; that in :math:`\nu` is the integral of :func:`crps_loss`. It exists for
     :math:`\nu > 1/2` - a mean is not needed -, is smooth at :math:`\nu = 1`, which is
     the Cauchy distribution, and becomes :func:`crps_normal` for large :math:`\nu`; all
     without a loss of digits.

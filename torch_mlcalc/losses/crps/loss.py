@@ -50,8 +50,11 @@ def crps_loss(
 
     It is smallest on average at the true distribution, has the unit of the target, and
     is the absolute error if all mass is in one point. Its derivative in :math:`y` is
-    :math:`2 F(y) - 1`, the second one twice the density; it is differentiable in all
-    parameters.
+    :math:`2 F(y) - 1`, the second one twice the density; that in a parameter
+    :math:`\theta` of the forecast, whatever this is, is
+
+    .. math:: 2 \int_{-\infty}^\infty (F(x) - 1\{y \le x\})\,
+        \partial_\theta F(x)\,dx
 
     Distributions with a closed form - normal, log-normal, Student's t, Cauchy,
     logistic, Laplace, gamma, exponential, beta, uniform, mixtures of normal ones,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -296,7 +297,10 @@ def crps_log_normal(
         y (2 \Phi(z) - 1) - 2 e^{\mu + \sigma^2 / 2} \left(\Phi(z - \sigma) +
         \Phi(\sigma / \sqrt 2) - 1\right), \qquad z = \frac{\log y - \mu}{\sigma}
 
-    with the derivative :math:`2 \Phi(z) - 1` in :math:`y`. Below 0 it is linear.
+    with the derivative :math:`2 \Phi(z) - 1` in :math:`y`; with the second term
+    :math:`a` of the loss it is :math:`a` in :math:`\mu`, and in :math:`\sigma`
+    :math:`\sigma a + e^{\mu + \sigma^2 / 2} (2 \varphi(z - \sigma) - \sqrt2\,
+    \varphi(\sigma / \sqrt2))`. Below 0 it is linear.
 
     Args:
         loc: Mean of the logarithm.
@@ -350,6 +354,11 @@ def _prepare_limited(
 ) -> tuple[list[Tensor], torch.dtype]:
     """Check and promote a normal forecast with limits; a number has no dtype."""
     limits = {"lower": lower, "upper": upper}
+    for name, end in limits.items():
+        if not isinstance(end, (Tensor, Real)):
+            raise TypeError(
+                f"{name} must be a number or a tensor, got {type(end).__name__}"
+            )
     tensors = {"loc": loc, "scale": scale, "target": target}
     tensors |= {n: end for n, end in limits.items() if isinstance(end, Tensor)}
     values, dtype = prepare_parameters(

@@ -27,19 +27,20 @@ def check_tensor(name: str, value: object) -> None:
         )
 
 
-def check_number(name: str, value: object) -> None:
+def check_number(name: str, value: object, wanted: str = "a number") -> None:
     """Refuse a setting that is no real number.
 
     Args:
         name: Name of the setting.
         value: The caller's choice.
+        wanted: What it may be, with what the caller has looked for.
 
     Raises:
         TypeError: If ``value`` is no number.
     """
     # Real alone is an abstract class, which takes five times as long to ask.
     if not isinstance(value, (float, Real)) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+        raise TypeError(f"{name} must be {wanted}, got {type(value).__name__}")
 
 
 def check_flag(name: str, value: object) -> None:
@@ -136,7 +137,7 @@ def prepare_positive(
     """
     for name, value in positive.items():
         if not isinstance(value, Tensor):
-            check_number(name, value)
+            check_number(name, value, "a number or a tensor")
             if not 0 < value < math.inf:
                 raise ValueError(f"{name} must be positive and finite, got {value}")
     given = {n: v for n, v in positive.items() if isinstance(v, Tensor)}

@@ -224,7 +224,8 @@ def _losses(
         total = total - share * tied.total[sets.first] * scale
         mean_weight = torch.zeros_like(w).index_add(0, sets.first, died)[sets.first]
         mean_weight = mean_weight / number
-    counts = happens & (total > 0)
+    # A total of NaN counts, and makes the loss NaN.
+    counts = happens & ~(total <= 0)
     log_sum = torch.where(counts, total, 1).log()
     loss = mean_weight * (log_sum + (at_risk.largest - eta)) + (mean_weight - w) * eta
     loss = torch.where(counts, loss, 0)

@@ -107,7 +107,10 @@ def poisson_nll_loss(
     else:
         loss = reduce(_of_rate(input, target, whole, eps), weight, reduction)
     if apart:
-        loss = loss + reduce((target + 1).lgamma_(), weight, reduction)
+        constant = reduce((target + 1).lgamma_(), weight, reduction)
+        # Without weights nothing is differentiated through it, and no sum of torch's
+        # has saved its result: a node less of the graph is 4 % of a small loss.
+        loss = loss + constant if weight is not None else _raised(loss, constant)
     return as_dtype(loss, dtype)
 
 
@@ -160,6 +163,11 @@ def _are_small(count: Tensor) -> bool:
     # 1e6 elements take four times as long.
     usual = not count.requires_grad and count.numel() and can_read(count)
     return bool(usual) and count.max().item() <= 24
+
+
+def _raised(loss: Tensor, constant: Tensor) -> Tensor:
+    loss.detach().add_(constant)
+    return loss
 
 
 def _plain(log_rate: Tensor, count: Tensor, code: int) -> Tensor:

@@ -90,7 +90,8 @@ def tweedie_deviance_loss(
     if power == 0:
         gap = (input.exp() if log_input else input) - target
         return reduce(gap * gap, weight, reduction).to(dtype)
-    is_positive = target > 0
+    # Or NaN, which the loss then is.
+    is_positive = ~(target <= 0)
     positive = torch.where(is_positive, target, 1)
     loss = _half_deviance(input, positive, 2 - power, log_input)
     rest = _without_positive(input, target, 2 - power, log_input)

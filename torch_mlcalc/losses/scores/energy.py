@@ -165,7 +165,8 @@ class EnergyScoreLoss(Loss):
 def _distance(difference: Tensor, beta: float) -> Tensor:
     """Return the norm of the last axis to a power; at 0 all derivatives are 0."""
     square = difference.square().sum(-1)
-    apart = square > 0
+    # Of NaN it is NaN.
+    apart = square != 0
     return torch.where(apart, torch.where(apart, square, 1) ** (beta / 2), 0)
 
 

@@ -187,7 +187,9 @@ def _variogram(values: Tensor, p: float, begin: int, end: int) -> Tensor:
     if p == 2:
         return difference.square()
     size = difference.abs()
-    return torch.where(size > 0, torch.where(size > 0, size, 1) ** p, 0)
+    # Of NaN it is NaN.
+    apart = size != 0
+    return torch.where(apart, torch.where(apart, size, 1) ** p, 0)
 
 
 def _pairs(p: float, fairness: float) -> Term:
