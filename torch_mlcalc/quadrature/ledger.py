@@ -166,6 +166,12 @@ class Ledger:
         else:
             self.total = Amount(total.columns + amount.columns, None)
 
+    def add_plain(self, value: float, error: float, absolute: float) -> None:
+        """Add plain numbers to the only integral for good."""
+        columns = np.array([[[value]], [[error]], [[absolute]]])
+        total = self.total
+        self.total = Amount(columns if total is None else total.columns + columns, None)
+
     def with_open(self, element: Index, amount: Amount) -> Amount:
         """Totals as if the contributions had been added."""
         return self._sum([(element, amount)])

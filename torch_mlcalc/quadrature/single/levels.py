@@ -21,7 +21,7 @@ from torch_mlcalc.quadrature.double_exponential import (
     refine,
 )
 from torch_mlcalc.quadrature.ends import FLAT, Beyond, Ends, beyond
-from torch_mlcalc.quadrature.ledger import ROUNDING, Amount
+from torch_mlcalc.quadrature.ledger import ROUNDING
 from torch_mlcalc.quadrature.pieces import Part
 from torch_mlcalc.quadrature.rules import Array
 from torch_mlcalc.quadrature.single.runs import (
@@ -32,7 +32,7 @@ from torch_mlcalc.quadrature.single.runs import (
     scaled,
     table_of,
 )
-from torch_mlcalc.quadrature.single.sampling import ONE, Single
+from torch_mlcalc.quadrature.single.sampling import Single
 from torch_mlcalc.quadrature.spectrum import level_of
 from torch_mlcalc.quadrature.variables import Jobs
 
@@ -225,8 +225,7 @@ def _settle(one: Single, run: Run, found: Measured) -> None:
     ledger, unit = one.search.ledger, one.unit
     absolute = found.absolute * unit
     error = max(found.error * unit, ROUNDING * ledger.epsilon * absolute)
-    columns = np.array([found.value * unit * one.sign, error, absolute])
-    ledger.add(ONE, Amount(columns.reshape(3, 1, 1), None))
+    ledger.add_plain(found.value * unit * one.sign, error, absolute)
     ledger.nodes.append(partial(_nodes, one, run, found))
 
 
