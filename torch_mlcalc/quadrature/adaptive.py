@@ -240,7 +240,7 @@ def _between_numbers(extent: Extent, dtype: torch.dtype) -> tuple[Pieces, Array]
             raise ValueError(f"{name} is nan; a number or +-math.inf is wanted.")
     pieces = piece_between(*torch.tensor(extent, dtype=dtype).tolist())
     home = _home(pieces)
-    for array in (*pieces[:-1], home):
+    for array in (*pieces[:-2], home):
         array.setflags(write=False)
     return pieces, home
 
@@ -286,6 +286,10 @@ def _total(evaluate: Evaluator, ledger: Ledger) -> Tensor:
     integrand = evaluate.integrand
     shape = (*integrand.batch_shape, *evaluate.event_shape)
     total = ledger.total
+    if not shape and evaluate.dtype is torch.float64 and evaluate.on_host:
+        plain = ledger.plain
+        if plain is not None:
+            return torch.tensor(plain[0], dtype=torch.float64)
     if total is None:
         value: Values = np.full(shape, -np.inf if ledger.log else 0.0)
     else:

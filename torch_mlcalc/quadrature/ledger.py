@@ -214,12 +214,17 @@ class Ledger:
         # Logs so large that rounding leaves them no digits never converge.
         return np.minimum(limit, size) if self.log else limit
 
-    def is_plain(self) -> bool:
-        """Whether the only total is a single real number."""
+    @property
+    def plain(self) -> tuple[float, float, float] | None:
+        """The total, if it is a single real number with error and absolute value."""
         total, slopes = self.total, self.tolerance.grad_rtol
         if self.log or slopes is not None or total is None:
-            return False
-        return total.columns.size == 3 and total.columns.dtype == float
+            return None
+        columns = total.columns
+        if columns.size != 3 or columns.dtype != float:
+            return None
+        ((value,),), ((error,),), ((absolute,),) = columns.tolist()
+        return value, error, absolute
 
     def allowed_plain(self, value: float, absolute: float) -> float:
         """What :meth:`allowed` says of plain numbers."""
@@ -247,9 +252,9 @@ def status_of(ledger: Ledger) -> npt.NDArray[Any]:
     total = ledger.total
     if total is None:
         return ledger.fault
-    clean = ledger.is_plain() and not (ledger.fault[0] or ledger.unseen[0])
-    if clean:
-        value, error, absolute = total.columns.ravel().tolist()
+    plain = ledger.plain
+    if plain is not None and not (ledger.fault[0] or ledger.unseen[0]):
+        value, error, absolute = plain
         if error <= ledger.allowed_plain(value, absolute):
             return ledger.fault
     converged = (total.error <= ledger.allowed(total)).all(1) & ~ledger.unseen

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache, partial
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -113,10 +112,7 @@ def bisect_single(one: Single, jobs: Jobs, n: int, *, windows: bool) -> list[Job
                 columns = np.array([value, 0.0, size]).reshape(3, 1, 1)
                 ledger.expected.append((ONE, Amount(columns, None)))
             else:
-                edges = _cuts(low, high, parts, peak)
-                for a, b in pairwise(edges):
-                    if a < b:
-                        divided.append((a, b, error, slow))
+                divided += _parts((low, high, error, slow), parts, peak)
         if not divided:
             break
         cells = divided
@@ -244,15 +240,21 @@ def _peak(values: Values, error: float, absolute: float) -> tuple[float, float] 
     return None if np.isnan(ends[0, 0]) else (float(ends[0, 0]), float(ends[1, 0]))
 
 
-def _cuts(
-    low: float, high: float, parts: int, peak: tuple[float, float] | None
-) -> list[float]:
-    """The edges of equal parts of a cell, or of those around a peak."""
+def _parts(cell: Cell, parts: int, peak: tuple[float, float] | None) -> list[Cell]:
+    """Equal parts of a cell, or those around a peak, which inherit its history."""
+    low, high, error, slow = cell
     width = high - low
     if peak:
         begin, end = peak
-        return [low, low + begin * width, low + end * width if end < 1 else high, high]
-    return [low + i / parts * width for i in range(parts + 1)]
+        edges = low + begin * width, low + end * width if end < 1 else high, high
+    else:
+        edges = [low + i / parts * width for i in range(1, parts + 1)]
+    cells = []
+    for edge in edges:
+        if low < edge:
+            cells.append((low, edge, error, slow))
+            low = edge
+    return cells
 
 
 def _share(

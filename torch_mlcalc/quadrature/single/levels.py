@@ -136,7 +136,7 @@ def _measure(one: Single, run: Run) -> Measured:
     slow = change > max(LINEAR * before, one.search.ledger.epsilon * absolute)
     if not (slow or run.slow or step > FIRST_STEP / 8) and absolute > 0:
         table, _ = table_of(one, run.jobs, run.level)
-        waves = (float(run.of(c, values.size).dot(values)) for c in table.probe)
+        waves = run.of(table.probe, values.size).dot(values).tolist()
         if 2 * step * math.hypot(*waves) >= level_of(change, before):
             relative, earlier = change / absolute, min(before / absolute, 1.0)
             error = min(absolute * max(relative**1.5, earlier**3), change)
