@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, NamedTuple, cast, final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -16,13 +17,19 @@ from torch_mlcalc.quadrature.contract import (
     LogSum,
     Sum,
     accumulator,
+    block_bytes,
     block_size,
     sum_blocks,
     together,
 )
 from torch_mlcalc.quadrature.domains import Extent, Limit, of_numbers
 from torch_mlcalc.quadrature.host import dual_level, on_device, readable, transforming
-from torch_mlcalc.quadrature.integrand import Integrand, as_result
+from torch_mlcalc.quadrature.integrand import (
+    Function,
+    Integrand,
+    as_result,
+    bind_alone,
+)
 from torch_mlcalc.quadrature.nodes import Cells
 from torch_mlcalc.quadrature.placement import ABOVE, BELOW, FINITE, WHOLE
 from torch_mlcalc.quadrature.plan import Plan, none_of
@@ -102,16 +109,18 @@ class LinePlan(Plan):
     ) -> Tensor:
         """The integral of a function over the domain with limits ``extent``."""
         self._refuse_other_batch(integrand, breakpoints)
+        value = None if log else self._at_once(extent, integrand, memory)
+        if value is not None:
+            return value
         pieces = _place(self.kinds, extent, integrand, breakpoints)
         add: Sum = LogSum() if log else LinearSum()
         total = None
         for cells in self.cells:
-            part = partial(_part, cells, pieces, integrand, add, self.gathers)
-            count = cells.positions.shape[1]
-            if integrand.ranks is not None and len(cells.positions) > count:
-                # A few cells of many nodes are shared node by node.
-                count = len(cells.positions)
-                part = partial(_nodes_part, cells, pieces, integrand, add, self.gathers)
+            # Of several processes, a few cells of many nodes are shared node by node.
+            nodes, columns = cells.positions.shape[:2]
+            axis = int(integrand.ranks is None or nodes <= columns)
+            count = columns if axis else nodes
+            part = partial(_part, cells, pieces, integrand, add, self.gathers, axis)
             width = cells.positions.numel() // count * integrand.dtype.itemsize
             whole = torch.compiler.is_compiling()
             size = block_size(count, width, memory, whole=whole)
@@ -123,6 +132,56 @@ class LinePlan(Plan):
             total = together(total, add, integrand.ranks)
             total = total if log else _blank(total, pieces)
         return as_result(_signed(total, pieces.sign, log=log), integrand)
+
+    def apply_at_once(self, extent: Extent, function: Function) -> Tensor | None:
+        """A single integral of a function without args; None if it is not that."""
+        if self.batch_shape or self.breakpoints:
+            return None
+        return self._at_once(extent, bind_alone(function), None)
+
+    def _at_once(
+        self, extent: Extent, integrand: Integrand, memory: int | None
+    ) -> Tensor | None:
+        """The integrals from one call at nodes that were placed before.
+
+        To place those of a single integral and to add them up cell by cell takes ten
+        times as long as a cheap integrand.
+
+        Returns:
+            The integrals, or None where there is more to it.
+        """
+        alone = integrand.ranks is None and not self.breakpoints
+        if not (alone and of_numbers(extent) and readable(self.kinds)):
+            return None
+        size = sum(c.positions.numel() for c in self.cells) * integrand.dtype.itemsize
+        if not 0 < size <= block_bytes(memory) or integrand.device != self.kinds.device:
+            return None
+        key, placed = (extent, integrand.dtype), _placed.get(self)
+        if placed is None or placed[0] != key:
+            placed = _placed[self] = key, self._together(extent, integrand)
+        if placed[1] is None:
+            return None
+        points, weights = placed[1]
+        # An integrand may write to its points.
+        total = LinearSum()(weights, weights, integrand(points.clone()))
+        return as_result(total, integrand)
+
+    def _together(
+        self, extent: Extent, integrand: Integrand
+    ) -> tuple[Tensor, Tensor] | None:
+        """All points and weights, ``(n, *batch)``; None if rows differ in number."""
+        pieces = _place_alike(self.kinds, extent, integrand)
+        every = torch.arange(math.prod(self.batch_shape))
+        rows = self.gathers and not all(c.piece.equal(every) for c in self.cells)
+        if pieces is None or rows:
+            return None
+        with torch.inference_mode(False), torch.no_grad():
+            nodes = [_nodes(cells, pieces) for cells in self.cells]
+            points, weights = (
+                torch.cat([t.reshape(-1, *self.batch_shape) for t in column])
+                for column in zip(*nodes, strict=True)
+            )
+            return points.to(integrand.dtype), weights
 
     def _refuse_other_batch(
         self, integrand: Integrand, breakpoints: Tensor | None
@@ -139,6 +198,12 @@ class LinePlan(Plan):
                 f"the plan was made with {self.breakpoints} breakpoints, got {count}; "
                 "pass breakpoints= as it was passed to adapt."
             )
+
+
+#: Where the nodes of plans lay when they were last used.
+_placed: WeakKeyDictionary[
+    LinePlan, tuple[tuple[Extent, torch.dtype], tuple[Tensor, Tensor] | None]
+] = WeakKeyDictionary()
 
 
 class Placed(NamedTuple):
@@ -297,17 +362,16 @@ def _part(
     integrand: Integrand,
     add: Sum,
     gathers: bool,
+    axis: int,
     start: int,
     stop: int,
 ) -> Tensor:
-    """Contribution of the cells ``start`` to ``stop``."""
+    """Contribution of the cells ``start`` to ``stop``, or of these nodes of all."""
     some = cells
-    if stop - start < cells.positions.shape[1]:
-        some = Cells(
-            cells.positions[:, start:stop],
-            cells.weights[:, start:stop],
-            *(column[start:stop] for column in cells[2:]),
-        )
+    if stop - start < cells.positions.shape[axis]:
+        columns = [c[start:stop] if axis else c for c in cells[2:]]
+        here = (slice(None),) * axis + (slice(start, stop),)
+        some = Cells(cells.positions[here], cells.weights[here], *columns)
     points, weights = _nodes(some, pieces)
     points = points.to(integrand.dtype)
     if not gathers:
@@ -324,22 +388,6 @@ def _part(
         values = integrand(points, rows)
     total = add.spread(add(weights, add.weigh(weights), values), rows, elements)
     return total.reshape(*integrand.batch_shape, *total.shape[1:])
-
-
-def _nodes_part(
-    cells: Cells,
-    pieces: Placed,
-    integrand: Integrand,
-    add: Sum,
-    gathers: bool,
-    start: int,
-    stop: int,
-) -> Tensor:
-    """Contribution of nodes ``start`` to ``stop`` of every cell."""
-    some = cells._replace(
-        positions=cells.positions[start:stop], weights=cells.weights[start:stop]
-    )
-    return _part(some, pieces, integrand, add, gathers, 0, cells.positions.shape[1])
 
 
 def _signed(total: Tensor, sign: Tensor | None, *, log: bool) -> Tensor:

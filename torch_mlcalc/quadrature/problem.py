@@ -39,12 +39,8 @@ def pose(
 ) -> Problem:
     """Check what the caller passed, and bring it together."""
     extent = domain.extent
-    if (
-        breakpoints is None
-        and batch_shape is None
-        and args == ()
-        and of_numbers(extent)
-    ):
+    alone = breakpoints is None and batch_shape is None and type(args) is tuple
+    if alone and not args and of_numbers(extent):
         return Problem(bind_alone(function), extent, None)
     inner = None if breakpoints is None else as_breakpoints(breakpoints)
     # Numbers settle neither dtype nor device.

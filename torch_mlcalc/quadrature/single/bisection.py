@@ -246,7 +246,7 @@ def _parts(cell: Cell, parts: int, peak: tuple[float, float] | None) -> list[Cel
     width = high - low
     if peak:
         begin, end = peak
-        edges = low + begin * width, low + end * width if end < 1 else high, high
+        edges = [low + begin * width, low + end * width if end < 1 else high, high]
     else:
         edges = [low + i / parts * width for i in range(1, parts + 1)]
     cells = []
