@@ -286,10 +286,6 @@ def _total(evaluate: Evaluator, ledger: Ledger) -> Tensor:
     integrand = evaluate.integrand
     shape = (*integrand.batch_shape, *evaluate.event_shape)
     total = ledger.total
-    if not shape and evaluate.dtype is torch.float64 and evaluate.on_host:
-        numbers = ledger.plain
-        if numbers is not None:
-            return torch.tensor(numbers[0], dtype=torch.float64)
     if total is None:
         value: Values = np.full(shape, -np.inf if ledger.log else 0.0)
     else:
