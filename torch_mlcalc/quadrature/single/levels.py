@@ -109,7 +109,7 @@ def _is_for_batch(
 
 def _noted(run: Run, found: Measured) -> Run:
     """The run with what its level says."""
-    return run._replace(value=found.value, change=found.change, slow=found.slow)
+    return Run(*run[:5], found.value, found.change, found.slow)
 
 
 def _measure(one: Single, run: Run) -> Measured:

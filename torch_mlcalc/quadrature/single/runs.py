@@ -258,14 +258,14 @@ def _at_level_1(run: Run) -> Run:
     value = FIRST_STEP / 2 * float(np.add.reduce(values))
     level = min(2, run.finest)
     change = abs(value - run.value)
-    # All of them by name take five times as long.
+    # Those that change by their names take twice as long.
     jobs, first, _, finest, evaluated, _, _, slow = run
     return Run(jobs, first, level, finest, evaluated, value, change, slow)
 
 
 def halved(one: Single, runs: list[Run]) -> list[Run]:
     """The runs at the next level."""
-    runs = [run._replace(level=run.level + 1) for run in runs]
+    runs = [Run(*run[:2], run.level + 1, *run[3:]) for run in runs]
     level = runs[0].level
     if runs[0].finest >= level:
         return runs
