@@ -265,7 +265,7 @@ def _at_level_1(run: Run) -> Run:
 
 def halved(one: Single, runs: list[Run]) -> list[Run]:
     """The runs at the next level."""
-    runs = [Run(*run[:2], run.level + 1, *run[3:]) for run in runs]
+    runs = [run._replace(level=run.level + 1) for run in runs]
     level = runs[0].level
     if runs[0].finest >= level:
         return runs
