@@ -32,6 +32,7 @@ BOOLE_NODES = {1e-3: 4001, 2e-2: 201}
 def rows(quadax: Call, quick: bool) -> Iterator[Row]:
     """All figures, from the quickest to measure to the slowest."""
     yield from _short(quick)
+    yield from _replayed(quick)
     yield from _long(quick)
     yield from _network(quick)
     for narrowest in BOOLE_NODES:
@@ -170,6 +171,18 @@ def _short(quick: bool) -> list[Row]:
         timed.ratio("one rule of 32 nodes", prepared, "bare", most=3),
         timed.ratio("one rule of 32 nodes", "torchquad", "mlc", least=10),
     ]
+
+
+def _replayed(quick: bool) -> list[Row]:
+    found = []
+    for count, name in ((0, "one integral"), (1000, "1000 integrals")):
+        pairs = {m: workloads.replay(m, count) for m in ("mlc", "bare")}
+        errors = {m: float((c() / e - 1).abs().max()) for m, (c, e) in pairs.items()}
+        clocks = {m: timer(call) for m, (call, _) in pairs.items()}
+        timed = Timed(medians(clocks, 5 if quick else 25), errors, 1e-8)
+        row = timed.ratio(f"a replayed plan of {name}", "mlc", "bare", most=3)
+        found.append({**row, "asked": "", "met": None})
+    return found
 
 
 def _long(quick: bool) -> list[Row]:

@@ -144,6 +144,37 @@ def short(method: str) -> Call:
     )
 
 
+# --- a plan that is replayed --------------------------------------------------------
+
+
+def replay(method: str, count: int) -> tuple[Call, Tensor]:
+    """Bells of different rates over (0, 1) by a plan, or "bare"; the exact values.
+
+    Both have the 21 nodes that the plan has found; ``count=0`` is one without a batch.
+    """
+    rate = torch.linspace(0.5, 2, count) if count else torch.tensor(1.0)
+    exact = math.sqrt(math.pi) / 2 * torch.erf(rate.sqrt()) / rate.sqrt()
+
+    def bells(x: Tensor, rate: Tensor = rate) -> Tensor:
+        return torch.exp(-rate * x * x)
+
+    domain, args = mlc.Interval(0.0, 1.0), (rate,) if count else ()
+    plan = mlc.adapt(bells, domain, args=args, rtol=1e-8)
+    if method == "mlc":
+        return lambda: mlc.integrate(bells, domain, plan, args=args), exact
+    nodes = []
+    mlc.integrate(
+        lambda x, *a: nodes.append(x) or bells(x, *a), domain, plan, args=args
+    )
+    # What their weights are does not matter to the time, but they have to be right.
+    flat = nodes[0].reshape(plan.n, -1)
+    powers = flat[:, 0] ** torch.arange(plan.n)[:, None]
+    moments = 1 / torch.arange(1.0, plan.n + 1)
+    w = torch.linalg.solve(powers, moments).reshape(-1, *(1,) * bool(count))
+    x, w = nodes[0].clone(), w.expand(nodes[0].shape).clone()
+    return lambda: (w * bells(x)).sum(0), exact
+
+
 # --- one long fixed rule ------------------------------------------------------------
 
 

@@ -343,3 +343,46 @@ def test_applying_a_plan_compiles_without_graph_breaks(through: str) -> None:
         out = function(*inputs, plan)
         results.append((out, *torch.autograd.grad(out.sum(), inputs)))
     torch.testing.assert_close(results[0], results[1], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("count", [0, 4])
+def test_nodes_that_were_placed_before_give_what_placing_them_gives(
+    count: int,
+) -> None:
+    args = (torch.linspace(0.5, 3.0, count),) if count else ()
+
+    def integrand(x: Tensor, rate: float | Tensor = 1.0) -> Tensor:
+        return torch.exp(-rate * x) * theta
+
+    theta = torch.tensor(2.0, requires_grad=True)
+    plan = q.adapt(integrand, q.Interval(0, 1), args=args, rtol=1e-8)
+    limits = (0.0, 1.0), (0.0, 2.0), (1.0, 3.0), (0.0, 1.0), (2.0, 0.0)
+    for lower, upper in limits:
+        # Limits that are tensors are placed anew in every call.
+        tensors = q.Interval(torch.tensor(lower), torch.tensor(upper))
+        numbers = q.Interval(lower, upper)
+        anew, before = (
+            q.integrate(integrand, domain, plan, args=args)
+            for domain in (tensors, numbers)
+        )
+        torch.testing.assert_close(before, anew, rtol=1e-13, atol=0)
+        slopes = [torch.autograd.grad(v.sum(), theta)[0] for v in (anew, before)]
+        torch.testing.assert_close(slopes[1], slopes[0], rtol=1e-13, atol=0)
+
+
+def test_an_integrand_that_writes_to_its_points_does_not_move_a_plan() -> None:
+    plan = q.adapt(torch.exp, q.Interval(0, 1))
+    first, second = (
+        q.integrate(lambda x: x.exp_(), q.Interval(0, 1), plan) for _ in range(2)
+    )
+    assert first == second
+
+
+def test_a_plan_that_was_used_in_inference_mode_trains_afterwards() -> None:
+    plan = q.adapt(torch.exp, q.Interval(0, 1))
+    rate = torch.tensor(1.0, requires_grad=True)
+    for mode in (True, False):
+        with torch.inference_mode(mode):
+            value = q.integrate(lambda x: (rate * x).exp(), q.Interval(0, 1), plan)
+    (slope,) = torch.autograd.grad(value, rate)
+    torch.testing.assert_close(slope, torch.tensor(1.0))

@@ -240,7 +240,7 @@ def _between_numbers(extent: Extent, dtype: torch.dtype) -> tuple[Pieces, Array]
             raise ValueError(f"{name} is nan; a number or +-math.inf is wanted.")
     pieces = piece_between(*torch.tensor(extent, dtype=dtype).tolist())
     home = _home(pieces)
-    for array in (*pieces[:-1], home):
+    for array in (*pieces[:-2], home):
         array.setflags(write=False)
     return pieces, home
 

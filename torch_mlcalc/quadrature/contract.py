@@ -311,5 +311,9 @@ def block_size(
     """How many of ``count`` equal items, each of so many bytes, go into one block."""
     if whole:
         return max(count, 1)
-    budget = BLOCK_BYTES if memory is None else max(memory // TEMPORARIES, 1)
-    return max(1, min(count, budget // max(bytes_each, 1)))
+    return max(1, min(count, block_bytes(memory) // max(bytes_each, 1)))
+
+
+def block_bytes(memory: int | None) -> int:
+    """Bytes of the points of one block."""
+    return BLOCK_BYTES if memory is None else max(memory // TEMPORARIES, 1)

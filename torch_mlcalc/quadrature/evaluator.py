@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from torch_mlcalc.quadrature.contract import block_size
+from torch_mlcalc.quadrature.contract import block_bytes, block_size
 from torch_mlcalc.quadrature.host import read, transforming, write
 from torch_mlcalc.quadrature.integrand import Callee
 from torch_mlcalc.quadrature.pieces import Index
@@ -121,6 +121,11 @@ class Evaluator:
             size = block_size(columns, each, self.memory)
         return [slice(i, i + size) for i in range(0, columns, max(size, 1))]
 
+    def in_one_block(self, columns: int, nodes: int) -> bool:
+        """Whether so many columns of a single integral are evaluated together."""
+        size = columns * nodes * self.integrand.dtype.itemsize
+        return columns == 1 or size <= block_bytes(self.memory)
+
     @property
     def is_alone(self) -> bool:
         """Whether :meth:`row` will do: one integral, on one process, without vmap."""
@@ -180,8 +185,9 @@ class Evaluator:
         if not batch:
             found = self._values(tensor)
             # Nearly always; what read does besides takes as long as this.
-            if found.dtype is torch.float64 and found.is_cpu:
-                array: Values = found.detach().numpy()
+            if found.dtype is torch.float64 and self.on_host:
+                found = found.detach() if found.requires_grad else found
+                array: Values = found.numpy()
                 return array
             return read(found)
         values = read(self._values(tensor.reshape(len(points), *batch, *self.tail)))

@@ -153,16 +153,22 @@ def bind_shaped(
     coordinates: int = 0,
 ) -> Integrand:
     """The same from the tensors of a domain and the batch shape of each."""
-    check_function(function)
     if not isinstance(args, tuple):
         args = _as_tuple(args)
     if not limits and not args and batch_shape is None:
-        dtype, device = torch.get_default_dtype(), default_device()
-        return Integrand(function, (), (), dtype, device, coordinates)
+        return bind_alone(function, coordinates)
+    check_function(function)
     tensors = [a for a in args if isinstance(a, Tensor)]
     dtype, device = _dtype_and_device(limits, tensors)
     batch = _batch(shapes, tensors, batch_shape)
     return Integrand(function, args, batch, dtype, device, coordinates)
+
+
+def bind_alone(function: Function, coordinates: int = 0) -> Integrand:
+    """The same for a function without args between numbers."""
+    check_function(function)
+    dtype, device = torch.get_default_dtype(), default_device()
+    return Integrand(function, (), (), dtype, device, coordinates)
 
 
 def check_function(function: object) -> None:

@@ -28,6 +28,7 @@ from torch_mlcalc.quadrature.domains import Domain, Line
 from torch_mlcalc.quadrature.estimate import Estimate
 from torch_mlcalc.quadrature.fixed import apply_at_once
 from torch_mlcalc.quadrature.integrand import Function
+from torch_mlcalc.quadrature.line_plan import LinePlan
 from torch_mlcalc.quadrature.plan import Plan
 from torch_mlcalc.quadrature.problem import Breakpoints, pose
 from torch_mlcalc.quadrature.rules import FixedRule, Rule
@@ -103,6 +104,16 @@ def _shared(
     tensors = [t for t in integrand.args if isinstance(t, Tensor)] + problem.tensors
     ranks.describe(words, tensors, integrand.dtype)
     return problem._replace(integrand=integrand._replace(ranks=ranks))
+
+
+def _by_known_nodes(integrand: Function, domain: Domain, rule: Rule) -> Tensor | None:
+    """The integral by a rule that has been placed before; None if it has not."""
+    if isinstance(domain, Line):
+        if isinstance(rule, FixedRule):
+            return apply_at_once(rule, domain.extent, integrand)
+        if isinstance(rule, LinePlan):
+            return rule.apply_at_once(domain.extent, integrand)
+    return None
 
 
 def integrate(
@@ -205,9 +216,8 @@ def integrate(
         if rule is None and type(domain) is Box and on_failure in FAILURES:
             attempt = attempt_at_once(integrand, domain, rtol, atol)
             value = attempt.value if attempt else None
-        elif isinstance(rule, FixedRule) and isinstance(domain, Line):
-            if rtol is None and atol is None and on_failure == "warn":
-                value = apply_at_once(rule, domain.extent, integrand)
+        elif rule is not None and on_failure == "warn" and rtol is atol is None:
+            value = _by_known_nodes(integrand, domain, rule)
         if value is not None:
             return value
     settings = Settings(rtol, atol, max_evals, memory, on_failure, generator, grad_rtol)

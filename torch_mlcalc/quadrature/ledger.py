@@ -166,6 +166,12 @@ class Ledger:
         else:
             self.total = Amount(total.columns + amount.columns, None)
 
+    def add_plain(self, value: float, error: float, absolute: float) -> None:
+        """Add plain numbers to the only integral for good."""
+        columns = np.array([[[value]], [[error]], [[absolute]]])
+        total = self.total
+        self.total = Amount(columns if total is None else total.columns + columns, None)
+
     def with_open(self, element: Index, amount: Amount) -> Amount:
         """Totals as if the contributions had been added."""
         return self._sum([(element, amount)])
@@ -208,12 +214,17 @@ class Ledger:
         # Logs so large that rounding leaves them no digits never converge.
         return np.minimum(limit, size) if self.log else limit
 
-    def is_plain(self) -> bool:
-        """Whether the only total is a single real number."""
+    @property
+    def plain(self) -> tuple[float, float, float] | None:
+        """The total, if it is a single real number with error and absolute value."""
         total, slopes = self.total, self.tolerance.grad_rtol
         if self.log or slopes is not None or total is None:
-            return False
-        return total.columns.size == 3 and total.columns.dtype == float
+            return None
+        columns = total.columns
+        if columns.size != 3 or columns.dtype != float:
+            return None
+        ((value,),), ((error,),), ((absolute,),) = columns.tolist()
+        return value, error, absolute
 
     def allowed_plain(self, value: float, absolute: float) -> float:
         """What :meth:`allowed` says of plain numbers."""
@@ -241,9 +252,9 @@ def status_of(ledger: Ledger) -> npt.NDArray[Any]:
     total = ledger.total
     if total is None:
         return ledger.fault
-    clean = ledger.is_plain() and not (ledger.fault[0] or ledger.unseen[0])
-    if clean:
-        value, error, absolute = total.columns.ravel().tolist()
+    plain = ledger.plain
+    if plain is not None and not (ledger.fault[0] or ledger.unseen[0]):
+        value, error, absolute = plain
         if error <= ledger.allowed_plain(value, absolute):
             return ledger.fault
     converged = (total.error <= ledger.allowed(total)).all(1) & ~ledger.unseen

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, NamedTuple, cast, final
+from typing import Any, final
+from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,16 +15,26 @@ from torch_mlcalc.quadrature.contract import (
     LinearSum,
     LogSum,
     Sum,
-    accumulator,
+    block_bytes,
     block_size,
     sum_blocks,
     together,
 )
-from torch_mlcalc.quadrature.domains import Extent, Limit, of_numbers
-from torch_mlcalc.quadrature.host import dual_level, on_device, readable, transforming
-from torch_mlcalc.quadrature.integrand import Integrand, as_result
+from torch_mlcalc.quadrature.domains import Extent, of_numbers
+from torch_mlcalc.quadrature.host import readable
+from torch_mlcalc.quadrature.integrand import (
+    Function,
+    Integrand,
+    as_result,
+    bind_alone,
+)
+from torch_mlcalc.quadrature.line_nodes import (
+    Placed,
+    nodes_of_cells,
+    place_alike,
+    place_pieces,
+)
 from torch_mlcalc.quadrature.nodes import Cells
-from torch_mlcalc.quadrature.placement import ABOVE, BELOW, FINITE, WHOLE
 from torch_mlcalc.quadrature.plan import Plan, none_of
 
 
@@ -102,16 +112,18 @@ class LinePlan(Plan):
     ) -> Tensor:
         """The integral of a function over the domain with limits ``extent``."""
         self._refuse_other_batch(integrand, breakpoints)
-        pieces = _place(self.kinds, extent, integrand, breakpoints)
+        value = None if log else self._at_once(extent, integrand, memory)
+        if value is not None:
+            return value
+        pieces = place_pieces(self.kinds, extent, integrand, breakpoints)
         add: Sum = LogSum() if log else LinearSum()
         total = None
         for cells in self.cells:
-            part = partial(_part, cells, pieces, integrand, add, self.gathers)
-            count = cells.positions.shape[1]
-            if integrand.ranks is not None and len(cells.positions) > count:
-                # A few cells of many nodes are shared node by node.
-                count = len(cells.positions)
-                part = partial(_nodes_part, cells, pieces, integrand, add, self.gathers)
+            # Of several processes, a few cells of many nodes are shared node by node.
+            nodes, columns = cells.positions.shape[:2]
+            axis = int(integrand.ranks is None or nodes <= columns)
+            count = columns if axis else nodes
+            part = partial(_part, cells, pieces, integrand, add, self.gathers, axis)
             width = cells.positions.numel() // count * integrand.dtype.itemsize
             whole = torch.compiler.is_compiling()
             size = block_size(count, width, memory, whole=whole)
@@ -123,6 +135,56 @@ class LinePlan(Plan):
             total = together(total, add, integrand.ranks)
             total = total if log else _blank(total, pieces)
         return as_result(_signed(total, pieces.sign, log=log), integrand)
+
+    def apply_at_once(self, extent: Extent, function: Function) -> Tensor | None:
+        """A single integral of a function without args; None if it is not that."""
+        if self.batch_shape or self.breakpoints:
+            return None
+        return self._at_once(extent, bind_alone(function), None)
+
+    def _at_once(
+        self, extent: Extent, integrand: Integrand, memory: int | None
+    ) -> Tensor | None:
+        """The integrals from one call at nodes that were placed before.
+
+        To place those of a single integral and to add them up cell by cell takes ten
+        times as long as a cheap integrand.
+
+        Returns:
+            The integrals, or None where there is more to it.
+        """
+        alone = integrand.ranks is None and not self.breakpoints
+        if not (alone and of_numbers(extent) and readable(self.kinds)):
+            return None
+        size = sum(c.positions.numel() for c in self.cells) * integrand.dtype.itemsize
+        if not 0 < size <= block_bytes(memory) or integrand.device != self.kinds.device:
+            return None
+        key, placed = (extent, integrand.dtype), _placed.get(self)
+        if placed is None or placed[0] != key:
+            placed = _placed[self] = key, self._together(extent, integrand)
+        if placed[1] is None:
+            return None
+        points, weights = placed[1]
+        # An integrand may write to its points.
+        total = LinearSum()(weights, weights, integrand(points.clone()))
+        return as_result(total, integrand)
+
+    def _together(
+        self, extent: Extent, integrand: Integrand
+    ) -> tuple[Tensor, Tensor] | None:
+        """All points and weights, ``(n, *batch)``; None if rows differ in number."""
+        pieces = place_alike(self.kinds, extent, integrand)
+        every = torch.arange(math.prod(self.batch_shape))
+        rows = self.gathers and not all(c.piece.equal(every) for c in self.cells)
+        if pieces is None or rows:
+            return None
+        with torch.inference_mode(False), torch.no_grad():
+            nodes = [nodes_of_cells(cells, pieces) for cells in self.cells]
+            points, weights = (
+                torch.cat([t.reshape(-1, *self.batch_shape) for t in column])
+                for column in zip(*nodes, strict=True)
+            )
+            return points.to(integrand.dtype), weights
 
     def _refuse_other_batch(
         self, integrand: Integrand, breakpoints: Tensor | None
@@ -141,154 +203,10 @@ class LinePlan(Plan):
             )
 
 
-class Placed(NamedTuple):
-    """The pieces of a domain on the device, ``(pieces,)``, and the sign ``(*batch)``.
-
-    Where all pieces are placed alike, from numbers, ``positive``, ``negative`` and
-    ``unit`` are ``()`` and ``sign`` is None, for 1. ``lower`` and ``upper`` carry
-    gradients and are 0 where infinite; they are None if no limit can carry one.
-    """
-
-    positive: Tensor
-    negative: Tensor
-    unit: Tensor
-    kind: Tensor
-    lower: Tensor | None
-    upper: Tensor | None
-    sign: Tensor | None
-
-
-def _place(
-    kinds: Tensor, extent: Extent, integrand: Integrand, breakpoints: Tensor | None
-) -> Placed:
-    batch, wide = integrand.batch_shape, accumulator(integrand.dtype)
-    if breakpoints is None and of_numbers(extent) and readable(kinds):
-        placed = _place_alike(kinds, extent, integrand)
-        if placed is not None:
-            return placed
-
-    def full(limit: Limit) -> Tensor:
-        tensor = on_device(limit, wide, integrand.device)
-        return tensor.expand(batch).reshape(1, -1)
-
-    lower, upper, loc, scale = (full(limit) for limit in extent)
-    ordered = lower <= upper
-    # Chosen by comparison: at equal limits minimum and maximum would give each of the
-    # two half of the gradient.
-    low, high = torch.where(ordered, lower, upper), torch.where(ordered, upper, lower)
-    if readable(kinds) and readable(low):
-        _refuse_other_ends(kinds, low, high)
-    edges = [low, high]
-    if breakpoints is not None:
-        own = breakpoints.shape[1:]
-        inner = breakpoints.to(wide).reshape(
-            len(breakpoints), *(1,) * (len(batch) - len(own)), *own
-        )
-        inner = inner.expand(-1, *batch).flatten(1) if batch else inner.reshape(-1, 1)
-        inner = torch.minimum(torch.maximum(inner, low), high).sort(0).values
-        edges = [low, inner, high]
-    ladder = torch.cat(edges)
-    ladder = torch.where(ladder.isfinite(), ladder, 0)
-    begin, end = ladder[:-1].reshape(-1), ladder[1:].reshape(-1)
-    count = ladder.shape[0] - 1
-    loc, scale = loc.expand(count, -1).reshape(-1), scale.expand(count, -1).reshape(-1)
-    a, b, loc, scale = begin.detach(), end.detach(), loc.detach(), scale.detach()
-    whole = kinds == WHOLE
-    # Between equal limits there is nothing, but a derivative by either of them.
-    sign = torch.where(ordered, 1, -1) * (~lower.isinf() | (lower != upper))
-    live = _moves(extent, breakpoints)
-    return Placed(
-        torch.where(whole, loc, torch.where(kinds == BELOW, b, a)),
-        torch.where(whole, loc, torch.where(kinds == ABOVE, a, b)),
-        torch.where(kinds == FINITE, b - a, scale),
-        kinds,
-        begin if live else None,
-        end if live else None,
-        sign.reshape(batch),
-    )
-
-
-def _place_alike(kinds: Tensor, extent: Extent, integrand: Integrand) -> Placed | None:
-    """The piece between two numbers, which all integrals have in common.
-
-    The general way takes 30 operations, of one integral more than half of the time.
-
-    Returns:
-        The piece, or None where there is more to it: reversed or equal limits, or a
-        plan made for other ends.
-    """
-    lower, upper, loc, scale = cast("tuple[float, ...]", extent)
-    wide, device = accumulator(integrand.dtype), integrand.device
-    # Closer than that they may be equal as tensors.
-    if not upper - lower >= torch.finfo(wide).tiny:
-        return None
-    kind = BELOW * (lower == -math.inf) | ABOVE * (upper == math.inf)
-    if not (kinds.numpy() == kind).all():
-        return None
-    anchors = {
-        FINITE: (lower, upper, upper - lower),
-        BELOW: (upper, upper, scale),
-        ABOVE: (lower, lower, scale),
-        WHOLE: (loc, loc, scale),
-    }[kind]
-    positive, negative, unit = (on_device(a, wide, device) for a in anchors)
-    return Placed(positive, negative, unit, kinds, None, None, None)
-
-
-def _refuse_other_ends(kinds: Tensor, low: Tensor, high: Tensor) -> None:
-    """Refuse a plan for a range with other infinite ends: its nodes are elsewhere."""
-    if not kinds.numel():
-        return
-    # On the host torch's operations take three times as long.
-    lower, upper = low[0].detach().numpy(), high[0].detach().numpy()
-    every = kinds.numpy().reshape(-1, lower.size)
-    below, above = (np.logical_or.reduce(every & bit) for bit in (BELOW, ABOVE))
-    other = (np.isinf(lower) != below) | (np.isinf(upper) != above)
-    # At one infinity there is nothing; nodes of a half line would begin at one number.
-    if (other & ((lower != upper) | np.isfinite(lower))).any():
-        raise ValueError(
-            "the plan was made for ranges with other infinite ends than those of the "
-            "domain; make a new one with adapt. Finite limits may move."
-        )
-
-
-def _moves(extent: Extent, breakpoints: Tensor | None) -> bool:
-    """Whether a derivative by a limit or breakpoint may be asked for."""
-    tensors = [
-        t for t in (extent.lower, extent.upper, breakpoints) if isinstance(t, Tensor)
-    ]
-    if transforming() or dual_level():
-        return bool(tensors)
-    return any(t.requires_grad for t in tensors)
-
-
-def _nodes(cells: Cells, pieces: Placed) -> tuple[Tensor, Tensor]:
-    """Points and weights of some cells; gradients of the limits flow through both."""
-    p = cells.positions.to(pieces.unit.dtype)
-    w = cells.weights.to(pieces.unit.dtype)
-    piece = cells.piece
-    positive, negative, unit = pieces[:3]
-    if unit.ndim:
-        positive, negative, unit = positive[piece], negative[piece], unit[piece]
-    points = torch.where(p >= 0, positive, negative)
-    points, weights = points + unit * p, unit * w
-    if pieces.lower is None or pieces.upper is None:
-        return points, weights
-    # Zeros that carry the derivative of the limits.
-    lower, upper = pieces.lower[piece], pieces.upper[piece]
-    lower, upper = lower - lower.detach(), upper - upper.detach()
-    kind = pieces.kind[piece]
-    low, high = cells.low.to(p.dtype), cells.high.to(p.dtype)
-    # Only cells at the ends of a finite piece stretch; see Part.
-    at_low = (kind == FINITE) & (low == 0)
-    at_high = (kind == FINITE) & (high == 1)
-    fraction = torch.where(p >= 0, p, 1 + p)
-    rise = (fraction - low) / (high - low)
-    pull_low = torch.where(at_low, 1 - rise, (kind == ABOVE).to(p.dtype))
-    pull_high = torch.where(at_high, rise, (kind == BELOW).to(p.dtype))
-    points = points + pull_low * lower + pull_high * upper
-    stretch = torch.where(at_high, upper, 0) - torch.where(at_low, lower, 0)
-    return points, weights + w / (high - low) * stretch
+#: Where the nodes of plans lay when they were last used.
+_placed: WeakKeyDictionary[
+    LinePlan, tuple[tuple[Extent, torch.dtype], tuple[Tensor, Tensor] | None]
+] = WeakKeyDictionary()
 
 
 def _part(
@@ -297,18 +215,17 @@ def _part(
     integrand: Integrand,
     add: Sum,
     gathers: bool,
+    axis: int,
     start: int,
     stop: int,
 ) -> Tensor:
-    """Contribution of the cells ``start`` to ``stop``."""
+    """Contribution of the cells ``start`` to ``stop``, or of these nodes of all."""
     some = cells
-    if stop - start < cells.positions.shape[1]:
-        some = Cells(
-            cells.positions[:, start:stop],
-            cells.weights[:, start:stop],
-            *(column[start:stop] for column in cells[2:]),
-        )
-    points, weights = _nodes(some, pieces)
+    if stop - start < cells.positions.shape[axis]:
+        columns = [c[start:stop] if axis else c for c in cells[2:]]
+        here = (slice(None),) * axis + (slice(start, stop),)
+        some = Cells(cells.positions[here], cells.weights[here], *columns)
+    points, weights = nodes_of_cells(some, pieces)
     points = points.to(integrand.dtype)
     if not gathers:
         shape = (-1, *integrand.batch_shape)
@@ -324,22 +241,6 @@ def _part(
         values = integrand(points, rows)
     total = add.spread(add(weights, add.weigh(weights), values), rows, elements)
     return total.reshape(*integrand.batch_shape, *total.shape[1:])
-
-
-def _nodes_part(
-    cells: Cells,
-    pieces: Placed,
-    integrand: Integrand,
-    add: Sum,
-    gathers: bool,
-    start: int,
-    stop: int,
-) -> Tensor:
-    """Contribution of nodes ``start`` to ``stop`` of every cell."""
-    some = cells._replace(
-        positions=cells.positions[start:stop], weights=cells.weights[start:stop]
-    )
-    return _part(some, pieces, integrand, add, gathers, 0, cells.positions.shape[1])
 
 
 def _signed(total: Tensor, sign: Tensor | None, *, log: bool) -> Tensor:

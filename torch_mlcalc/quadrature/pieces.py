@@ -36,6 +36,18 @@ def chosen(
     return columns.take(index, axis)
 
 
+class Numbers(NamedTuple):
+    """A single piece in plain numbers; see :class:`Pieces`."""
+
+    lower: float
+    upper: float
+    positive: float
+    negative: float
+    unit: float
+    sign: float
+    kind: int
+
+
 class Pieces(NamedTuple):
     """The pieces of a batch of integrals, all of one breakpoint after another.
 
@@ -46,6 +58,7 @@ class Pieces(NamedTuple):
         sign: -1 where the limits were reversed, 0 where the piece is empty.
         kind: ``FINITE``, ``BELOW``, ``ABOVE`` or ``WHOLE``.
         elements: Number of integrals; piece ``i`` belongs to ``i % elements``.
+        numbers: Of a single piece made from numbers, what :func:`numbers_of` says.
     """
 
     bounds: Array
@@ -54,6 +67,7 @@ class Pieces(NamedTuple):
     sign: Array
     kind: npt.NDArray[Any]
     elements: int
+    numbers: Numbers | None = None
 
     def of(self, column: npt.NDArray[Any], piece: Index) -> npt.NDArray[Any]:
         """A column for some pieces; a single piece needs no look-up."""
@@ -116,9 +130,15 @@ def piece_between(lower: float, upper: float, loc: float, scale: float) -> Piece
     unit = 0.0 if empty else high - low if kind == FINITE else scale
     sign = 0.0 if empty else 1.0 if lower <= upper else -1.0
     bounds, anchors = np.array([[low], [high]]), np.array([[positive], [negative]])
-    return Pieces(
-        bounds, anchors, np.array([unit]), np.array([sign]), np.array([kind]), 1
-    )
+    columns = np.array([unit]), np.array([sign]), np.array([kind])
+    numbers = Numbers(low, high, positive, negative, unit, sign, kind)
+    return Pieces(bounds, anchors, *columns, 1, numbers)
+
+
+def numbers_of(pieces: Pieces) -> Numbers:
+    """The only piece there is in plain numbers."""
+    bounds, anchors, *columns, _, _ = pieces
+    return Numbers(*(x.item() for x in (*bounds, *anchors, *columns)))
 
 
 class Part(NamedTuple):

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from torch_mlcalc.quadrature.contract import accumulator
-from torch_mlcalc.quadrature.domains import Extent, Limit, Line
+from torch_mlcalc.quadrature.domains import Extent, Limit, Line, of_numbers
 from torch_mlcalc.quadrature.host import on_device
-from torch_mlcalc.quadrature.integrand import Function, Integrand, bind
+from torch_mlcalc.quadrature.integrand import Function, Integrand, bind, bind_alone
 
 Breakpoints = Tensor | Sequence[float]
 
@@ -39,6 +39,9 @@ def pose(
 ) -> Problem:
     """Check what the caller passed, and bring it together."""
     extent = domain.extent
+    alone = breakpoints is None and batch_shape is None and type(args) is tuple
+    if alone and not args and of_numbers(extent):
+        return Problem(bind_alone(function), extent, None)
     inner = None if breakpoints is None else as_breakpoints(breakpoints)
     # Numbers settle neither dtype nor device.
     tensor = inner if isinstance(breakpoints, Tensor) else None

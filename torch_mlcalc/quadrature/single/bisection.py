@@ -112,8 +112,7 @@ def bisect_single(one: Single, jobs: Jobs, n: int, *, windows: bool) -> list[Job
                 columns = np.array([value, 0.0, size]).reshape(3, 1, 1)
                 ledger.expected.append((ONE, Amount(columns, None)))
             else:
-                cuts = _cuts(low, high, parts, peak)
-                divided += [(a, b, error, slow) for a, b in cuts if a < b]
+                divided += _parts((low, high, error, slow), parts, peak)
         if not divided:
             break
         cells = divided
@@ -135,8 +134,7 @@ def _measure(
     # Cells and nodes ascend.
     safe = lower < points[0, 0] and points[-1, -1] < upper
     columns = count if waiting is None else count + len(waiting.rows)
-    alone = columns == 1 or len(search.evaluate.blocks(columns, n)) == 1
-    if not safe or count > FEW or not alone:
+    if not safe or count > FEW or not search.evaluate.in_one_block(columns, n):
         own = jobs.take(np.zeros(count, dtype=np.int64))
         return measure(search, own, _cells(cells), identity, n), points
     if waiting is None:
@@ -149,7 +147,7 @@ def _measure(
     rows = None
     if flat.ndim == 1 and flat.dtype == float:
         rows = _sums(one, cells, flat.reshape(n, count), n)
-    if rows is None or not np.isfinite(seen).all():
+    if rows is None or (waiting is not None and not np.isfinite(seen).all()):
         own = jobs.take(np.zeros(count, dtype=np.int64))
         half = np.array([(high - low) / 2 for low, high, _, _ in cells])
         sample = one.sample(points, None, None, flat)
@@ -211,51 +209,52 @@ def _sums(one: Single, cells: list[Cell], values: Array, n: int) -> list[Row] | 
     """What the cells hold; None if that is nothing, or not finite."""
     _, _, apply, add = _products(n)
     product = apply.dot(values)
-    absolute, spread = add.dot(np.abs(product[2:])).tolist()
+    absolute, spreads = add.dot(np.abs(product[2:])).tolist()
     if not 0 < sum(absolute) < math.inf:
         return None
-    value, error = product[:2].tolist()
-    floor, sign = ROUNDING * one.search.ledger.epsilon, one.sign
-    least = WIDE / 2 * one.unit
-    rows = []
+    value, errors = product[:2].tolist()
+    unit, floor = one.unit, ROUNDING * one.search.ledger.epsilon
+    least, sign = WIDE / 2 * unit, one.sign
+    rows: list[Row] = []
     for i, cell in enumerate(cells):
-        factor = (cell[1] - cell[0]) / 2 * one.unit
-        size = absolute[i] * factor
-        sharp = _sharpened(abs(error[i]), spread[i])
-        peak = _peak(values[:, i], sharp, absolute[i])
-        sharp = max(sharp * factor, floor * size)
-        column = values[:, i] if factor > least and cell[2] < math.inf else None
-        rows.append((cell, value[i] * factor * sign, sharp, size, peak, column))
+        low, high, previous, _ = cell
+        factor, size = (high - low) / 2 * unit, absolute[i]
+        error, spread = abs(errors[i]), spreads[i]
+        if spread > 0:
+            # QUADPACK's estimate from the difference of the two rules.
+            ratio = 200 * error / spread
+            error = spread * min(1.0, ratio * math.sqrt(ratio))
+        peak = None
+        if error >= SPIKE * size:
+            peak = _peak(values[:, i], error, size)
+        size *= factor
+        error = max(error * factor, floor * size)
+        column = values[:, i] if factor > least and previous < math.inf else None
+        rows.append((cell, value[i] * factor * sign, error, size, peak, column))
     return rows
-
-
-def _sharpened(error: float, spread: float) -> float:
-    """QUADPACK's estimate from the difference of the two rules."""
-    if not spread > 0:
-        return error
-    ratio = 200 * error / spread
-    return spread * min(1.0, ratio * math.sqrt(ratio))
 
 
 def _peak(values: Values, error: float, absolute: float) -> tuple[float, float] | None:
     """What :func:`spikes` says of one cell."""
-    if not error >= SPIKE * absolute:
-        return None
     ends = spikes(values.reshape(-1, 1, 1), np.array([[error]]), np.array([[absolute]]))
     return None if np.isnan(ends[0, 0]) else (float(ends[0, 0]), float(ends[1, 0]))
 
 
-def _cuts(
-    low: float, high: float, parts: int, peak: tuple[float, float] | None
-) -> list[tuple[float, float]]:
-    """Equal parts of a cell, or those around a peak, of which some may be empty."""
+def _parts(cell: Cell, parts: int, peak: tuple[float, float] | None) -> list[Cell]:
+    """Equal parts of a cell, or those around a peak, which inherit its history."""
+    low, high, error, slow = cell
     width = high - low
     if peak:
-        begin, end = (low + p * width for p in peak)
-        edges = [low, begin, end if peak[1] < 1 else high, high]
+        begin, end = peak
+        edges = [low + begin * width, low + end * width if end < 1 else high, high]
     else:
-        edges = [low + i / parts * width for i in range(parts + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+        edges = [low + i / parts * width for i in range(1, parts + 1)]
+    cells = []
+    for edge in edges:
+        if low < edge:
+            cells.append((low, edge, error, slow))
+            low = edge
+    return cells
 
 
 def _share(
@@ -282,20 +281,21 @@ def _decide(
     ledger: Ledger, opened: list[Row], share: float, n: int
 ) -> list[tuple[Row, int, float]]:
     """Into how many parts to divide each cell, 0 to keep it, and its history."""
-    decisions, failing = [], False
+    decisions, failing, total = [], False, 0
+    epsilon = ledger.epsilon
     for row in opened:
         (low, high, previous, slow), _, error, size, peak, _ = row
-        fails = error > share and error > ROUNDING * ledger.epsilon * size
-        failing |= fails
-        late = error > SLOW * previous and previous < math.inf
-        slow = slow + 1 if late else 0.0
-        narrow = high - low <= 64 * ledger.epsilon * max(abs(low), abs(high))
-        if fails and narrow and error > POLE * previous:
-            ledger.blame(ONE, Status.SUSPECTED_DIVERGENT)
-        parts = AROUND if peak else PARTS
-        decisions.append((row, parts if fails and not narrow else 0, slow))
-    cost = n * sum(parts for _, parts, _ in decisions)
-    if ledger.n_evals[0] + cost > ledger.max_evals:
+        slow = slow + 1 if SLOW * previous < error and previous < math.inf else 0.0
+        parts = 0
+        if error > share and error > ROUNDING * epsilon * size:
+            failing = True
+            if high - low > 64 * epsilon * max(abs(low), abs(high)):
+                parts = AROUND if peak else PARTS
+                total += parts
+            elif error > POLE * previous:
+                ledger.blame(ONE, Status.SUSPECTED_DIVERGENT)
+        decisions.append((row, parts, slow))
+    if ledger.n_evals[0] + n * total > ledger.max_evals:
         if failing:
             ledger.blame(ONE, Status.TOLERANCE_NOT_REACHED)
         decisions = [(row, 0, slow) for row, _, slow in decisions]
@@ -387,9 +387,8 @@ def _book(one: Single, jobs: Jobs, kept: list[Row], n: int) -> None:
     if not kept:
         return
     ledger = one.search.ledger
-    _, *columns, _, _ = zip(*kept, strict=True)
-    sums = np.array([math.fsum(column) for column in columns])
-    ledger.add(ONE, Amount(sums.reshape(3, 1, 1), None))
+    _, value, error, size, _, _ = zip(*kept, strict=True)
+    ledger.add_plain(math.fsum(value), math.fsum(error), math.fsum(size))
     ledger.nodes.append(partial(_nodes, one, jobs, kept, n))
 
 

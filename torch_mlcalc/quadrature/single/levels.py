@@ -21,7 +21,7 @@ from torch_mlcalc.quadrature.double_exponential import (
     refine,
 )
 from torch_mlcalc.quadrature.ends import FLAT, Beyond, Ends, beyond
-from torch_mlcalc.quadrature.ledger import ROUNDING, Amount
+from torch_mlcalc.quadrature.ledger import ROUNDING
 from torch_mlcalc.quadrature.pieces import Part
 from torch_mlcalc.quadrature.rules import Array
 from torch_mlcalc.quadrature.single.runs import (
@@ -32,7 +32,7 @@ from torch_mlcalc.quadrature.single.runs import (
     scaled,
     table_of,
 )
-from torch_mlcalc.quadrature.single.sampling import ONE, Single
+from torch_mlcalc.quadrature.single.sampling import Single
 from torch_mlcalc.quadrature.spectrum import level_of
 from torch_mlcalc.quadrature.variables import Jobs
 
@@ -109,7 +109,7 @@ def _is_for_batch(
 
 def _noted(run: Run, found: Measured) -> Run:
     """The run with what its level says."""
-    return run._replace(value=found.value, change=found.change, slow=found.slow)
+    return Run(*run[:5], found.value, found.change, found.slow)
 
 
 def _measure(one: Single, run: Run) -> Measured:
@@ -136,7 +136,7 @@ def _measure(one: Single, run: Run) -> Measured:
     slow = change > max(LINEAR * before, one.search.ledger.epsilon * absolute)
     if not (slow or run.slow or step > FIRST_STEP / 8) and absolute > 0:
         table, _ = table_of(one, run.jobs, run.level)
-        waves = (float(run.of(c, values.size).dot(values)) for c in table.probe)
+        waves = run.of(table.probe, values.size).dot(values).tolist()
         if 2 * step * math.hypot(*waves) >= level_of(change, before):
             relative, earlier = change / absolute, min(before / absolute, 1.0)
             error = min(absolute * max(relative**1.5, earlier**3), change)
@@ -225,8 +225,7 @@ def _settle(one: Single, run: Run, found: Measured) -> None:
     ledger, unit = one.search.ledger, one.unit
     absolute = found.absolute * unit
     error = max(found.error * unit, ROUNDING * ledger.epsilon * absolute)
-    columns = np.array([found.value * unit * one.sign, error, absolute])
-    ledger.add(ONE, Amount(columns.reshape(3, 1, 1), None))
+    ledger.add_plain(found.value * unit * one.sign, error, absolute)
     ledger.nodes.append(partial(_nodes, one, run, found))
 
 

@@ -10,6 +10,7 @@ import torch
 
 from torch_mlcalc.quadrature.ends import displacement
 from torch_mlcalc.quadrature.evaluator import Values
+from torch_mlcalc.quadrature.pieces import numbers_of
 from torch_mlcalc.quadrature.placement import WHOLE
 from torch_mlcalc.quadrature.rules import Array
 from torch_mlcalc.quadrature.search import Sample, Search
@@ -57,16 +58,12 @@ class Single(NamedTuple):
             return None
         known = evaluate.integrand.dtype in (torch.float64, torch.float32)
         alone = evaluate.mark is None and evaluate.integrand.ranks is None
-        (sign,) = pieces.sign.tolist()
-        if not (known and alone and sign):
+        if not (known and alone):
             return None
-        ((lower,), (upper,)), ((positive,), (negative,)) = (
-            pieces.bounds.tolist(),
-            pieces.anchors.tolist(),
-        )
-        (unit,), (kind,) = pieces.unit.tolist(), pieces.kind.tolist()
+        numbers = pieces.numbers or numbers_of(pieces)
         jobs = Jobs(ONE, pieces.kind, _START, _STOP)
-        return cls(search, jobs, lower, upper, positive, negative, unit, sign, kind)
+        one = cls(search, jobs, *numbers)
+        return one if one.sign else None
 
     def points(self, positions: Array) -> Array:
         """Points of canonical positions, as the integrand's dtype represents them."""
