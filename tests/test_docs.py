@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import math
@@ -123,6 +124,42 @@ def test_pages_are_written_once(catalogue: ModuleType, tmp_path: Path) -> None:
 
 
 # ---- what the pages say besides ------------------------------------------------------
+
+
+def imported(part: Path) -> set[str]:
+    """Other parts of the package that a file, or those of a folder, import anywhere."""
+    found = set()
+    for path in part.rglob("*.py") if part.is_dir() else [part]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                found |= set(re.findall(r"^torch_mlcalc\.(\w+)", node.module))
+    return found - {part.name, "precision"}
+
+
+def test_parts_import_what_the_page_says_and_never_back() -> None:
+    page = PAGES["docs/design.md"]
+    rows = re.findall(r"^\| `(\w+)` \| .* \| (.*) \|$", page, re.MULTILINE)
+    package = Path(mlc.__file__).parent
+    folders = {path.parent.name for path in package.glob("*/__init__.py")}
+    assert {part for part, _ in rows} == folders
+    above: set[str] = set()
+    for part, cell in rows:
+        stated = set(re.findall(r"`(\w+)`", cell))
+        assert imported(package / part) == stated, part
+        assert stated <= above, part
+        above.add(part)
+    families = [p for p in (package / "losses").iterdir() if p.name != "__pycache__"]
+    with_others = {path.name for path in families if imported(path) - {"losses"}}
+    assert with_others == {"crps", "integral"}
+
+
+def test_files_on_the_way_of_a_call_exist() -> None:
+    page = blocks(PAGES["docs/design.md"])
+    (way,) = (block.content for block in page if block.language == "text")
+    files = set(re.findall(r"\b\w+\.py\b", way))
+    assert len(files) > 20
+    for name in files:
+        assert list((ROOT / "torch_mlcalc" / "quadrature").rglob(name)), name
 
 
 def test_the_checked_loss_is_sound_without_detach(
