@@ -30,7 +30,7 @@ from pages import (
     run_code,
     words,
 )
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 import torch_mlcalc as mlc
@@ -226,6 +226,32 @@ def test_smooth_l1_overflows_in_torch_alone() -> None:
     ours = mlc.smooth_l1_loss(residual, target, beta=1e25)
     assert ours.item() == pytest.approx(5e22)
     assert F.smooth_l1_loss(residual, target, beta=1e25).isinf()
+
+
+def test_autocast_makes_an_adaptive_rule_divide() -> None:
+    net = nn.Sequential(nn.Linear(1, 32), nn.Tanh(), nn.Linear(32, 1))
+
+    def points(enabled: bool, rtol: float | None = None) -> float:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            found = mlc.integrate_with_error(
+                lambda x: net(x[..., None])[..., 0], mlc.Interval(0, 1), rtol=rtol
+            )
+        return found.n_evals.item()
+
+    assert "`rtol=3e-2`" in PAGES["docs/precision.md"]
+    assert points(True) > 200 * points(False)
+    assert points(True, 3e-2) < 50 * points(False)
+
+
+def test_a_network_in_float64_needs_limits_that_are() -> None:
+    net = nn.Linear(1, 1).double()
+
+    def integral(end: float | Tensor) -> Tensor:
+        return mlc.integrate(lambda x: net(x[..., None])[..., 0], mlc.Interval(0, end))
+
+    with pytest.raises(RuntimeError, match="mat1 and mat2 must have the same dtype"):
+        integral(1.0)
+    assert integral(torch.tensor(1.0, dtype=torch.float64)).dtype == torch.float64
 
 
 def migrations(title: str) -> list[tuple[str, str]]:
