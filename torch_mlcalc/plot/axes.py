@@ -18,7 +18,7 @@ def axes_or_new(ax: Axes | None) -> Axes:
     # What stands in for Axes, in other libraries, draws too.
     if not hasattr(ax, "plot"):
         raise TypeError(
-            f"ax is a {type(ax).__name__}; one Axes of matplotlib is wanted, for example "
-            "figure.subplots()."
+            f"ax is a {type(ax).__name__}; one Axes of matplotlib is wanted, for "
+            "example figure.subplots()."
         )
     return ax

@@ -95,8 +95,8 @@ def _curves(density: NormalizedDensity) -> tuple[Array, Array]:
         ends = density.icdf(tails.to(density.device).reshape(shape)).double()
         if not ends.isfinite().all():
             raise ValueError(
-                "the density has quantiles that are not finite; see whether its integral "
-                "exists."
+                "the density has quantiles that are not finite; see whether its "
+                "integral exists."
             )
         x = torch.linspace(ends[0].min().item(), ends[1].max().item(), _CURVE)
         points = x.to(ends).reshape(-1, *shape[1:])

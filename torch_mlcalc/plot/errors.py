@@ -51,8 +51,8 @@ def convergence(
 
     Raises:
         TypeError: If ``rules`` has no labels, or a rule is none.
-        ValueError: If ``rules``, a sequence in it or ``rtols`` is empty, ``exact`` is not
-            finite, or the integral not a single number.
+        ValueError: If ``rules``, a sequence in it or ``rtols`` is empty, ``exact`` is
+            not finite, or the integral not a single number.
 
     Example:
         >>> import torch, torch_mlcalc as mlc
