@@ -1,6 +1,7 @@
 """The instruments of the benchmark; a wrong result has no time."""
 
 import importlib
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -219,3 +220,22 @@ def test_a_run_that_is_stopped_leaves_its_rows(
 def test_every_section_is_there(instruments: dict[str, ModuleType]) -> None:
     for name in instruments["run"].SECTIONS:
         assert "\ndef rows(" in (BENCHMARKS / f"{name}.py").read_text(encoding="utf-8")
+
+
+def test_every_file_and_section_is_in_the_page(
+    instruments: dict[str, ModuleType],
+) -> None:
+    page = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(\w+)\.py`", page))
+    assert named == {path.stem for path in BENCHMARKS.glob("*.py")}
+    table = page.split("| section | against what |")[1]
+    assert set(instruments["run"].SECTIONS) <= set(re.findall(r"`(\w+)\.py`", table))
+
+
+def test_every_peer_has_its_version_in_the_results(
+    instruments: dict[str, ModuleType],
+) -> None:
+    results = (BENCHMARKS / "RESULTS.md").read_text(encoding="utf-8")
+    machine = results.splitlines()[2]
+    for peer in (*instruments["run"].PEERS, *instruments["run"].JAX_PEERS):
+        assert re.search(rf"(?<!no ){peer} \d", machine), peer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import math
@@ -29,7 +30,7 @@ from pages import (
     run_code,
     words,
 )
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 import torch_mlcalc as mlc
@@ -125,6 +126,42 @@ def test_pages_are_written_once(catalogue: ModuleType, tmp_path: Path) -> None:
 # ---- what the pages say besides ------------------------------------------------------
 
 
+def imported(part: Path) -> set[str]:
+    """Other parts of the package that a file, or those of a folder, import anywhere."""
+    found = set()
+    for path in part.rglob("*.py") if part.is_dir() else [part]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                found |= set(re.findall(r"^torch_mlcalc\.(\w+)", node.module))
+    return found - {part.name, "precision"}
+
+
+def test_parts_import_what_the_page_says_and_never_back() -> None:
+    page = PAGES["docs/design.md"]
+    rows = re.findall(r"^\| `(\w+)` \| .* \| (.*) \|$", page, re.MULTILINE)
+    package = Path(mlc.__file__).parent
+    folders = {path.parent.name for path in package.glob("*/__init__.py")}
+    assert {part for part, _ in rows} == folders
+    above: set[str] = set()
+    for part, cell in rows:
+        stated = set(re.findall(r"`(\w+)`", cell))
+        assert imported(package / part) == stated, part
+        assert stated <= above, part
+        above.add(part)
+    families = [p for p in (package / "losses").iterdir() if p.name != "__pycache__"]
+    with_others = {path.name for path in families if imported(path) - {"losses"}}
+    assert with_others == {"crps", "integral"}
+
+
+def test_files_on_the_way_of_a_call_exist() -> None:
+    page = blocks(PAGES["docs/design.md"])
+    (way,) = (block.content for block in page if block.language == "text")
+    files = set(re.findall(r"\b\w+\.py\b", way))
+    assert len(files) > 20
+    for name in files:
+        assert list((ROOT / "torch_mlcalc" / "quadrature").rglob(name)), name
+
+
 def test_the_checked_loss_is_sound_without_detach(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -189,6 +226,32 @@ def test_smooth_l1_overflows_in_torch_alone() -> None:
     ours = mlc.smooth_l1_loss(residual, target, beta=1e25)
     assert ours.item() == pytest.approx(5e22)
     assert F.smooth_l1_loss(residual, target, beta=1e25).isinf()
+
+
+def test_autocast_makes_an_adaptive_rule_divide() -> None:
+    net = nn.Sequential(nn.Linear(1, 32), nn.Tanh(), nn.Linear(32, 1))
+
+    def points(enabled: bool, rtol: float | None = None) -> float:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            found = mlc.integrate_with_error(
+                lambda x: net(x[..., None])[..., 0], mlc.Interval(0, 1), rtol=rtol
+            )
+        return found.n_evals.item()
+
+    assert "`rtol=3e-2`" in PAGES["docs/precision.md"]
+    assert points(True) > 200 * points(False)
+    assert points(True, 3e-2) < 50 * points(False)
+
+
+def test_a_network_in_float64_needs_limits_that_are() -> None:
+    net = nn.Linear(1, 1).double()
+
+    def integral(end: float | Tensor) -> Tensor:
+        return mlc.integrate(lambda x: net(x[..., None])[..., 0], mlc.Interval(0, end))
+
+    with pytest.raises(RuntimeError, match="mat1 and mat2 must have the same dtype"):
+        integral(1.0)
+    assert integral(torch.tensor(1.0, dtype=torch.float64)).dtype == torch.float64
 
 
 def migrations(title: str) -> list[tuple[str, str]]:

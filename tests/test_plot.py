@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 
 import matplotlib as mpl
@@ -115,6 +116,14 @@ def test_axes_have_labels(draw: Callable[[Axes | None], Axes], ax: Axes) -> None
     assert ax.get_ylabel()
 
 
+@pytest.mark.parametrize("draw", EVERY.values(), ids=EVERY)
+def test_what_is_no_axes_is_refused(draw: Callable[[object], Axes]) -> None:
+    with pytest.raises(TypeError, match="ax is a Figure; one Axes of matplotlib is"):
+        draw(Figure())
+    with pytest.raises(TypeError, match="ax is a ndarray; one Axes"):
+        draw(Figure().subplots(1, 2))
+
+
 def python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
@@ -199,6 +208,14 @@ def test_density_refuses_what_is_none() -> None:
     flat = mlc.NormalizedDensity(lambda x: -x.square().sum(-1), SQUARE)
     with pytest.raises(ValueError, match="has 2 dimensions; one is wanted"):
         plot.density(flat)
+    level = mlc.NormalizedDensity(lambda x: 0 * x, mlc.RealLine())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match="that are not finite; see whether its"):
+            plot.density(level)
+    nobody = mlc.NormalizedDensity(wells, mlc.RealLine(), args=(DEPTHS[:0],))
+    with pytest.raises(ValueError, match="batch of densities is empty"):
+        plot.density(nobody)
 
 
 # ---- meshes --------------------------------------------------------------------------
@@ -410,6 +427,16 @@ def test_convergence_refuses_what_is_no_rule() -> None:
         plot.convergence(kinked, UNIT, {}, KINKED)
     with pytest.raises(ValueError, match="exact is inf; a finite number"):
         plot.convergence(kinked, UNIT, {"automatic": None}, math.inf)
+    for rules in (mlc.GaussLegendre(3), [mlc.GaussLegendre(3)]):
+        with pytest.raises(TypeError, match="a dict from labels to rules is wanted"):
+            plot.convergence(kinked, UNIT, rules, KINKED)
+    with pytest.raises(ValueError, match=r"rules\['gauss'\] has nothing to draw"):
+        plot.convergence(kinked, UNIT, {"gauss": []}, KINKED)
+    with pytest.raises(ValueError, match="has nothing to draw: it is empty, or rtols"):
+        plot.convergence(kinked, UNIT, {"automatic": None}, KINKED, rtols=[])
+    with pytest.raises(ValueError, match=r"the integral has shape \(3,\); one number"):
+        several = mlc.Interval(0, torch.ones(3))
+        plot.convergence(kinked, several, {"automatic": None}, KINKED)
     with pytest.raises(TypeError, match=r"rules\['gauss'\] has a int; a rule such as"):
         plot.convergence(kinked, UNIT, {"gauss": [3]}, KINKED)
 
@@ -469,6 +496,8 @@ def test_descent_refuses_what_is_no_path() -> None:
             plot.descent(bowl, torch.zeros(shape))
     with pytest.raises(ValueError, match="path is not finite"):
         plot.descent(bowl, torch.full((2, 2), math.nan))
+    with pytest.raises(ValueError, match="the loss is finite nowhere around the path"):
+        plot.descent(lambda w: w[:, 0] * math.nan, PATH)
     with pytest.raises(TypeError, match="levels is a float"):
         plot.descent(bowl, PATH, levels=3.0)
     with pytest.raises(ValueError, match="levels is 1; at least 2"):

@@ -150,6 +150,23 @@ def test_the_table_of_patients_is_what_the_example_finds(
     assert float(rows[2][0]) == published["log likelihood"]
 
 
+def test_the_comparison_is_that_of_the_results() -> None:
+    results = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
+    found = re.findall(
+        r"\| rtol 1e-8 on (\d+) integrals: .*? \| .*? \| right on ([\d.]+ %); claims "
+        r"success and is wrong on (\d+), and on (\d+) of (\d+) divergent ones",
+        results,
+    )
+    assert len(found) == 4
+    for i, row in enumerate(("right, and", "says so, and is", "says so of"), 1):
+        (cells,) = re.findall(rf"^\| {row} .*? \| (.*) \|$", README, re.MULTILINE)
+        shown = [cell.strip("* ") for cell in cells.split("|")]
+        assert shown == [method[i] for method in found], row
+    known, _, _, _, divergent = found[0]
+    assert f"On {known} integrals" in README
+    assert f"on {divergent} that" in README
+
+
 def test_every_loss_is_in_the_table_once() -> None:
     modules = {
         name
@@ -160,6 +177,12 @@ def test_every_loss_is_in_the_table_once() -> None:
     names = in_table("Losses")
     assert len(names) == len(set(names))
     assert modules <= set(names)
+
+
+def test_closed_forms_are_counted() -> None:
+    closed = [n for n in mlc.losses.__all__ if n.startswith("crps_")]
+    closed.remove("crps_loss")
+    assert f"in closed form for {len(closed)} families" in README
 
 
 def test_every_example_is_in_the_table_once() -> None:

@@ -16,7 +16,11 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from torch_mlcalc.testing import GradientCheckError, check_gradients
+from torch_mlcalc.testing import (
+    GradientCheckError,
+    check_gradients,
+    check_optimizer,
+)
 from torch_mlcalc.testing.captured import find_captured
 from torch_mlcalc.testing.derivatives import Differentiation, Settings
 from torch_mlcalc.testing.precision import check_float32
@@ -1149,3 +1153,11 @@ def test_errors_of_the_function_itself_are_not_dressed_up() -> None:
 def test_nan_is_not_taken_for_agreement_with_a_number() -> None:
     with pytest.raises(GradientCheckError, match="is nan by|but nan by"):
         check_gradients(torch.sqrt, torch.zeros(1, requires_grad=True))
+
+
+def test_optimizers_are_classes() -> None:
+    sgd = torch.optim.SGD([torch.ones(2, requires_grad=True)], lr=0.1)
+    for pair in ((sgd, torch.optim.SGD), (torch.optim.SGD, sgd)):
+        what = ("optimizer", "reference")[pair.index(sgd)]
+        with pytest.raises(TypeError, match=f"{what} must be a class, or .* of SGD"):
+            check_optimizer(*pair)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from gloo import run_in_processes
 
 PROGRAM = Path(__file__).with_name("distributed_training.py")
 
@@ -29,25 +27,7 @@ Results = dict[str, dict[str, list[float]]]
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[Results]:
     """Run all cases in two processes, which takes long to start."""
-    folder = tmp_path_factory.mktemp("gloo")
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(rank), str(folder)],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        errors = [process.communicate(timeout=240)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    for process, error in zip(processes, errors, strict=True):
-        assert process.returncode == 0, error
-    files = [folder / f"{rank}.json" for rank in range(2)]
-    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    return run_in_processes(PROGRAM, 2, tmp_path_factory.mktemp("gloo"))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from gloo import run_in_processes
 
 import torch_mlcalc as mlc
 
@@ -121,25 +119,7 @@ Results = dict[str, Any]
 @pytest.fixture(scope="module")
 def all_results(tmp_path_factory: pytest.TempPathFactory) -> list[Results]:
     """Run everything in three processes, which take long to start."""
-    folder = tmp_path_factory.mktemp("gloo")
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(rank), str(folder)],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(3)
-    ]
-    try:
-        errors = [process.communicate(timeout=240)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    for process, error in zip(processes, errors, strict=True):
-        assert process.returncode == 0, error
-    files = [folder / f"{rank}.json" for rank in range(3)]
-    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    return run_in_processes(PROGRAM, 3, tmp_path_factory.mktemp("gloo"))
 
 
 @pytest.fixture

@@ -42,7 +42,8 @@ def density(
 
     Raises:
         TypeError: If ``density`` is no :class:`NormalizedDensity`.
-        ValueError: If it has more than one dimension.
+        ValueError: If it has more than one dimension, is an empty batch, or cannot be
+            normalised.
 
     Example:
         >>> import torch, torch_mlcalc as mlc
@@ -64,6 +65,8 @@ def density(
             f"the density has {density.event_shape[0]} dimensions; one is wanted. "
             "Draw its log_prob on a grid with contourf."
         )
+    if not math.prod(density.batch_shape):
+        raise ValueError("the batch of densities is empty; at least one is wanted.")
     x, p = _curves(density)
     ax = axes_or_new(ax)
     lines = ax.plot(x, p)
@@ -90,6 +93,11 @@ def _curves(density: NormalizedDensity) -> tuple[Array, Array]:
         tails = torch.tensor([_TAIL, 1 - _TAIL], dtype=density.dtype)
         shape = (2, *(1,) * len(density.batch_shape))
         ends = density.icdf(tails.to(density.device).reshape(shape)).double()
+        if not ends.isfinite().all():
+            raise ValueError(
+                "the density has quantiles that are not finite; see whether its "
+                "integral exists."
+            )
         x = torch.linspace(ends[0].min().item(), ends[1].max().item(), _CURVE)
         points = x.to(ends).reshape(-1, *shape[1:])
         # A curve may begin before the support of its neighbour in the batch does.

@@ -50,8 +50,9 @@ def convergence(
         The Axes.
 
     Raises:
-        TypeError: If a rule is none.
-        ValueError: If ``rules`` is empty, or ``exact`` not finite.
+        TypeError: If ``rules`` has no labels, or a rule is none.
+        ValueError: If ``rules``, a sequence in it or ``rtols`` is empty, ``exact`` is
+            not finite, or the integral not a single number.
 
     Example:
         >>> import torch, torch_mlcalc as mlc
@@ -68,6 +69,10 @@ def convergence(
         >>> [line.get_label() for line in ax.lines]
         ['Gauss-Legendre', 'automatic']
     """
+    if not isinstance(rules, Mapping):
+        raise TypeError(
+            f"rules is a {type(rules).__name__}; a dict from labels to rules is wanted."
+        )
     if not rules:
         raise ValueError("rules is empty; at least one rule is wanted.")
     if not math.isfinite(exact):
@@ -79,6 +84,11 @@ def convergence(
         )
         for label, rule in rules.items()
     }
+    for label, points in curves.items():
+        if not points:
+            raise ValueError(
+                f"rules[{label!r}] has nothing to draw: it is empty, or rtols is."
+            )
     ax = axes_or_new(ax)
     for label, points in curves.items():
         ax.plot(*zip(*points, strict=True), ".-", label=label)
@@ -123,5 +133,9 @@ def _one(
 
     with torch.no_grad():
         value = integrate(counted, domain, rule, **settings)
+    if value.numel() > 1:
+        raise ValueError(
+            f"the integral has shape {tuple(value.shape)}; one number is wanted."
+        )
     error = abs(value.item() - exact) / (abs(exact) or 1.0)
     return count, max(error, torch.finfo(value.dtype).eps)

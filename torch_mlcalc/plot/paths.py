@@ -117,6 +117,9 @@ def _surface(
             f"the loss got points of shape {(len(grid) + len(path), 2)} and returned "
             f"shape {tuple(values.shape)}; one loss for each point is wanted."
         )
-    values = (values - values[values.isfinite()].min()).double().cpu()
+    finite = values[values.isfinite()]
+    if not len(finite):
+        raise ValueError("the loss is finite nowhere around the path.")
+    values = (values - finite.min()).double().cpu()
     height = values[: len(grid)].reshape(_SURFACE, _SURFACE).T
     return x.numpy(), y.numpy(), np.ma.masked_invalid(height.numpy())

@@ -86,6 +86,7 @@ def check_optimizer(
 
     Raises:
         OptimizerCheckError: If they differ.
+        TypeError: If an optimizer is an instance, not a class.
         ValueError: If a name is unknown, or the steps are too few.
 
     Example:
@@ -104,6 +105,12 @@ def check_optimizer(
         Traceback (most recent call last):
         torch_mlcalc.testing.optimizers.OptimizerCheckError: every gradient, float64...
     """
+    for what, make in (("optimizer", optimizer), ("reference", reference)):
+        if not callable(make):
+            raise TypeError(
+                f"{what} must be a class, or a function of parameters and options, got "
+                f"an instance of {type(make).__name__}"
+            )
     for name in (*layouts, *(cases or ())):
         if name not in LAYOUTS and name not in _CASES:
             raise ValueError(
