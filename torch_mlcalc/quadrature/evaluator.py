@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from torch_mlcalc.quadrature.contract import block_size
+from torch_mlcalc.quadrature.contract import block_of
 from torch_mlcalc.quadrature.host import read, transforming, write
 from torch_mlcalc.quadrature.integrand import Callee
 from torch_mlcalc.quadrature.pieces import Index
@@ -118,7 +118,7 @@ class Evaluator:
         size = columns
         if self.elements == 1 or self.gathers:
             each = nodes * self._bytes
-            size = block_size(columns, each, self.memory)
+            size = block_of(columns, each, self.memory, self.integrand.device).size
         return [slice(i, i + size) for i in range(0, columns, max(size, 1))]
 
     @property
@@ -161,7 +161,8 @@ class Evaluator:
         dense[:] = self.home
         dense[:, :, element] = points[:, None]
         dense[:, slot, element] = points
-        size = block_size(cells, k * self.elements * self._bytes, self.memory)
+        each = k * self.elements * self._bytes
+        size = block_of(cells, each, self.memory, self.integrand.device).size
         shape = (-1, self.elements, *self.tail)
         values = [
             self._call(dense[:, i : i + size].reshape(shape)).reshape(

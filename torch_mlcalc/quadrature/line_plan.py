@@ -16,7 +16,7 @@ from torch_mlcalc.quadrature.contract import (
     LogSum,
     Sum,
     accumulator,
-    block_size,
+    block_of,
     sum_blocks,
     together,
 )
@@ -52,7 +52,7 @@ class LinePlan(Plan):
         if not self.gathers:
             return sum(c.positions[..., 0].numel() for c in self.cells)
         elements = self.kinds.shape[-1]
-        counts = torch.zeros(elements, dtype=torch.int64)
+        counts = torch.zeros(elements, dtype=torch.int64, device="cpu")
         for c in self.cells:
             counts += (
                 torch.bincount(c.piece.cpu() % elements, minlength=elements)
@@ -114,8 +114,9 @@ class LinePlan(Plan):
                 part = partial(_nodes_part, cells, pieces, integrand, add, self.gathers)
             width = cells.positions.numel() // count * integrand.dtype.itemsize
             whole = torch.compiler.is_compiling()
-            size = block_size(count, width, memory, whole=whole)
-            value = sum_blocks(part, count, size, add, memory, integrand.ranks)
+            device, ranks = integrand.device, integrand.ranks
+            block = block_of(count, width, memory, device, whole=whole)
+            value = sum_blocks(part, count, block, add, memory, ranks)
             total = value if total is None else add.join(total, value)
         if total is None:
             total = _nothing(integrand, log=log)
