@@ -409,3 +409,16 @@ def test_moments_of_correlated_normal_densities(d: int) -> None:
     torch.testing.assert_close(wave, wanted, rtol=1e-6, atol=1e-6)
     (g,) = torch.autograd.grad(p.mean.sum(), twin.loc)
     torch.testing.assert_close(g, torch.ones_like(g), rtol=1e-8, atol=1e-8)
+
+
+def test_what_overflows_far_out_has_no_slope_where_nothing_can_be_read() -> None:
+    # As on a GPU: whether a log is minus infinity at a node is not asked below vmap.
+    (family,) = (f for f in FAMILIES if f.name == "funnel")
+    space = mlc.Box(torch.full((2,), -math.inf, dtype=DOUBLE), math.inf)
+
+    def log_z(theta: Tensor) -> Tensor:
+        return mlc.log_integrate(lambda x: family.log_density(x, theta), space)
+
+    theta = torch.stack([family.theta, 2 * family.theta])
+    slopes = torch.func.vmap(torch.func.grad(log_z))(theta)
+    torch.testing.assert_close(slopes, -0.5 / theta, rtol=1e-6, atol=0)

@@ -25,7 +25,7 @@ from torch_mlcalc.quadrature.contract import (
     LinearSum,
     LogSum,
     accumulator,
-    block_size,
+    block_of,
     sum_blocks,
     together,
 )
@@ -308,8 +308,9 @@ def _sum(
         return add(weights[start:stop], log_weights[start:stop], values)
 
     width = max(1, points[0].numel()) * points.element_size()
-    size = block_size(count, width, settings.memory or MEMORY)
-    total = sum_blocks(part, count, size, add, ranks=ranks)
+    device = points[0].device
+    block = block_of(count, width, settings.memory or MEMORY, device)
+    total = sum_blocks(part, count, block, add, ranks=ranks)
     total = together(total, add, ranks)
     return (
         total.to(nodes.log_weights.dtype) if nodes.log_weights.dtype in HALF else total

@@ -219,7 +219,7 @@ def _lost(density: NormalizedDensity, order: int) -> Tensor | None:
     """
     if density.event_shape or transforming():
         return None
-    at, width = (torch.as_tensor(t) for t in _unit(density))
+    at, width = (torch.as_tensor(t, device=density.device) for t in _unit(density))
     known = density._known
     reach = FAR * math.log10(torch.finfo(density.dtype).max)
     lost = torch.zeros_like(at, dtype=torch.bool).expand(density.batch_shape)

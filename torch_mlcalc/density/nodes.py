@@ -381,5 +381,5 @@ def _summed(
             "sum. Use a continuous approximation such as Normal."
         )
     steps = np.arange(count).reshape(-1, *(1,) * low.ndim)
-    values = torch.as_tensor(low + steps).to(like.device, like.dtype)
+    values = torch.as_tensor(low + steps, device="cpu").to(like.device, like.dtype)
     return Nodes(values, p.log_prob(values))

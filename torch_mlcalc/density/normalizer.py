@@ -85,7 +85,9 @@ def _in_pieces(density: NormalizedDensity) -> Function:
     rule, count = density.rule, density.batch_shape.numel()
     bytes_each = count * density.dtype.itemsize
     short = isinstance(rule, FixedRule) and rule.n * bytes_each <= BLOCK_BYTES
-    few = short and count > 1 and density._block is None
+    # On a GPU pieces would be many small kernels.
+    on_cpu = density.device.type == "cpu"
+    few = short and on_cpu and count > 1 and density._block is None
     return in_pieces(density.log_unnormalized) if few else density.log_unnormalized
 
 

@@ -265,7 +265,10 @@ def _spread(density: NormalizedDensity, chart: BoxChart) -> Tensor:
     mean, covariance = moments(density)
     centre = ((mean - chart.anchor) / chart.span).to(chart.dtype)
     scaled = covariance / (chart.span[..., :, None] * chart.span[..., None, :])
-    scaled, unit = scaled.to(chart.dtype), torch.eye(chart.dimension).to(centre)
+    scaled, unit = (
+        scaled.to(chart.dtype),
+        torch.eye(chart.dimension, device="cpu").to(centre),
+    )
     finite = scaled.isfinite().flatten(-2).all(-1) & centre.isfinite().all(-1)
     safe = torch.where(finite[..., None, None], scaled, unit)
     fine = finite & (torch.linalg.cholesky_ex(safe.detach())[1] == 0)
@@ -318,7 +321,7 @@ def _bracket(series: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
     """Neighbours on a grid between which a part of the integral is reached."""
     n = series.shape[-1]
     # Dense at the ends, as the zeros of polynomials are.
-    angle = torch.linspace(math.pi, 0, 4 * n + 1, dtype=torch.float64)
+    angle = torch.linspace(math.pi, 0, 4 * n + 1, dtype=torch.float64, device="cpu")
     edges = torch.cos(angle).to(goal)
     basis = _integrals(edges, n)
     with full_precision(series.device):

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from torch_mlcalc.layers.shared import Shared
@@ -186,7 +185,7 @@ class Integral(Shared):
         """Move the plan with the module; its float64 nodes keep their dtype."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.plan is not None:
-            self.plan = self.plan.to(fn(torch.empty(0)).device)
+            self.plan = self.plan.to(fn(self.plan.status).device)
         return self
 
 

@@ -90,7 +90,7 @@ def density(
 def _curves(density: NormalizedDensity) -> tuple[Array, Array]:
     """Points ``(m)`` and densities ``(m, batch)``."""
     with torch.no_grad():
-        tails = torch.tensor([_TAIL, 1 - _TAIL], dtype=density.dtype)
+        tails = torch.tensor([_TAIL, 1 - _TAIL], dtype=density.dtype, device="cpu")
         shape = (2, *(1,) * len(density.batch_shape))
         ends = density.icdf(tails.to(density.device).reshape(shape)).double()
         if not ends.isfinite().all():
@@ -98,7 +98,9 @@ def _curves(density: NormalizedDensity) -> tuple[Array, Array]:
                 "the density has quantiles that are not finite; see whether its "
                 "integral exists."
             )
-        x = torch.linspace(ends[0].min().item(), ends[1].max().item(), _CURVE)
+        x = torch.linspace(
+            ends[0].min().item(), ends[1].max().item(), _CURVE, device="cpu"
+        )
         points = x.to(ends).reshape(-1, *shape[1:])
         # A curve may begin before the support of its neighbour in the batch does.
         inside = density.support.check(points.expand(-1, *density.batch_shape))

@@ -100,8 +100,8 @@ def _grid(plan: Plan, domain: Box, edges: Tensor, lines: int) -> list[Array]:
     """The lines of the grid, each ``(points, 2)``, bent as the domain is."""
     assert isinstance(plan, NodesPlan)  # noqa: S101
     bins = edges.shape[1] - 1
-    which = torch.linspace(0, bins, lines + 1).round().long()
-    along = torch.linspace(0, 1, _LINE, dtype=torch.float64)
+    which = torch.linspace(0, bins, lines + 1, device="cpu").round().long()
+    along = torch.linspace(0, 1, _LINE, dtype=torch.float64, device="cpu")
     unit = []
     for at in edges[0, which]:
         unit.append(torch.stack([at.expand(along.shape), along], -1))

@@ -101,7 +101,7 @@ def mesh(
                 "wanted. Pass limits and args of one."
             )
         low, high = _panels(plan, domain, breakpoints)
-        ends = torch.as_tensor(np.stack([low, high])).to(points[0])
+        ends = torch.as_tensor(np.stack([low, high]), device="cpu").to(points[0])
         x, values, error = _measured(lambda x: integrand(x, *args), ends, rule)
     ax = axes_or_new(ax)
     shown = error > 0
@@ -133,7 +133,7 @@ def _check_mesh(domain: object, rule: object) -> None:
     if not isinstance(rule, GaussKronrod):
         raise TypeError(f"rule is {rule!r}; GaussKronrod is wanted, which has panels.")
     for name, limit in (("lower", domain.lower), ("upper", domain.upper)):
-        if not bool(torch.as_tensor(limit).isfinite().all()):
+        if not bool(torch.as_tensor(limit, device="cpu").isfinite().all()):
             raise ValueError(f"{name} is {limit}; a finite limit is wanted.")
 
 

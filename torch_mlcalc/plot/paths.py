@@ -108,7 +108,9 @@ def _surface(
     reach = (high - low).max().item() or 1.0
     margin = torch.where(high > low, 0.15 * (high - low), 0.5 * reach)
     ends = torch.stack([low - margin, high + margin]).tolist()
-    x, y = (torch.linspace(a, b, _SURFACE) for a, b in zip(*ends, strict=True))
+    x, y = (
+        torch.linspace(a, b, _SURFACE, device="cpu") for a, b in zip(*ends, strict=True)
+    )
     grid = torch.cartesian_prod(x, y).to(path)
     with torch.no_grad():
         values = loss(torch.cat([grid, path]))

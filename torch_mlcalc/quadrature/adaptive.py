@@ -19,7 +19,7 @@ from torch_mlcalc.quadrature.adaptive_hermite import (
     through_mode,
 )
 from torch_mlcalc.quadrature.checks import Settings, refuse_tolerance
-from torch_mlcalc.quadrature.contract import LinearSum, block_size
+from torch_mlcalc.quadrature.contract import LinearSum, block_of
 from torch_mlcalc.quadrature.domains import Extent, of_numbers
 from torch_mlcalc.quadrature.double_exponential import DoubleExponential
 from torch_mlcalc.quadrature.estimate import Estimate, Status, Tolerance, report
@@ -144,7 +144,8 @@ def _at_once(found: Found) -> Tensor | None:
         points = [pieces.points(part.piece, part.positions).ravel() for part in parts]
         units = [(pieces.unit * pieces.sign)[part.piece] for part in parts]
     count = sum(column.size for column in points)
-    if block_size(count, integrand.dtype.itemsize, found.memory) < count:
+    itemsize, device = integrand.dtype.itemsize, integrand.device
+    if block_of(count, itemsize, found.memory, device).size < count:
         return None
     weights = [(p.weights * unit).ravel() for p, unit in zip(parts, units, strict=True)]
     where, weight = (
@@ -238,7 +239,7 @@ def _between_numbers(extent: Extent, dtype: torch.dtype) -> tuple[Pieces, Array]
     for name, value in extent._asdict().items():
         if math.isnan(value):
             raise ValueError(f"{name} is nan; a number or +-math.inf is wanted.")
-    pieces = piece_between(*torch.tensor(extent, dtype=dtype).tolist())
+    pieces = piece_between(*torch.tensor(extent, dtype=dtype, device="cpu").tolist())
     home = _home(pieces)
     for array in (*pieces[:-2], home):
         array.setflags(write=False)
@@ -293,8 +294,8 @@ def _total(evaluate: Evaluator, ledger: Ledger) -> Tensor:
         if total.log_unit is not None:
             with np.errstate(divide="ignore"):
                 value = np.log(value) + total.log_unit.reshape(shape)
-    plain = isinstance(value, np.ndarray)
-    tensor = torch.from_numpy(value) if plain else torch.as_tensor(value)
+    # A NumPy number where there is neither batch nor event.
+    tensor = torch.from_numpy(np.asarray(value))
     if tensor.dtype != evaluate.dtype or not evaluate.on_host:
         tensor = tensor.to(integrand.device, evaluate.dtype)
     return as_result(tensor, integrand)

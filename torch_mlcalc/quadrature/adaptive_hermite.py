@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from torch_mlcalc.quadrature.contract import LogSum, sum_blocks, together
+from torch_mlcalc.quadrature.contract import Block, LogSum, sum_blocks, together
 from torch_mlcalc.quadrature.estimate import Status
 from torch_mlcalc.quadrature.gauss import GaussHermite
 from torch_mlcalc.quadrature.host import read, write
@@ -238,14 +238,17 @@ def through_mode(
     width = torch.where(curvature < 0, -curvature, 1).rsqrt()
     hermite = GaussHermite(rule.n)
     shape = (-1, *(1,) * (at.ndim - 1))
-    nodes = torch.tensor(table(hermite)[0]).to(at).reshape(shape)
-    weights = torch.tensor(hermite.log_lebesgue_weights()).to(at).reshape(shape)
+    nodes = torch.tensor(table(hermite)[0], device="cpu").to(at).reshape(shape)
+    weights = (
+        torch.tensor(hermite.log_lebesgue_weights(), device="cpu").to(at).reshape(shape)
+    )
     add = LogSum()
 
     def part(start: int, stop: int) -> Tensor:
         some = weights[start:stop]
         return add(some, some, integrand(at + width * nodes[start:stop]))
 
-    total = sum_blocks(part, rule.n, rule.n, add, ranks=integrand.ranks)
+    block = Block(rule.n, rule.n)
+    total = sum_blocks(part, rule.n, block, add, ranks=integrand.ranks)
     total = together(total, add, integrand.ranks)
     return as_result(total + width[0].log(), integrand)

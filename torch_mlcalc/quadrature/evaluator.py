@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from torch_mlcalc.quadrature.contract import block_bytes, block_size
+from torch_mlcalc.quadrature.contract import block_bytes, block_of
 from torch_mlcalc.quadrature.host import read, transforming, write
 from torch_mlcalc.quadrature.integrand import Callee
 from torch_mlcalc.quadrature.pieces import Index
@@ -118,13 +118,13 @@ class Evaluator:
         size = columns
         if self.elements == 1 or self.gathers:
             each = nodes * self._bytes
-            size = block_size(columns, each, self.memory)
+            size = block_of(columns, each, self.memory, self.integrand.device).size
         return [slice(i, i + size) for i in range(0, columns, max(size, 1))]
 
     def in_one_block(self, columns: int, nodes: int) -> bool:
         """Whether so many columns of a single integral are evaluated together."""
         size = columns * nodes * self.integrand.dtype.itemsize
-        return columns == 1 or size <= block_bytes(self.memory)
+        return columns == 1 or size <= block_bytes(self.memory, self.integrand.device)
 
     @property
     def is_alone(self) -> bool:
@@ -166,7 +166,8 @@ class Evaluator:
         dense[:] = self.home
         dense[:, :, element] = points[:, None]
         dense[:, slot, element] = points
-        size = block_size(cells, k * self.elements * self._bytes, self.memory)
+        each = k * self.elements * self._bytes
+        size = block_of(cells, each, self.memory, self.integrand.device).size
         shape = (-1, self.elements, *self.tail)
         values = [
             self._call(dense[:, i : i + size].reshape(shape)).reshape(

@@ -16,7 +16,7 @@ from torch_mlcalc.quadrature.contract import (
     LogSum,
     Sum,
     accumulator,
-    block_size,
+    block_of,
     sum_blocks,
 )
 from torch_mlcalc.quadrature.domains import Extent, of_numbers
@@ -124,7 +124,9 @@ def _block_table(
     # Copied, as the arrays of a table that is kept are not for torch to write to.
     copy = torch.tensor if rule.measure != "lebesgue" else torch.as_tensor
     # A copy that blocks would wait for all that a GPU has to do.
-    return tuple(copy(a, dtype=wide).to(device, non_blocking=True) for a in arrays)
+    return tuple(
+        copy(a, dtype=wide, device="cpu").to(device, non_blocking=True) for a in arrays
+    )
 
 
 def _table(
@@ -220,9 +222,11 @@ def apply_fixed(
     """The integral, or its log, by a fixed rule; of several processes, a part of it."""
     n, dtype, batch = rule.n, integrand.dtype, integrand.batch_shape
     whole = torch.compiler.is_compiling()
-    size = block_size(n, dtype.itemsize * math.prod(batch), memory, whole=whole)
-    alone = integrand.ranks is None
-    short = n <= min(size, _LONGEST_TABLE) and alone and not whole
+    bytes_each = dtype.itemsize * math.prod(batch)
+    device, ranks = integrand.device, integrand.ranks
+    block = block_of(n, bytes_each, memory, device, whole=whole)
+    alone = ranks is None
+    short = n <= min(block.unseen, _LONGEST_TABLE) and alone and not whole
     if of_numbers(extent) and short:
         # Nothing to place and nothing to scale: most of the time of a small integral.
         placed = _placed_table(rule, extent, dtype, integrand.device)
@@ -238,15 +242,17 @@ def apply_fixed(
         for each in set(kind.flatten().tolist()):
             placed_table(rule, each)  # says so if the rule does not fit
     part: Callable[[int, int], Tensor]
-    fresh = n > max(size, _LONGEST_TABLE) and not whole and memory is None
+    # On the host a block that is whole is as fast made there.
+    long = n > _LONGEST_TABLE and (n > block.size or device.type != "cpu")
+    fresh = long and not whole and memory is None
     if fresh and SpacedBlocks.fit(rule, placement):
-        part = SpacedBlocks(rule, placement, integrand, add, size)
+        part = SpacedBlocks(rule, placement, integrand, add, block.size)
     else:
         part = partial(_part, rule, placement, integrand, add)
-    if size >= n and alone:
+    if n <= block.unseen and alone:
         total = part(0, n)
     else:
-        total = sum_blocks(part, n, size, add, memory, integrand.ranks)
+        total = sum_blocks(part, n, block, add, memory, ranks)
     if isinstance(length, Tensor):
         length = length.to(accumulator(dtype)).expand(batch)
     return add.scale(total, length)

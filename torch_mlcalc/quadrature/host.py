@@ -183,8 +183,7 @@ def contract(rows: npt.NDArray[Any], values: npt.NDArray[Any]) -> npt.NDArray[An
         return (rows @ flat).reshape(-1, *values.shape[1:])
     numbers = np.ascontiguousarray(flat).view(float)
     # What may not be written to is copied, as torch would warn of it.
-    own = torch.from_numpy if rows.flags.writeable else torch.tensor
-    weights = own(rows)
+    weights = torch.from_numpy(rows if rows.flags.writeable else rows.copy())
     sums = (weights @ torch.from_numpy(numbers)).numpy()
     return sums.view(flat.dtype).reshape(-1, *values.shape[1:])
 
@@ -193,7 +192,7 @@ def mapped_mark(*tensors: Tensor) -> Tensor | None:
     """A zero that is mapped by vmap over every dimension any of the tensors is."""
     if not transforming():
         return None
-    mark = torch.zeros((), dtype=torch.float64)
+    mark = torch.zeros((), dtype=torch.float64, device="cpu")
     for tensor in tensors:
         # zeros_like keeps the mapping and drops the values, which may be nan.
         mark = mark + torch.zeros_like(tensor, dtype=torch.float64).sum()

@@ -16,7 +16,7 @@ from torch_mlcalc.quadrature.contract import (
     LogSum,
     Sum,
     block_bytes,
-    block_size,
+    block_of,
     sum_blocks,
     together,
 )
@@ -62,7 +62,7 @@ class LinePlan(Plan):
         if not self.gathers:
             return sum(c.positions[..., 0].numel() for c in self.cells)
         elements = self.kinds.shape[-1]
-        counts = torch.zeros(elements, dtype=torch.int64)
+        counts = torch.zeros(elements, dtype=torch.int64, device="cpu")
         for c in self.cells:
             counts += (
                 torch.bincount(c.piece.cpu() % elements, minlength=elements)
@@ -126,8 +126,9 @@ class LinePlan(Plan):
             part = partial(_part, cells, pieces, integrand, add, self.gathers, axis)
             width = cells.positions.numel() // count * integrand.dtype.itemsize
             whole = torch.compiler.is_compiling()
-            size = block_size(count, width, memory, whole=whole)
-            value = sum_blocks(part, count, size, add, memory, integrand.ranks)
+            device, ranks = integrand.device, integrand.ranks
+            block = block_of(count, width, memory, device, whole=whole)
+            value = sum_blocks(part, count, block, add, memory, ranks)
             total = value if total is None else add.join(total, value)
         if total is None:
             total = _nothing(integrand, log=log)
@@ -157,7 +158,8 @@ class LinePlan(Plan):
         if not (alone and of_numbers(extent) and readable(self.kinds)):
             return None
         size = sum(c.positions.numel() for c in self.cells) * integrand.dtype.itemsize
-        if not 0 < size <= block_bytes(memory) or integrand.device != self.kinds.device:
+        device = integrand.device
+        if not 0 < size <= block_bytes(memory, device) or device != self.kinds.device:
             return None
         key, placed = (extent, integrand.dtype), _placed.get(self)
         if placed is None or placed[0] != key:
@@ -174,7 +176,7 @@ class LinePlan(Plan):
     ) -> tuple[Tensor, Tensor] | None:
         """All points and weights, ``(n, *batch)``; None if rows differ in number."""
         pieces = place_alike(self.kinds, extent, integrand)
-        every = torch.arange(math.prod(self.batch_shape))
+        every = torch.arange(math.prod(self.batch_shape), device="cpu")
         rows = self.gathers and not all(c.piece.equal(every) for c in self.cells)
         if pieces is None or rows:
             return None

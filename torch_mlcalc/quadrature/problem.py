@@ -73,7 +73,7 @@ def as_breakpoints(breakpoints: object) -> Tensor:
                 f"breakpoints is a {type(breakpoints).__name__}; a list of numbers or "
                 "a tensor (k,) or (k, *batch) is wanted."
             )
-        breakpoints = torch.tensor(breakpoints, dtype=torch.float64)
+        breakpoints = torch.tensor(breakpoints, dtype=torch.float64, device="cpu")
     if breakpoints.ndim == 0 or len(breakpoints) == 0:
         raise ValueError(
             f"breakpoints has shape {tuple(breakpoints.shape)}; at least one, along "

@@ -157,7 +157,9 @@ class Search:
     def rounded(self, points: Array) -> Array:
         """Points as the integrand's dtype can represent them."""
         if self.evaluate.single:
-            return read(torch.tensor(points).to(self.evaluate.integrand.dtype))
+            return read(
+                torch.tensor(points, device="cpu").to(self.evaluate.integrand.dtype)
+            )
         return points
 
     def _inside(self, jobs: Jobs, points: Array, guard: float = 0.0) -> Mask | None:

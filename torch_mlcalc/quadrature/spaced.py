@@ -47,16 +47,16 @@ class SpacedBlocks:
             t.to(self.dtype) if isinstance(t, Tensor) else t for t in (anchor, span)
         )
         self.step = 2.0 / (rule.n - 1)
-        steps = self._tensor(torch.arange(size)).to(self.dtype)
+        device = integrand.device
+        steps = torch.arange(size, device=device).to(self.dtype)
         steps = steps.reshape(-1, *(1,) * len(integrand.batch_shape))
         self.up = steps * (self.span * self.step)
         self.down = -self.up.flip(0)
-        _, weights = rule.slice(1, 1 + size + rule.period)
-        self.weights = self._tensor(torch.from_numpy(weights)).to(self.dtype)
+        # Repeated on the device: to copy them takes as long as a cheap integrand.
+        period = torch.from_numpy(rule.slice(1, 1 + rule.period)[1])
+        period = period.to(device, self.dtype, non_blocking=True)
+        self.weights: Tensor = period.repeat(size // rule.period + 2)
         self.log_weights = add.weigh(self.weights)
-
-    def _tensor(self, host: Tensor) -> Tensor:
-        return host.to(self.integrand.device, non_blocking=True)
 
     def __call__(self, start: int, stop: int) -> Tensor:
         """Sum over a block."""
@@ -77,10 +77,12 @@ class SpacedBlocks:
         return self.anchor + self.span * position
 
     def _weights(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        if start == 0 or stop == self.rule.n:
-            _, ends = self.rule.slice(start, stop)
-            weights = self._tensor(torch.from_numpy(ends)).to(self.dtype)
-            return weights, self.add.weigh(weights)
         first = (start - 1) % self.rule.period
         part = slice(first, first + stop - start)
-        return self.weights[part], self.log_weights[part]
+        ends = [i for i in (0, self.rule.n - 1) if start <= i < stop]
+        if not ends:
+            return self.weights[part], self.log_weights[part]
+        weights = self.weights[part].clone()
+        for i in ends:
+            weights[i - start] = self.rule.slice(i, i + 1)[1].item()
+        return weights, self.add.weigh(weights)

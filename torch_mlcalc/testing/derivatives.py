@@ -88,7 +88,9 @@ def coordinates(
         if max_elements is not None:
             # A generator of its own: the same elements in every call, no global seed.
             generator = torch.Generator().manual_seed(0)
-            shuffled = torch.randperm(numbers.numel(), generator=generator)
+            shuffled = torch.randperm(
+                numbers.numel(), generator=generator, device="cpu"
+            )
             flat = flat[shuffled[:max_elements].sort().values]
         chosen[name] = Coordinates(name, numbers.shape, flat, tensor.is_complex())
     return chosen
@@ -264,7 +266,7 @@ def _load_forward_mode() -> None:
 
     Some are written in TorchScript, and torch 2.13 warns of its own use of it.
     """
-    zero = torch.zeros(())
+    zero = torch.zeros((), device="cpu")
     with warnings.catch_warnings(), forward_ad.dual_level():
         warnings.filterwarnings(
             "ignore", r".*torch\.jit\.\w+` is deprecated", DeprecationWarning

@@ -211,7 +211,9 @@ def _evaluate_once(problem: Problem, settings: Settings) -> None:
 def _cotangent(output: Tensor, generator: torch.Generator) -> Tensor:
     """Return a weight for every element, none so small that it hides the element."""
     shape = (*output.shape, 2) if output.is_complex() else output.shape
-    drawn = torch.rand(shape, generator=generator, dtype=torch.float64) + 0.5
+    drawn = (
+        torch.rand(shape, generator=generator, dtype=torch.float64, device="cpu") + 0.5
+    )
     weights = torch.view_as_complex(drawn) if output.is_complex() else drawn
     return weights.to(output.device)
 

@@ -156,7 +156,9 @@ class _Run:
         """Give each parameter the gradient of a step, as memory of its own."""
         generator = torch.Generator().manual_seed(step)
         for i, param in enumerate(self.params):
-            grad = torch.randn(param.shape, generator=generator, dtype=param.dtype)
+            grad = torch.randn(
+                param.shape, generator=generator, dtype=param.dtype, device="cpu"
+            )
             like = torch.empty_like(param).copy_(grad)
             param.grad = None if i in missing else like
 
@@ -251,7 +253,7 @@ def _compare_tensors(
     a, b = (torch.view_as_real(t) if t.is_complex() else t for t in (a, b))
     a, b = a.double(), b.double()
     unit = f"{allowed:.3g} * eps, which is {eps:.3g}"
-    bound = Bound(torch.full(b.shape, allowed * eps, dtype=b.dtype), unit)
+    bound = Bound(torch.full(b.shape, allowed * eps, dtype=b.dtype, device="cpu"), unit)
     describe = functools.partial(element, label)
     try:
         compare(name, ("the optimizer", a), ("the reference", b), bound, describe)
@@ -307,7 +309,9 @@ def _zeroed(name: str, run: _Run, reference: _Run, ulps: float) -> None:
             each.optimizer.zero_grad(set_to_none=False)
             generator = torch.Generator().manual_seed(step)
             for i, param in enumerate(each.params):
-                grad = torch.randn(param.shape, generator=generator, dtype=param.dtype)
+                grad = torch.randn(
+                    param.shape, generator=generator, dtype=param.dtype, device="cpu"
+                )
                 # The first and the last get none at the odd steps.
                 if step % 2 == 0 or 0 < i < len(each.params) - 1:
                     (param * grad).sum().backward()  # type: ignore[no-untyped-call]
@@ -326,7 +330,7 @@ def _closure(name: str, run: _Run, reference: _Run, ulps: float) -> None:
 
         # The stubs want a closure to return a number.
         loss: Any = each.optimizer.step(closure)  # type: ignore[arg-type]
-        return torch.as_tensor(loss).detach()
+        return torch.as_tensor(loss, device="cpu").detach()
 
     for step in range(run.steps):
         found, expected = losses(run), losses(reference)
@@ -341,7 +345,9 @@ def _added(name: str, run: _Run, reference: _Run, ulps: float) -> None:
     for each in (run, reference):
         generator = torch.Generator().manual_seed(9)
         dtype = each.params[0].dtype
-        new = torch.randn(4, 3, generator=generator, dtype=dtype).requires_grad_()
+        new = torch.randn(
+            4, 3, generator=generator, dtype=dtype, device="cpu"
+        ).requires_grad_()
         each.optimizer.add_param_group({"params": [new], "lr": 0.03})
         each.params.append(new)
     _walk(name, (run, reference), ulps, steps=range(2, run.steps))
@@ -387,7 +393,7 @@ def _sparse(name: str, run: _Run, reference: _Run, ulps: float) -> None:
         each.set_grads(step)
         for param in each.params:
             if param.dim() == 2 and param.numel() and param.grad is not None:
-                index = torch.tensor([[0, 2, 0, step % 3]])
+                index = torch.tensor([[0, 2, 0, step % 3]], device="cpu")
                 values = param.grad[:4][[0, 1, 2, 0]]
                 param.grad = torch.sparse_coo_tensor(
                     index, values, param.shape, check_invariants=True

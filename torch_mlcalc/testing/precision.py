@@ -116,7 +116,9 @@ def _spread(
         moved = []
         for point in points:
             # Towards zero, for the reason of _BATCH_SCALES.
-            delta = torch.rand(point.shape, generator=generator, dtype=torch.float64)
+            delta = torch.rand(
+                point.shape, generator=generator, dtype=torch.float64, device="cpu"
+            )
             moved.append(point * (1 - eps * delta.to(point.device)))
         for name, value in _evaluate_at(problem, moved).items():
             # fmax passes over the NaN of a point that has left the domain.

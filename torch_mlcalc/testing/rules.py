@@ -172,7 +172,7 @@ def _check_degree(
 
 
 def _off_centre(rule: FixedRule, recurrence: tuple[Array, Array], degree: int) -> Array:
-    limits = torch.tensor(_OFF_CENTRE, dtype=torch.float64)
+    limits = torch.tensor(_OFF_CENTRE, dtype=torch.float64, device="cpu")
     half, middle = (limits[1] - limits[0]) / 2, (limits[0] + limits[1]) / 2
 
     def integrand(points: Tensor) -> Tensor:

@@ -216,6 +216,27 @@ def test_total_variation_of_normals_of_one_scale() -> None:
         assert value == pytest.approx(math.erf(shift / 2 / math.sqrt(2)), rel=1e-8)
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.2, 2.0)])
+def test_total_variation_knows_that_an_end_moves(low: float, high: float) -> None:
+    # The difference jumps over 0 at an end, where a crossing is found besides.
+    ends = [number(low), number(high)]
+    value = mlc.total_variation_loss(Uniform(*ends), Laplace(number(0.5), 1.0))
+    slopes = torch.autograd.grad(value, ends)
+
+    def truth(low: mp.mpf, high: mp.mpf) -> mp.mpf:
+        def gap(x: mp.mpf) -> mp.mpf:
+            laplace = mp.exp(-abs(x - 0.5)) / 2
+            return abs((1 / (high - low) if low <= x <= high else 0) - laplace) / 2
+
+        meet = mp.log((high - low) / 2)
+        inner = (low, high, 0.5, 0.5 + meet, 0.5 - meet)
+        return mp.quad(gap, sorted({-60, *inner, 60}))
+
+    for i, slope in enumerate(slopes):
+        exact = mp.diff(truth, (low, high), tuple(int(k == i) for k in (0, 1)))
+        assert slope.item() == pytest.approx(float(exact), rel=1e-7)
+
+
 def test_second_derivative_of_total_variation_sees_the_crossing_move() -> None:
     shift = number(1.0)
     value = mlc.total_variation_loss(

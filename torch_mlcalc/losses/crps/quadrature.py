@@ -18,7 +18,7 @@ from torch_mlcalc.quadrature.host import read
 from torch_mlcalc.quadrature.integrate import integrate, integrate_with_error
 
 #: Where integrals are split, in units of the forecast's width around its middle.
-_AROUND = torch.tensor([-40.0, -4.0, 0.0, 4.0, 40.0])
+_AROUND = torch.tensor([-40.0, -4.0, 0.0, 4.0, 40.0], device="cpu")
 
 
 def crps_of_cdf(

@@ -13,6 +13,7 @@ from torch.distributions import Distribution
 from torch_mlcalc.losses.integral.pairs import Pair, pair_of
 from torch_mlcalc.losses.integral.settings import IntegralLoss
 from torch_mlcalc.losses.reduction import Reduction, check_reduction
+from torch_mlcalc.quadrature.host import frozen
 from torch_mlcalc.quadrature.integrate import integrate
 from torch_mlcalc.quadrature.rules import Rule
 
@@ -100,7 +101,7 @@ def compare(
 
     breaks = pair.breaks
     if crossings is not None:
-        breaks = torch.cat([breaks, crossings])
+        breaks = torch.cat([breaks, _known(crossings, breaks)])
     options: dict[str, Any] = search._asdict()
     rule = options.pop("rule")
     value = integrate(
@@ -115,6 +116,23 @@ def compare(
         return value
     lost = torch.as_tensor(pair.uncovered, device=value.device)
     return torch.where(lost, math.inf, value)
+
+
+def _known(crossings: Tensor, breaks: Tensor) -> Tensor:
+    """Crossings, those at a break being that break.
+
+    Where a density ends, the difference jumps over 0. Of two splits there, a rounding
+    apart, only the one that moves with the end has the gradient of the integral.
+
+    Returns:
+        As many, ``(k, *batch)``.
+    """
+    with frozen():
+        scale = breaks.amax(0) - breaks.amin(0)
+        away = (crossings[:, None] - breaks).abs()
+        distance, nearest = away.min(1)
+        same = distance <= 4 * torch.finfo(breaks.dtype).eps * scale
+    return torch.where(same, breaks.gather(0, nearest), crossings)
 
 
 def finite(log: Tensor) -> Tensor:

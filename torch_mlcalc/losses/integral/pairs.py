@@ -63,7 +63,9 @@ class Pair(NamedTuple):
 
     def grid(self) -> Tensor:
         """Ascending points where the masses are, ``(n, *batch)``, constants."""
-        steps = torch.linspace(-REACH, REACH, GRID, dtype=self.breaks.dtype)
+        steps = torch.linspace(
+            -REACH, REACH, GRID, dtype=self.breaks.dtype, device="cpu"
+        )
         steps = steps.to(self.breaks.device).reshape(-1, *(1,) * len(self.batch))
         rows = []
         for p in (self.input, self.target):
@@ -114,7 +116,12 @@ def _breaks(p: Distribution, domain: Domain, like: Tensor) -> Tensor:
     at, width = _middle(p, domain, like)
     ends = [e for e in extent_of(place_of(p))[:2] if _is_end(e)]
     rows = [at - REACH * width, at, at + REACH * width, *ends]
-    breaks = [torch.as_tensor(r).to(like).expand(like.shape)[None] for r in rows]
+    breaks = [
+        torch.as_tensor(r, dtype=like.dtype, device=like.device).expand(like.shape)[
+            None
+        ]
+        for r in rows
+    ]
     kinks = [k.to(like).expand(-1, *like.shape) for k in kinks_of(p)]
     return torch.cat([*breaks, *kinks])
 
@@ -182,7 +189,10 @@ def _outer(
     tensors = [t for t in (one, other) if isinstance(t, Tensor)]
     if not tensors:
         return of_numbers(float(one), float(other))
-    one, other = (torch.as_tensor(t).to(tensors[0]) for t in (one, other))
+    like = tensors[0]
+    one, other = (
+        torch.as_tensor(t, dtype=like.dtype, device=like.device) for t in (one, other)
+    )
     return of_tensors(one, other)
 
 

@@ -54,7 +54,8 @@ def kinks_of(distribution: Distribution) -> list[Tensor]:
     if isinstance(distribution, NormalizedDensity) and (
         distribution.breakpoints is not None
     ):
-        inner = as_breakpoints(distribution.breakpoints).to(distribution.dtype)
+        inner = as_breakpoints(distribution.breakpoints)
+        inner = inner.to(distribution.device, distribution.dtype)
         batch = distribution.batch_shape
         lead = (1,) * (len(batch) + 1 - inner.ndim)
         shape = (len(inner), *lead, *inner.shape[1:])

@@ -93,7 +93,9 @@ def between_quantiles(
     zero = torch.zeros_like(pair.breaks[0])
     breaks = None
     if kinks:
-        levels = torch.linspace(0, 1, 2 * GRID + 2, dtype=zero.dtype)[1:-1]
+        levels = torch.linspace(0, 1, 2 * GRID + 2, dtype=zero.dtype, device="cpu")[
+            1:-1
+        ]
         grid = levels.to(zero.device).reshape(-1, *(1,) * zero.ndim)
         breaks = crossings(difference, grid.expand(-1, *pair.batch))
     options: dict[str, Any] = search._asdict()

@@ -310,7 +310,10 @@ def _levels(
     if not isinstance(quantiles, Tensor):
         _check_numbers(quantiles, rearrange)
         # In float64, whose digits a wider input may want; cast where it is used.
-        quantiles, checks_tensor = torch.tensor(quantiles, dtype=torch.float64), False
+        quantiles, checks_tensor = (
+            torch.tensor(quantiles, dtype=torch.float64, device="cpu"),
+            False,
+        )
     if not quantiles.is_floating_point():
         raise TypeError(f"quantiles must be floating-point, got {quantiles.dtype}")
     if quantiles.ndim != 1 or not quantiles.numel():

@@ -140,8 +140,8 @@ def _placed(
 ) -> tuple[Tensor | None, Tensor, Array, tuple[Array, ...], Array]:
     """Corner, sides, volume, ends and middle of a box, in the cube where not said."""
     with torch.inference_mode(False):
-        low = torch.tensor(lower, dtype=dtype)
-        span = torch.tensor(upper, dtype=dtype) - low
+        low = torch.tensor(lower, dtype=dtype, device="cpu")
+        span = torch.tensor(upper, dtype=dtype, device="cpu") - low
     volume = np.multiply.reduce(span.numpy().astype(float), keepdims=True)
     home, knots = np.full((1, len(lower)), 0.5), (np.array([[0.0, 1.0]]),) * len(lower)
     for array in (volume, home, *knots):

@@ -148,7 +148,7 @@ def _result(values: Tensor, weights: Array, volume: float, value: float) -> Tens
     """The integral, with the gradient that the last values carry."""
     dtype = torch.promote_types(values.dtype, torch.get_default_dtype())
     if not (values.requires_grad and torch.is_grad_enabled()):
-        return torch.tensor(value, dtype=dtype)
+        return torch.tensor(value, dtype=dtype, device="cpu")
     own = torch.from_numpy(weights * volume)
     return (values[-len(own) :] * own).sum().to(dtype)
 
@@ -165,5 +165,5 @@ def _placed(
         unit = symmetric_table(DEGREE, dimension).nodes
     low, high = map(np.array, corners)
     with torch.inference_mode(False):
-        nodes = torch.tensor(low + (high - low) * unit, dtype=dtype)
+        nodes = torch.tensor(low + (high - low) * unit, dtype=dtype, device="cpu")
     return nodes, float((high - low).prod())

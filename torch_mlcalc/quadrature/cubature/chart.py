@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -169,7 +170,7 @@ class BoxChart(Chart):
 
         def full(limit: Limit | Sequence[float]) -> Tensor:
             if isinstance(limit, Sequence):
-                tensor = torch.tensor(limit, dtype=wide)
+                tensor = torch.tensor(limit, dtype=wide, device="cpu")
                 tensor = tensor.to(integrand.device, non_blocking=True)
             else:
                 tensor = on_device(limit, wide, integrand.device)
@@ -188,7 +189,9 @@ class BoxChart(Chart):
         # An axis with a bound is placed by it; its length is a factor of the density.
         bent = [any(pair) for pair in bounds]
         if any(bent):
-            mask = torch.tensor(bent).to(integrand.device, non_blocking=True)
+            mask = torch.tensor(bent, device="cpu").to(
+                integrand.device, non_blocking=True
+            )
             length = torch.where(mask, 1.0, length)
         return BoxChart(
             dimension,
@@ -267,7 +270,7 @@ class BoxChart(Chart):
         if self.kind is not None:
             live = fold(live, self.kind, self.tails)
         bent = [any(pair) for pair in self.bounds] or [False] * self.dimension
-        free = some & ~torch.tensor(bent).to(u.device, non_blocking=True)
+        free = some & ~torch.tensor(bent, device="cpu").to(u.device, non_blocking=True)
         return torch.where(free, live, u)
 
     def knots(self, x: Tensor, axis: int) -> Tensor:
@@ -312,18 +315,27 @@ class BoxChart(Chart):
             lengths.append((end - begin).expand(shape))
             points.append((begin + lengths[-1] * z[..., axis]).expand(shape))
         length = torch.stack(lengths, -1)
-        density = torch.log(length).sum(-1) if log else length.prod(-1)
+        density = torch.log(length).sum(-1) if log else volume_of(length)
         return Placed(torch.stack(points, -1), density)
 
     def scale(self, total: Tensor, *, log: bool) -> Tensor:
         """The sum over the cube times the volume, or plus its log."""
         if log:
             return total + _behind(torch.log(self.length).sum(-1), total, self)
-        volume = _behind(self.length.prod(-1), total, self)
+        whole = _behind(volume_of(self.length), total, self)
         # 0 times an infinite integrand: at equal limits the value is 0, and the
         # gradient still that of the limits.
         blank = torch.where(total.isfinite(), total, 0)
-        return torch.where(volume == 0, blank, total) * volume
+        return torch.where(whole == 0, blank, total) * whole
+
+
+def volume_of(length: Tensor) -> Tensor:
+    """The product over the axes, which are the last dimension."""
+    # The backward pass of prod reads whether a factor is 0, for which a GPU is waited.
+    # On the host it takes half as long as one product after the other.
+    if length.device.type != "cpu" and length.requires_grad:
+        return reduce(torch.mul, length.unbind(-1))
+    return length.prod(-1)
 
 
 def _behind(factor: Tensor, total: Tensor, chart: Chart) -> Tensor:

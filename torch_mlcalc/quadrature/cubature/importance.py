@@ -45,7 +45,7 @@ class ImportanceMap:
         strata = _strata(dimension, n)
         # A multiple, so that no bin reaches into two strata.
         bins = strata * max(1, min(_MOST_BINS, n // _SAMPLES_PER_BIN) // strata)
-        edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
+        edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64, device="cpu")
         edges = edges.expand(elements, dimension, -1).contiguous()
         return ImportanceMap(edges, _even(elements, strata**dimension, n), strata)
 
@@ -160,7 +160,9 @@ def _strata(dimension: int, n: int) -> int:
 
 
 def _even(elements: int, strata: int, n: int) -> Tensor:
-    return _apportion(torch.ones(elements, strata, dtype=torch.float64), n)
+    return _apportion(
+        torch.ones(elements, strata, dtype=torch.float64, device="cpu"), n
+    )
 
 
 def _apportion(share: Tensor, n: int) -> Tensor:

@@ -173,11 +173,13 @@ class LatticeNodes(EqualWeights):
         odd = 2 * (k - power) + 1
         fraction = torch.where(k > 0, odd * (MOST_POINTS // (2 * power)), 0)
         vector = (self.vector or built_in_vector())[: self.dimension]
-        whole = fraction[:, None] * torch.tensor(vector).to(device, non_blocking=True)
+        whole = fraction[:, None] * torch.tensor(vector, device="cpu").to(
+            device, non_blocking=True
+        )
         # The remainder of division by a power of two, which % takes far longer for.
         whole = whole & (MOST_POINTS - 1)
         table = _shifts(self.seed, self.replicates, self.dimension)
-        shifts = torch.tensor(table).to(device, non_blocking=True)
+        shifts = torch.tensor(table, device="cpu").to(device, non_blocking=True)
         points = (whole.to(torch.float64) / MOST_POINTS + shifts[replicate]).frac()
         return 1 - (2 * points - 1).abs() if self.baker else points
 

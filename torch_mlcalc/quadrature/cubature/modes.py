@@ -185,7 +185,9 @@ def root(curvature: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         ``F``, and whether the matrix is negative definite: where not, it is nothing.
     """
-    unit = torch.eye(curvature.shape[-1], dtype=curvature.dtype).to(curvature)
+    unit = torch.eye(curvature.shape[-1], dtype=curvature.dtype, device="cpu").to(
+        curvature
+    )
     finite = curvature.isfinite().flatten(-2).all(-1)
     matrix = torch.where(finite[..., None, None], -curvature, unit)
     # Nothing of this is there in half precision.
@@ -202,7 +204,9 @@ def _newton(here: Taylor) -> tuple[Tensor, Tensor]:
     """The step, and whether it is short against the width of a mode."""
     epsilon = torch.finfo(here.value.dtype).eps
     curvature = here.curvature
-    unit = torch.eye(curvature.shape[-1], dtype=curvature.dtype).to(curvature)
+    unit = torch.eye(curvature.shape[-1], dtype=curvature.dtype, device="cpu").to(
+        curvature
+    )
     finite = curvature.isfinite().flatten(-2).all(-1) & here.slope.isfinite().all(-1)
     matrix = torch.where(finite[..., None, None], -curvature, unit)
     slope = torch.where(finite[..., None], here.slope, 0)

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from torch_mlcalc.quadrature.contract import (
+    Block,
     LinearSum,
     LogSum,
     accumulator,
-    block_size,
+    block_of,
     sum_blocks,
     together,
 )
@@ -138,16 +139,17 @@ def apply_nodes(
     """The integral, or its log, with ordinary autograd and memory of one block."""
     add = LogSum() if log else LinearSum()
     part = partial(_part, nodes, chart, integrand, add)
-    size = nodes_per_block(nodes.n, integrand, memory)
-    total = sum_blocks(part, nodes.n, size, add, ranks=integrand.ranks)
-    total = together(total, add, integrand.ranks)
+    block = block_of_nodes(nodes.n, integrand, memory)
+    ranks = integrand.ranks
+    total = sum_blocks(part, nodes.n, block, add, ranks=ranks)
+    total = together(total, add, ranks)
     return as_result(chart.scale(total, log=log), integrand)
 
 
-def nodes_per_block(n: int, integrand: Integrand, memory: int | None) -> int:
+def block_of_nodes(n: int, integrand: Integrand, memory: int | None) -> Block:
     """How many nodes of the whole batch go into one block."""
     bytes_each = integrand.dtype.itemsize * integrand.coordinates
     for count in integrand.batch_shape:
         bytes_each *= count
     whole = torch.compiler.is_compiling()
-    return block_size(n, bytes_each, memory, whole=whole)
+    return block_of(n, bytes_each, memory, integrand.device, whole=whole)

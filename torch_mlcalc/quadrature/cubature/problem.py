@@ -89,7 +89,7 @@ def _split(given: object, axis: int) -> Tensor | None:
                 f"breakpoints[{axis}] is a {type(given).__name__}; None, a list of "
                 "numbers, or a tensor (k,) or (k, *batch) is wanted."
             )
-        given = torch.tensor(given, dtype=torch.float64)
+        given = torch.tensor(given, dtype=torch.float64, device="cpu")
     if given.ndim == 0 or len(given) == 0:
         raise ValueError(
             f"breakpoints[{axis}] has shape {tuple(given.shape)}; at least one, along "

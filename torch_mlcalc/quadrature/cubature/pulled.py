@@ -135,7 +135,7 @@ def mapped_over(
     if not transforming():
         return (), None
     with frozen():
-        middle = torch.full((1, chart.dimension), 0.5, dtype=chart.dtype)
+        middle = torch.full((1, chart.dimension), 0.5, dtype=chart.dtype, device="cpu")
         points, _ = chart(middle.to(chart.device), log=False)
         values = integrand(points.to(integrand.dtype))
         mark = mapped_mark(points, values.real if values.is_complex() else values)

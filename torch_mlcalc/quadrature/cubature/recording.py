@@ -89,7 +89,9 @@ def record(
         further = options()
         if "return_error" in inspect.signature(integrator.integrate).parameters:
             further["return_error"] = True
-        domain = torch.tensor([[0.0, 1.0]] * dimension, dtype=torch.float64)
+        domain = torch.tensor(
+            [[0.0, 1.0]] * dimension, dtype=torch.float64, device="cpu"
+        )
         result = integrator.integrate(
             observed, dimension, n, integration_domain=domain, **further
         )

@@ -15,11 +15,11 @@ from torch_mlcalc.quadrature.contract import (
     LinearSum,
     LogSum,
     accumulator,
-    block_size,
+    block_of,
     sum_blocks,
     together,
 )
-from torch_mlcalc.quadrature.cubature.chart import Chart, Tails
+from torch_mlcalc.quadrature.cubature.chart import Chart, Tails, volume_of
 from torch_mlcalc.quadrature.cubature.nodes import weighted
 from torch_mlcalc.quadrature.host import readable
 from torch_mlcalc.quadrature.integrand import Integrand, as_result
@@ -83,7 +83,9 @@ class RegionPlan(Plan):
         """Largest number of nodes of an integral."""
         if not self.gathers:
             return sum(_count(g, self.dimension) * len(g.low) for g in self.groups)
-        counts = torch.zeros(max(self.status.numel(), 1), dtype=torch.int64)
+        counts = torch.zeros(
+            max(self.status.numel(), 1), dtype=torch.int64, device="cpu"
+        )
         for g in self.groups:
             counts += _count(g, self.dimension) * torch.bincount(
                 g.owner.cpu(), minlength=len(counts)
@@ -182,15 +184,17 @@ class RegionPlan(Plan):
         if not self.gathers:
             for size in self.batch_shape:
                 bytes_each *= size
-        whole = torch.compiler.is_compiling()
+        whole, device = torch.compiler.is_compiling(), integrand.device
         part = partial(_part, self, group, integrand, chart, splits, add)
+        summed = partial(sum_blocks, rule=add, ranks=integrand.ranks)
         if nodes < regions:
-            size = block_size(regions, bytes_each * nodes, memory, whole=whole)
+            each = bytes_each * nodes
+            block = block_of(regions, each, memory, device, whole=whole)
             by_regions = partial(part, 0, nodes)
-            return sum_blocks(by_regions, regions, size, add, ranks=integrand.ranks)
-        size = block_size(nodes, bytes_each * regions, memory, whole=whole)
+            return summed(by_regions, regions, block)
+        block = block_of(nodes, bytes_each * regions, memory, device, whole=whole)
         by_nodes = partial(_by_nodes, part, regions)
-        return sum_blocks(by_nodes, nodes, size, add, ranks=integrand.ranks)
+        return summed(by_nodes, nodes, block)
 
 
 def _by_sign(group: Group) -> tuple[Group, Group]:
@@ -254,7 +258,7 @@ def _part(
     begin, end = _edges(chart, splits, rows, piece, low, high)
     unit, weights = _table(group, start, stop, d)
     u = begin + (end - begin) * unit.reshape(-1, *(1,) * (begin.ndim - 1), d)
-    volume = (end - begin).prod(-1)
+    volume = volume_of(end - begin)
     w = weights.reshape(-1, *(1,) * volume.ndim) * volume
     wide = accumulator(integrand.dtype)
     if rows is None:
@@ -281,15 +285,16 @@ def _alive(
     """The same, with derivatives of 0 where a density is 0, as it is far out.
 
     There the log may be minus infinity because something in it overflows, of which the
-    derivative is 0 times infinity. Such nodes are evaluated at the best one instead.
+    derivative is 0 times infinity. Such nodes are evaluated at the best one instead;
+    where it cannot be seen whether there are any, without asking.
 
     Returns:
         The values.
     """
-    if not readable(values) or values.ndim != points.ndim - 1:
+    if values.ndim != points.ndim - 1:
         return values
     dead = values.detach() == -math.inf
-    if not bool(dead.any()):
+    if readable(dead) and not bool(dead.any()):
         return values
     best = values.detach().argmax(0, keepdim=True)[..., None]
     home = points.gather(0, best.expand(1, *points.shape[1:]))

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_mlcalc.quadrature.contract import LinearSum, LogSum, sum_blocks
+from torch_mlcalc.quadrature.contract import Block, LinearSum, LogSum, sum_blocks
 from torch_mlcalc.quadrature.cubature.chart import Chart
-from torch_mlcalc.quadrature.cubature.nodes import Nodes, nodes_per_block
+from torch_mlcalc.quadrature.cubature.nodes import Nodes, block_of_nodes
 from torch_mlcalc.quadrature.cubature.pulled import mapped_over
 from torch_mlcalc.quadrature.estimate import Tolerance
 from torch_mlcalc.quadrature.evaluator import Values
@@ -116,11 +116,11 @@ class Sampler:
             ``(replicates, elements, events)``.
         """
         count = nodes.n // replicates
-        size = nodes_per_block(nodes.n, self.integrand, self.memory)
-        if count <= size:
-            host = self._short(nodes, count, size, replicates)
+        block = block_of_nodes(nodes.n, self.integrand, self.memory)
+        if count <= block.size:
+            host = self._short(nodes, count, block.size, replicates)
         else:
-            host = self._long(nodes, count, size, replicates)
+            host = self._long(nodes, count, block, replicates)
         return host + math.log(replicates) if self.log else host * replicates
 
     def _short(self, nodes: Nodes, count: int, size: int, replicates: int) -> Values:
@@ -136,10 +136,10 @@ class Sampler:
         host = np.concatenate(parts)
         return host if self.ranks is None else self.ranks.collect(host, replicates, 0)
 
-    def _long(self, nodes: Nodes, count: int, size: int, replicates: int) -> Values:
+    def _long(self, nodes: Nodes, count: int, block: Block, replicates: int) -> Values:
         """Several blocks in a replicate; processes share the nodes of each."""
         parts = [
-            self._replicate(nodes, i * count, (i + 1) * count, size)
+            self._replicate(nodes, i * count, (i + 1) * count, block)
             for i in range(replicates)
         ]
         host = np.concatenate(parts)
@@ -218,7 +218,7 @@ class Sampler:
         behind -= 1
         return self._host(scaled.movedim(behind, -1))
 
-    def _replicate(self, nodes: Nodes, start: int, stop: int, size: int) -> Values:
+    def _replicate(self, nodes: Nodes, start: int, stop: int, block: Block) -> Values:
         """One long replicate, block by block."""
         add = LogSum() if self.log else LinearSum()
 
@@ -229,7 +229,7 @@ class Sampler:
             return add(weights, weights, self._call(points)).detach()
 
         with self._recording():
-            total = sum_blocks(part, stop - start, size, add, ranks=self.ranks)
+            total = sum_blocks(part, stop - start, block, add, ranks=self.ranks)
             scaled = self.chart.scale(total, log=self.log)
         return self._host(scaled.unsqueeze(-1))
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from torch_mlcalc.quadrature.contract import BLOCK_BYTES, TEMPORARIES
+from torch_mlcalc.quadrature.contract import TEMPORARIES, block_bytes
 from torch_mlcalc.quadrature.cubature.climbed import Climbed
 from torch_mlcalc.quadrature.cubature.regions import Regions, Table
 from torch_mlcalc.quadrature.evaluator import Evaluator, Values
@@ -113,7 +113,8 @@ class CubeSearch:
         low, width = self.corners(regions)
         whole = not low.any() and bool((width == 1).all())
         k, m = table.count(self.dimension), regions.owner.size
-        budget = BLOCK_BYTES if self.evaluate.memory is None else self.evaluate.memory
+        device, memory = self.evaluate.integrand.device, self.evaluate.memory
+        budget = block_bytes(None, device) if memory is None else memory
         budget = max(budget // (TEMPORARIES * self.dimension), 1)
         # Host arrays are cheap to make; a few blocks of the integrand at a time.
         most = max(budget * 8 // max(k, 1), 1)
@@ -150,8 +151,8 @@ class CubeSearch:
         whole: bool,
     ) -> Measured:
         count, total = table.count(self.dimension), None
-        memory = self.evaluate.memory
-        budget = BLOCK_BYTES if memory is None else memory // TEMPORARIES
+        device, memory = self.evaluate.integrand.device, self.evaluate.memory
+        budget = block_bytes(memory, device)
         step = max(budget // max(low.size, 1), 1)
         for start in range(0, count, step):
             stop = min(start + step, count)
@@ -169,7 +170,8 @@ class CubeSearch:
 
     def _values(self, owner: Index, points: Array) -> Values:
         evaluate, (k, m, d) = self.evaluate, points.shape
-        few = points.size * 8 <= BLOCK_BYTES and evaluate.memory is None
+        few = points.size * 8 <= block_bytes(None, evaluate.integrand.device)
+        few = few and evaluate.memory is None
         if few and evaluate.is_alone:
             # A third of the time of a few points, which is more than they take.
             return evaluate.row(points.reshape(k * m, d)).reshape(k, m, -1)

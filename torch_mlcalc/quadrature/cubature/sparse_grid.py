@@ -193,8 +193,8 @@ def _tensors(
     with torch.inference_mode(False):
         nodes, node_weights = _table(level, weights)
         return (
-            torch.tensor(nodes).to(device, non_blocking=True),
-            torch.tensor(node_weights).to(device, non_blocking=True),
+            torch.tensor(nodes, device="cpu").to(device, non_blocking=True),
+            torch.tensor(node_weights, device="cpu").to(device, non_blocking=True),
         )
 
 

@@ -41,7 +41,7 @@ def uniform_tensor(
     seed: int, stream: int, first: int, last: int, width: int, device: torch.device
 ) -> Tensor:
     """The same as a tensor."""
-    numbers = torch.as_tensor(uniform(seed, stream, first, last, width))
+    numbers = torch.as_tensor(uniform(seed, stream, first, last, width), device="cpu")
     return numbers.to(device, non_blocking=True)
 
 

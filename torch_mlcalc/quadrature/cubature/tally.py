@@ -38,7 +38,7 @@ class Tally:
         elements, dimension, ends = map_.edges.shape
         self._bins = map_.edges.new_zeros(2, elements * dimension * (ends - 1))
         self._sums: Tensor | None = None
-        self._squares = torch.zeros(0)
+        self._squares = torch.zeros(0, device="cpu")
         self.top = map_.edges.new_full((elements,), -torch.inf if log else 0.0)
         self.finite = torch.ones(elements, dtype=torch.bool, device=map_.edges.device)
 
@@ -111,7 +111,7 @@ class Tally:
         tops = torch.stack([row[: len(self.top)] for row in rows])
         self.top = tops.amax(0)
         base = torch.where(self.top > -torch.inf, self.top, 0)
-        total = torch.zeros(())
+        total = torch.zeros((), device="cpu")
         for row, top in zip(rows, tops, strict=True):
             self._load(row[len(top) :])
             self._shrink(torch.exp(torch.where(top > -torch.inf, top - base, 0)))
@@ -189,7 +189,7 @@ class Flatness:
     def __init__(self) -> None:
         """Nothing is known yet."""
         self._sums: Tensor | None = None
-        self._top = torch.zeros(0)
+        self._top = torch.zeros(0, device="cpu")
 
     def add(self, tally: Tally) -> None:
         """Take in one more iteration at the same map."""

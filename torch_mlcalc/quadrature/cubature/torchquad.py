@@ -190,7 +190,7 @@ def _recorded(rule: Torchquad, dimension: int) -> tuple[Tensor, Tensor, bool]:
     recorded = record(rule.integrator, dimension, rule.n, options)
     closed = bool(((recorded.nodes == 0) | (recorded.nodes == 1)).any())
     with torch.inference_mode(False):
-        nodes, weights = map(torch.as_tensor, (recorded.nodes, recorded.weights))
+        nodes, weights = map(torch.from_numpy, (recorded.nodes, recorded.weights))
     return nodes, weights, closed
 
 

@@ -9,7 +9,7 @@ import torch
 from torch.quasirandom import SobolEngine
 
 from torch_mlcalc.quadrature.checks import Settings
-from torch_mlcalc.quadrature.contract import BLOCK_BYTES
+from torch_mlcalc.quadrature.contract import block_bytes
 from torch_mlcalc.quadrature.cubature.adaptive import new_search
 from torch_mlcalc.quadrature.cubature.chart import ALGEBRAIC, BoxChart, unfold
 from torch_mlcalc.quadrature.cubature.found import Found
@@ -113,8 +113,10 @@ def _points(dimension: int) -> Array:
 
 def _unfolded(dimension: int) -> tuple[Array, Array]:
     """The points in all of space, and the log of the density of the map there."""
-    kind = torch.full((dimension,), WHOLE)
-    z, log_slope = unfold(torch.tensor(_points(dimension)), kind, ALGEBRAIC)
+    kind = torch.full((dimension,), WHOLE, device="cpu")
+    z, log_slope = unfold(
+        torch.tensor(_points(dimension), device="cpu"), kind, ALGEBRAIC
+    )
     return z.numpy(), log_slope.sum(-1).numpy()
 
 
@@ -164,7 +166,7 @@ def _excess(
     peak = first.evaluate(every, np.zeros((1, elements, d)))[0, :, 0]
     most = peak + SLACK - (away**2).sum(-1) / (2 * WIDE**2)
     found = np.zeros(elements)
-    step = max(BLOCK_BYTES // (elements * d), 1)
+    step = max(block_bytes(None, first.evaluate.integrand.device) // (elements * d), 1)
     for i in range(0, len(u), step):
         some = slice(i, i + step)
         points = np.repeat(u[some, None], elements, 1)

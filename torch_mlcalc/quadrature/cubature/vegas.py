@@ -22,7 +22,7 @@ from torch._functorch.pyfunctorch import (
 from torch_mlcalc.quadrature.cubature.chart import ALGEBRAIC, Tails
 from torch_mlcalc.quadrature.cubature.cubature import Outcome, RandomRule
 from torch_mlcalc.quadrature.cubature.importance import ImportanceMap
-from torch_mlcalc.quadrature.cubature.nodes import UnitNodes, nodes_per_block
+from torch_mlcalc.quadrature.cubature.nodes import UnitNodes, block_of_nodes
 from torch_mlcalc.quadrature.cubature.plan import NodesPlan
 from torch_mlcalc.quadrature.cubature.replicates import (
     CONFIDENCE,
@@ -313,14 +313,16 @@ def _iterate(
         d = sampler.dimension
         numbers = uniform_tensor(seed, stream, first, last, d, torch.device("cpu"))
         samples = map_.place(numbers, first)
-        tally.add(samples, torch.as_tensor(evaluate(samples.nodes.numpy())))
+        tally.add(
+            samples, torch.as_tensor(evaluate(samples.nodes.numpy()), device="cpu")
+        )
     if sampler.ranks is not None:
         tally.gather(sampler.ranks, idle=idle)
     return tally
 
 
 def _blocks(sampler: Sampler, start: int, stop: int) -> Iterator[tuple[int, int]]:
-    size = nodes_per_block(stop - start, sampler.integrand, sampler.memory)
+    size = block_of_nodes(stop - start, sampler.integrand, sampler.memory).size
     for first in range(start, stop, size):
         yield first, min(first + size, stop)
 
