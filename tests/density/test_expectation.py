@@ -162,6 +162,26 @@ def test_value_and_gradient(case: Case) -> None:
         torch.testing.assert_close(a, b.expand_as(a), rtol=rtol, atol=rtol)
 
 
+@pytest.mark.parametrize("case", CASES + EVENTS, ids=lambda c: c.name)
+def test_gradient_in_the_parameters_of_the_function(case: Case) -> None:
+    a, b = t(3.0), t(-2.0)
+    value = mlc.expectation(
+        lambda x: a * case.f(x) + b, case.make(*case.parameters)
+    )
+    exact = case.exact(*case.parameters)
+    first = torch.autograd.grad(value.sum(), (a, b), create_graph=True)
+    count = torch.full_like(b, exact.numel())
+    wanted = (exact.sum().expand(1), count)
+    rtol = max(100 * case.rtol, 1e-9)
+    torch.testing.assert_close(first, wanted, rtol=rtol, atol=rtol)
+    # Mixed: the derivative by a of that by the parameters of the distribution.
+    ours = torch.autograd.grad(first[0].sum(), case.parameters, allow_unused=True)
+    theirs = torch.autograd.grad(exact.sum(), case.parameters, allow_unused=True)
+    for mine, own in zip(ours, theirs, strict=True):
+        mine, own = (torch.zeros(1).double() if g is None else g for g in (mine, own))
+        torch.testing.assert_close(mine, own.expand_as(mine), rtol=rtol, atol=rtol)
+
+
 @pytest.mark.parametrize(
     "name", ["normal", "gamma", "mixture", "poisson", "bernoulli", "laplace"]
 )
