@@ -216,6 +216,21 @@ def test_gradients_of_singular_ends_in_their_power() -> None:
     torch.testing.assert_close(slope, p.log_prob(x).exp())
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+def test_functional_transforms() -> None:
+    def cdf(k: Tensor) -> Tensor:
+        return mlc.NormalizedDensity(lambda x: -k * x * x, LINE).cdf(x[0])
+
+    x, k = torch.tensor([0.1, 0.3], dtype=DOUBLE), torch.tensor(1.0, dtype=DOUBLE)
+    slope = x[0] * torch.exp(-(x[0] ** 2)) / math.sqrt(math.pi) / 2
+    torch.testing.assert_close(torch.func.grad(cdf)(k), slope)
+    torch.testing.assert_close(torch.func.jvp(cdf, (k,), (k,))[1], slope)
+    p = mlc.NormalizedDensity(lambda x: -x * x, LINE)
+    torch.testing.assert_close(torch.func.vmap(p.cdf)(x), p.cdf(x))
+    with pytest.raises(NotImplementedError, match="inside of vmap"):
+        torch.func.vmap(cdf)(x)
+
+
 def test_breakpoints_and_single_precision() -> None:
     p = mlc.NormalizedDensity(
         lambda x: torch.where(x < 0.3, 0.0, 1.0) - x, mlc.Interval(0.0, 1.0),

@@ -143,6 +143,8 @@ def _on_plan(density: NormalizedDensity) -> Plates | None:
     plan = density._plan
     if not isinstance(plan, LinePlan):
         return None
+    if read(plan.status).size != plan.status.numel():
+        raise NotImplementedError(_MAPPED)
     integrand = _log_probability(density)
     pieces = _pieces(density, integrand)
     eps = torch.finfo(density.dtype).eps
@@ -170,10 +172,7 @@ def _pieces(density: NormalizedDensity, integrand: Integrand) -> Pieces:
     if density.breakpoints is not None:
         inner = as_breakpoints(density.breakpoints).to(integrand.device)
         rows[1:1] = list(per_element(inner, integrand))
-    table = read(torch.stack(rows))
-    if table.ndim != 1 + len(integrand.batch_shape):
-        raise NotImplementedError(_MAPPED)
-    table = table.reshape(len(rows), -1)
+    table = read(torch.stack(rows)).reshape(len(rows), -1)
     return make_pieces(table[:-2], table[-2], table[-1])
 
 
