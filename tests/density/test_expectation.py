@@ -521,6 +521,13 @@ def test_a_function_that_is_infinite_where_a_beta_variable_crowds_is_reported() 
     low = torch.tensor(0.05)
     with pytest.warns(mlc.IntegrationWarning):
         mlc.expectation(torch.log, Beta(low, low))
+    for power in (0.15, 0.3, 0.45):
+        with pytest.warns(mlc.IntegrationWarning):
+            mlc.expectation(lambda x: torch.log1p(-x), Beta(2.0 + 0 * t(power), power))
+    half = Beta(*t(2.0, 0.5).detach())
+    value = mlc.expectation(lambda x: torch.log1p(-x), half)
+    exact = torch.digamma(t(0.5)) - torch.digamma(t(2.5))
+    assert value.item() == pytest.approx(exact.item(), rel=3e-8)
     b = torch.tensor([0.05, 2.0], dtype=DOUBLE)
     with pytest.warns(mlc.IntegrationWarning, match="1 of 2"):
         value = mlc.expectation(lambda x: torch.log1p(-x), Beta(b, b))

@@ -113,10 +113,13 @@ def on_log_odds(distribution: Distribution) -> Placed:
         return a * logsigmoid(z) + b * logsigmoid(-z) - log_beta
 
     limits, least = torch.finfo(a.dtype), _least(a)
+    # The same at 1, next to which numbers are much farther apart: with a power of 0.3
+    # the mean of log(1 - x) was 2e-5 off without a word.
+    beyond = b.detach() * math.log(limits.eps / 2) < math.log(limits.eps) / 2
+    most = 1 - beyond.to(a.dtype) * limits.eps / 2
 
     def points(z: Tensor) -> Tensor:
-        x = torch.sigmoid(z).clamp(max=1 - limits.eps / 2)
-        return torch.maximum(x, least)
+        return torch.minimum(torch.maximum(torch.sigmoid(z), least), most)
 
     return Placed(RealLine(at, width), log_density, points)
 
