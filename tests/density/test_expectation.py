@@ -162,6 +162,24 @@ def test_value_and_gradient(case: Case) -> None:
         torch.testing.assert_close(a, b.expand_as(a), rtol=rtol, atol=rtol)
 
 
+@pytest.mark.parametrize("case", CASES + EVENTS, ids=lambda c: c.name)
+def test_gradient_in_the_parameters_of_the_function(case: Case) -> None:
+    a, b = t(3.0), t(-2.0)
+    value = mlc.expectation(lambda x: a * case.f(x) + b, case.make(*case.parameters))
+    exact = case.exact(*case.parameters)
+    first = torch.autograd.grad(value.sum(), (a, b), create_graph=True)
+    count = torch.full_like(b, exact.numel())
+    wanted = (exact.sum().expand(1), count)
+    rtol = max(100 * case.rtol, 1e-9)
+    torch.testing.assert_close(first, wanted, rtol=rtol, atol=rtol)
+    # Mixed: the derivative by a of that by the parameters of the distribution.
+    ours = torch.autograd.grad(first[0].sum(), case.parameters, allow_unused=True)
+    theirs = torch.autograd.grad(exact.sum(), case.parameters, allow_unused=True)
+    for mine, own in zip(ours, theirs, strict=True):
+        mine, own = (torch.zeros(1).double() if g is None else g for g in (mine, own))
+        torch.testing.assert_close(mine, own.expand_as(mine), rtol=rtol, atol=rtol)
+
+
 @pytest.mark.parametrize(
     "name", ["normal", "gamma", "mixture", "poisson", "bernoulli", "laplace"]
 )
@@ -233,14 +251,23 @@ def test_normalised_densities() -> None:
     torch.testing.assert_close(log, 1 / (2 * k), rtol=1e-7, atol=0)
 
 
-def test_dirichlet() -> None:
-    alpha = t(1.5, 2.0, 3.5)
-    value = mlc.expectation(lambda x: x[..., 0] * x[..., 2], Dirichlet(alpha))
-    total = alpha.sum()
-    exact = alpha[0] * alpha[2] / (total * (total + 1))
-    torch.testing.assert_close(value, exact, rtol=1e-6, atol=0)
-    ours, theirs = (torch.autograd.grad(v, alpha)[0] for v in (value, exact))
-    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+@pytest.mark.parametrize(
+    "concentration", [(1.5, 2.0, 3.5), (2.0, 3.0, 4.0), (0.5, 0.7, 1.2)]
+)
+def test_dirichlet(concentration: tuple[float, ...]) -> None:
+    # With whole numbers the mean is that of a polynomial, and its derivatives are not.
+    alpha = t(*concentration)
+    p, total = Dirichlet(alpha), alpha.sum()
+    value = mlc.expectation(lambda x: x[..., 0] * x[..., 2], p)
+    log = mlc.expectation(lambda x: x[..., 1].log(), p)
+    for ours, exact in (
+        (value, alpha[0] * alpha[2] / (total * (total + 1))),
+        (log, torch.digamma(alpha[1]) - torch.digamma(total)),
+    ):
+        torch.testing.assert_close(ours, exact, rtol=1e-7, atol=0)
+        slopes = [torch.autograd.grad(v, alpha, retain_graph=True)[0]
+                  for v in (ours, exact)]  # fmt: skip
+        torch.testing.assert_close(*slopes, rtol=2e-6, atol=1e-8)
 
 
 def test_rough_functions_of_several_variables_go_to_the_box() -> None:
@@ -494,6 +521,13 @@ def test_a_function_that_is_infinite_where_a_beta_variable_crowds_is_reported() 
     low = torch.tensor(0.05)
     with pytest.warns(mlc.IntegrationWarning):
         mlc.expectation(torch.log, Beta(low, low))
+    for power in (0.15, 0.3, 0.45):
+        with pytest.warns(mlc.IntegrationWarning):
+            mlc.expectation(lambda x: torch.log1p(-x), Beta(2.0 + 0 * t(power), power))
+    half = Beta(*t(2.0, 0.5).detach())
+    value = mlc.expectation(lambda x: torch.log1p(-x), half)
+    exact = torch.digamma(t(0.5)) - torch.digamma(t(2.5))
+    assert value.item() == pytest.approx(exact.item(), rel=3e-8)
     b = torch.tensor([0.05, 2.0], dtype=DOUBLE)
     with pytest.warns(mlc.IntegrationWarning, match="1 of 2"):
         value = mlc.expectation(lambda x: torch.log1p(-x), Beta(b, b))

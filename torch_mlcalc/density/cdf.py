@@ -4,44 +4,47 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from torch_mlcalc.density.known import integrand_of
+from torch_mlcalc.density.panels import blocks_of
+from torch_mlcalc.density.peaks import Peaks
+from torch_mlcalc.density.plan_nodes import columns_of
+from torch_mlcalc.density.series import Cumulated, Plates, plates_of
 from torch_mlcalc.density.support import extent_of
 from torch_mlcalc.quadrature.cumulative import MAX_EVALS, Settings, find_mesh
-from torch_mlcalc.quadrature.domains import Domain, Extent, HalfLine, Limit, RealLine
+from torch_mlcalc.quadrature.domains import Extent
 from torch_mlcalc.quadrature.estimate import Tolerance, report
-from torch_mlcalc.quadrature.host import read
+from torch_mlcalc.quadrature.evaluator import Evaluator
+from torch_mlcalc.quadrature.host import frozen, read
 from torch_mlcalc.quadrature.integrand import Integrand
-from torch_mlcalc.quadrature.integrate import log_integrate
+from torch_mlcalc.quadrature.line_plan import LinePlan
 from torch_mlcalc.quadrature.mode import expand
+from torch_mlcalc.quadrature.pieces import Index, Pieces, make_pieces
 from torch_mlcalc.quadrature.primitive import Mesh, Primitive
-from torch_mlcalc.quadrature.problem import Breakpoints, as_breakpoints
+from torch_mlcalc.quadrature.problem import as_breakpoints, full, per_element
 from torch_mlcalc.quadrature.rules import Array
 
 if TYPE_CHECKING:
     from torch_mlcalc.density.normalized import NormalizedDensity
 
-#: Peaks of a density at which its panels are split to begin with.
-PEAKS = 6
-
-#: Width in units of the interval below which 21 nodes may not see a peak: their largest
-#: distance is 0.07, and one at 0.035 from a normal peak of this width sees exp(-38).
-NARROW = 0.01
-
-#: By how much the width of a peak and that for which a domain places nodes may differ
-#: for these to do, since the normaliser has been there already. Mean, variance, entropy
-#: and an expectation of each of the 22 densities of the tests took 5,230 evaluations
-#: with nodes of their own, and 5,128, 3,889, 3,569 and 3,569 with 2, 4, 8 and 16.
-NEAR = 8.0
-
 #: Tolerance of the cdf in units of the default one: two more digits of the quantiles,
 #: for 386 instead of 282 panels over the 22 densities of the tests.
 SHARPER = 1e-2
+
+#: Power of epsilon that a distribution function may be off, 2e-12 in double precision:
+#: the nodes of the normalisers of the 30 densities of tests/density/test_cdf.py and a
+#: quarter more do that.
+EXACT = 0.75
+
+_MAPPED = (
+    "a density has no cdf, quantiles, samples or mode inside of vmap; pass the mapped "
+    "tensors to it as a batch, by args= and batch_shape=."
+)
 
 _OFF = (
     " The distribution function does not end at 1, but at another integral of the "
@@ -50,100 +53,23 @@ _OFF = (
 )
 
 
-class Peaks(NamedTuple):
-    """Where each density is high, as the nodes of its normaliser saw it.
-
-    Attributes:
-        at: Where most mass is, ``(*batch)``.
-        width: Mass over density there, ``(*batch)``.
-        every: Peaks, the highest first, ``(k, *batch)``.
-    """
-
-    at: Tensor
-    width: Tensor
-    every: Tensor
-
-    @staticmethod
-    def of(density: NormalizedDensity) -> Peaks:
-        """Look at the nodes of the normaliser."""
-        with torch.no_grad():
-            at, height, every = _peaks(density)
-            width = torch.exp(density.log_normalizer.detach() - height)
-            width = torch.where((width > 0) & width.isfinite(), width, 1)
-        return Peaks(at, width, every)
-
-    def place(
-        self, domain: Domain, breakpoints: Breakpoints | None, near: float
-    ) -> tuple[Domain, Breakpoints | None]:
-        """The domain and breakpoints that show the mass to a rule not in log form.
-
-        Args:
-            domain: The domain of the normaliser.
-            breakpoints: Its breakpoints.
-            near: By which factor another width than that of the domain will do.
-
-        Returns:
-            Both; where the domain will do its own placing, whose nodes are known.
-        """
-        lower, upper, loc, scale = extent_of(domain)
-        width, reach = self.width, self.at - lower + self.width
-        if isinstance(domain, RealLine):
-            fits = _near(width, scale, near) & ((self.at - loc).abs() < width + scale)
-            at = torch.where(fits, loc, self.at)
-            return RealLine(at, torch.where(fits, scale, width)), breakpoints
-        if isinstance(domain, HalfLine):
-            scale = torch.where(_near(reach, scale, near), scale, reach)
-            return HalfLine(lower, scale), breakpoints
-        # In a narrow interior peak only: at singular ends nodes gather by themselves.
-        far = torch.minimum(self.at - lower, upper - self.at)
-        narrow = (self.width < NARROW * (upper - lower)) & (far > 8 * self.width)
-        if not (read(narrow) > 0).any():
-            return domain, breakpoints
-        sides = torch.stack([self.at + k * self.width for k in (-4, 0, 4)])
-        sides = torch.where(narrow, sides, lower)
-        if breakpoints is not None:
-            given = as_breakpoints(breakpoints).to(sides)
-            own = (1,) * (sides.ndim - given.ndim)
-            given = given.reshape(given.shape[:1] + own + given.shape[1:])
-            sides = torch.cat([sides, given.expand(-1, *sides.shape[1:])])
-        return domain, sides
-
-
-def _near(wanted: Tensor, scale: Limit, factor: float) -> Tensor:
-    return (wanted < factor * scale) & (wanted * factor > scale)
-
-
 @dataclass
 class Quantiles:
     """The panels on which the distribution function of each density is known."""
 
-    mesh: Mesh
+    panels: Plates | Mesh
 
     @staticmethod
     def of(density: NormalizedDensity) -> Quantiles:
-        """Find the panels, starting from the peaks that the normaliser has seen."""
-        with torch.no_grad():
-            at, width, peaks = density._memory.recall(
-                "peaks", partial(Peaks.of, density), value=False
-            )
-            lower, upper = extent_of(density.domain)[:2]
-            eps = torch.finfo(density.dtype).eps
-            budget = density._search["max_evals"] or MAX_EVALS
-            # Judged below, by the total.
-            settings = Settings(Tolerance(SHARPER * eps**0.5, 0.0), budget, "ignore")
-            extent = Extent(lower, upper, at, width)
-            if density.breakpoints is not None:
-                given = as_breakpoints(density.breakpoints).to(peaks)
-                own = (1,) * (peaks.ndim - given.ndim)
-                given = given.reshape(given.shape[:1] + own + given.shape[1:])
-                peaks = torch.cat([peaks, given.expand(-1, *peaks.shape[1:])])
-            # A peak far from the highest is narrow in the variable of the panels.
-            peaks = torch.cat([peaks, *(peaks[1:] + k * width for k in (-4, 4))])
-            mesh = find_mesh(_probability(density), extent, peaks, settings)
-            total = Primitive(_probability(density), mesh).total
-        off = read((total - 1).abs() > eps**0.4) > 0
+        """Find the panels: on the nodes of the normaliser, or on nodes of their own."""
+        with frozen():
+            panels = _on_plan(density) or _on_mesh(density)
+            total = Quantiles(panels)._primitive(density).total
+        eps = torch.finfo(density.dtype).eps
+        # Where the normaliser failed there is a report on that.
+        off = read(((total - 1).abs() > eps**0.4) & _normalised(density)) > 0
         report(off * 1, _OFF, density._search["on_failure"], stacklevel=5)
-        return Quantiles(mesh)
+        return Quantiles(panels)
 
     def cdf(self, density: NormalizedDensity, points: Tensor) -> Tensor:
         """Probabilities of points ``(m, *batch)``."""
@@ -205,8 +131,70 @@ class Quantiles:
         high = torch.where((best == len(x) - 1) & upper.isfinite(), upper, high)
         return low.to(density.dtype), high.to(density.dtype)
 
-    def _primitive(self, density: NormalizedDensity) -> Primitive:
-        return Primitive(_probability(density), self.mesh)
+    def _primitive(self, density: NormalizedDensity) -> Primitive | Cumulated:
+        probability = _probability(density)
+        if isinstance(self.panels, Mesh):
+            return Primitive(probability, self.panels)
+        return Cumulated(probability, _log_probability(density), self.panels)
+
+
+def _on_plan(density: NormalizedDensity) -> Plates | None:
+    """Panels on the nodes of the normaliser; None if it has other nodes than panels."""
+    plan = density._plan
+    if not isinstance(plan, LinePlan):
+        return None
+    if read(plan.status).size != plan.status.numel():
+        raise NotImplementedError(_MAPPED)
+    integrand = _log_probability(density)
+    pieces = _pieces(density, integrand)
+    eps = torch.finfo(density.dtype).eps
+    wanted = read(_normalised(density)).astype(bool).ravel()
+    columns = None
+    if not (pieces.sign < 0).any():
+        columns = columns_of(plan, pieces, eps, wanted)
+    if not columns:
+        return None
+    home = read(density._home.expand(density.batch_shape)).ravel()
+    evaluate = Evaluator(integrand, (), None, home, density._block, grad=False)
+
+    def logs(element: Index, points: Array) -> Array:
+        return evaluate(element, points)[..., 0].real
+
+    tolerance = eps**EXACT
+    budget = density._search["max_evals"] or MAX_EVALS
+    with np.errstate(all="ignore"):
+        return plates_of(blocks_of(logs, columns, tolerance, budget), integrand, home)
+
+
+def _pieces(density: NormalizedDensity, integrand: Integrand) -> Pieces:
+    """Pieces between the limits and breakpoints, as those of the plan."""
+    rows = [full(limit, integrand) for limit in extent_of(density.domain)]
+    if density.breakpoints is not None:
+        inner = as_breakpoints(density.breakpoints).to(integrand.device)
+        rows[1:1] = list(per_element(inner, integrand))
+    table = read(torch.stack(rows)).reshape(len(rows), -1)
+    return make_pieces(table[:-2], table[-2], table[-1])
+
+
+def _on_mesh(density: NormalizedDensity) -> Mesh:
+    """Panels of their own, starting from the peaks that the normaliser has seen."""
+    at, width, peaks = density._memory.recall(
+        "peaks", partial(Peaks.of, density), value=False
+    )
+    lower, upper = extent_of(density.domain)[:2]
+    budget = density._search["max_evals"] or MAX_EVALS
+    # Judged by the total.
+    rtol = SHARPER * torch.finfo(density.dtype).eps ** 0.5
+    settings = Settings(Tolerance(rtol, 0.0), budget, "ignore")
+    extent = Extent(lower, upper, at, width)
+    if density.breakpoints is not None:
+        given = as_breakpoints(density.breakpoints).to(peaks)
+        own = (1,) * (peaks.ndim - given.ndim)
+        given = given.reshape(given.shape[:1] + own + given.shape[1:])
+        peaks = torch.cat([peaks, given.expand(-1, *peaks.shape[1:])])
+    # A peak far from the highest is narrow in the variable of the panels.
+    peaks = torch.cat([peaks, *(peaks[1:] + k * width for k in (-4, 4))])
+    return find_mesh(_probability(density), extent, peaks, settings)
 
 
 #: Inverse golden ratio, and steps that shrink a bracket to 1e-8 of its length, where
@@ -219,104 +207,21 @@ def _normalised(density: NormalizedDensity) -> Tensor:
     return density.log_normalizer.detach().isfinite()
 
 
-def _probability(density: NormalizedDensity) -> Integrand:
-    """The density itself, with the normaliser as a constant: it cancels in the cdf."""
+def _log_probability(density: NormalizedDensity) -> Integrand:
+    """The log density, with the normaliser as a constant: it cancels in the cdf."""
     log_z, known = density.log_normalizer.detach(), density._known
 
-    def probability(points: Tensor, *args: Any) -> Tensor:  # noqa: ANN401
+    def log_probability(points: Tensor, *args: Any) -> Tensor:  # noqa: ANN401
         offset, *own = args if known.by_row else (log_z, *args)
-        return torch.exp(known(points, *own) - offset)
+        return known(points, *own) - offset
 
     return integrand_of(density)._replace(
-        function=probability, args=(log_z, *known.args) if known.by_row else known.args
+        function=log_probability,
+        args=(log_z, *known.args) if known.by_row else known.args,
     )
 
 
-def _peaks(density: NormalizedDensity) -> tuple[Tensor, Tensor, Tensor]:
-    """Where most mass is, the log density there, and peaks, the highest first.
-
-    Most mass is where density times distance from the nearest end is largest: near a
-    singular end the density alone is infinite on next to nothing.
-
-    Returns:
-        Two tensors ``(*batch)`` and one ``(k, *batch)``.
-    """
-    batch = tuple(density.batch_shape)
-    count = int(np.prod(batch, dtype=int))
-    element, x, value, distance = _seen(density)
-    order = np.lexsort((x, element))
-    element, x, value = element[order].astype(int), x[order], value[order]
-    value = np.where(np.isnan(value), -np.inf, value)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mass = value + np.log(distance[order])
-    mass = np.where(np.isnan(mass), -np.inf, mass)
-    most = _first_of_each(element, np.lexsort((-mass, element)))
-    at, height = np.zeros(count), np.zeros(count)
-    at[element[most]], height[element[most]] = x[most], value[most]
-    edge = np.flatnonzero(np.diff(element)) + 1
-    before = np.concatenate([[-np.inf], value[:-1]])
-    after = np.concatenate([value[1:], [-np.inf]])
-    before[edge], after[edge - 1] = -np.inf, -np.inf
-    peak = np.flatnonzero((value >= before) & (value > after))
-    peak = peak[np.lexsort((-value[peak], element[peak]))]
-    rank = np.arange(peak.size) - np.searchsorted(element[peak], element[peak])
-    # Where there are fewer peaks, the place of most mass stands for the others.
-    table = np.tile(at, (PEAKS, 1))
-    keep = rank < PEAKS
-    table[rank[keep], element[peak[keep]]] = x[peak[keep]]
-
-    def tensor(array: Array) -> Tensor:
-        own = torch.as_tensor(array, device=density.device).to(density.dtype)
-        return own.reshape((*array.shape[:-1], *batch))
-
-    return tensor(at), tensor(height), tensor(table)
-
-
-def _first_of_each(element: Array, order: Array) -> Array:
-    """Of an order that is by element first, the first entry of each element."""
-    return order[np.concatenate([[True], np.diff(element[order]) > 0])]
-
-
-def _seen(density: NormalizedDensity) -> tuple[Array, Array, Array, Array]:
-    """Element, point, value and distance from an end, at the normaliser's nodes."""
-    batch = tuple(density.batch_shape)
-    count = int(np.prod(batch, dtype=int))
-    index = torch.arange(count, device=density.device).reshape(batch)
-    lower, upper = (
-        torch.as_tensor(t, dtype=density.dtype, device=density.device).expand(batch)
-        for t in extent_of(density.domain)[:2]
-    )
-    rows: list[list[Array]] = []
-    known = density._known
-
-    def record(
-        points: Tensor,
-        index: Tensor,
-        lower: Tensor,
-        upper: Tensor,
-        *args: Any,  # noqa: ANN401
-    ) -> Tensor:
-        values = known(points, *args)
-        distance = torch.minimum(points - lower, upper - points)
-        distance = torch.where(distance.isinf(), 1, distance)
-        columns = (index.expand_as(points), points, values, distance)
-        rows.append([read(column).ravel() for column in columns])
-        return values
-
-    log_integrate(
-        record,
-        density.domain,
-        density._plan,
-        args=(index, lower, upper, *known.args),
-        batch_shape=batch,
-        breakpoints=density.breakpoints,
-    )
-    element, x, value, distance = (
-        np.concatenate(column) for column in zip(*rows, strict=True)
-    )
-    if element.size != x.size:
-        raise NotImplementedError(
-            "a density has no cdf, quantiles, samples or mode inside of vmap; pass the "
-            "mapped tensors to it as a batch, by args= and batch_shape=."
-        )
-    return element, x, value, distance
+def _probability(density: NormalizedDensity) -> Integrand:
+    """The density itself."""
+    log = _log_probability(density)
+    return log._replace(function=lambda *args: torch.exp(log.function(*args)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from torch_mlcalc.density.cdf import Peaks
+from torch_mlcalc.density.peaks import Peaks
 from torch_mlcalc.density.support import extent_of
 from torch_mlcalc.quadrature.adaptive_hermite import AdaptiveGaussHermite
 from torch_mlcalc.quadrature.cubature.hermite import hermite_table

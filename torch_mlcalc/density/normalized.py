@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from torch_mlcalc.density import means
-from torch_mlcalc.density.cdf import NEAR, Peaks, Quantiles
+from torch_mlcalc.density.cdf import Quantiles
 from torch_mlcalc.density.known import Known, integrand_of
 from torch_mlcalc.density.memory import Memory
 from torch_mlcalc.density.normalizer import find_plan, log_normalizer
+from torch_mlcalc.density.peaks import NEAR, Peaks
 from torch_mlcalc.density.solid import cdf, mode
 from torch_mlcalc.density.support import (
     batch_extent,

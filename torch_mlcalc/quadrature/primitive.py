@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -32,20 +33,124 @@ class Mesh(NamedTuple):
     status: Tensor
 
 
-class Primitive:
-    r"""The integral from the start of the range to any point in it.
+class Piecewise(ABC):
+    r"""The integral of Legendre series on panels, up to any point.
 
-    On every panel the integrand is a Legendre series in :math:`s \in [-1, 1]`, whose
-    terms are integrated by
+    On every panel the integrand is a series in :math:`s \in [-1, 1]`, whose terms are
+    integrated by
 
     .. math:: \int_{-1}^s P_k = \frac{P_{k+1}(s) - P_{k-1}(s)}{2 k + 1}
 
-    The integrand is called once, at the nodes of all panels; gradients flow through
-    these values by plain autograd, while the mesh and the points asked for stand still.
+    Gradients flow through the coefficients by plain autograd, while the panels and the
+    points asked for stand still.
 
     References:
         NIST Digital Library of Mathematical Functions, equation 18.9.7 and section
         18.17, https://dlmf.nist.gov/18
+    """
+
+    def __init__(self, integrand: Integrand, coefficients: Tensor) -> None:
+        """Add up the panels.
+
+        Args:
+            integrand: What is integrated.
+            coefficients: Its series on each panel, times half the length, ``(terms,
+                panels, *batch, *event)``.
+        """
+        self.integrand = integrand
+        self.coefficients = coefficients
+        whole = 2 * coefficients[0]
+        self.at_edges = torch.cat([torch.zeros_like(whole[:1]), whole.cumsum(0)])
+
+    @abstractmethod
+    def locate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The panels of points ``(m, *batch)``, and the places ``s`` in them."""
+
+    @abstractmethod
+    def points(self, index: Tensor, s: Tensor) -> Tensor:
+        """The points at places in panels, ``(m, *batch)``."""
+
+    @property
+    @abstractmethod
+    def last(self) -> Tensor:
+        """The last panel of each element, ``(*batch)``; those behind it pad."""
+
+    @property
+    def total(self) -> Tensor:
+        """The integral over the whole range, ``(*batch, *event)``."""
+        return self.at_edges[-1]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The integral up to ``x`` ``(m, *batch)``, of shape ``(m, *batch, *event)``.
+
+        Its derivatives by ``x`` are those of the integrand itself, not of the series.
+
+        Returns:
+            The integrals.
+        """
+        value = self._value(x.detach().to(torch.float64))
+        return value + boundary(self.integrand, x, value) if moves(x) else value
+
+    def _value(self, x: Tensor) -> Tensor:
+        index, s = self.locate(x)
+        value = _pick(self.at_edges, index)
+        terms = len(self.coefficients)
+        for row, basis in zip(
+            self.coefficients, _integrals(s.clamp(-1, 1), terms), strict=True
+        ):
+            # Term by term: together the rows would leave the cache.
+            term = _pick(row, index)
+            value = value + term * _like(basis, term)
+        return value
+
+    def invert(self, y: Tensor) -> Tensor:
+        r"""Points up to which a positive integrand has the integral ``y``.
+
+        Bisection on the series. Newton steps from there,
+
+        .. math:: x \leftarrow x - \frac{F(x) - y}{f(x)},
+
+        are rounding alone, but two of them have the derivatives of the implicit
+        function up to the third order.
+
+        Args:
+            y: Integrals ``(m, *batch)``; the integrand has no event dimensions.
+
+        Returns:
+            The points ``(m, *batch)``; an end of the range where ``y`` is beyond.
+        """
+        x = self._bisect(y.detach().to(torch.float64)).to(self.integrand.dtype)
+        for _ in range(2):
+            inside = x.isfinite()
+            value, slope = self(x), self.integrand(torch.where(inside, x, 0))
+            inside = inside & (slope > 0) & slope.isfinite()
+            step = (value - y) / torch.where(inside, slope, 1)
+            # Where next to nothing is, rounding over density would be a long way.
+            step = torch.where(inside, step - step.detach(), 0)
+            x = x - step
+        return x
+
+    def _bisect(self, y: Tensor) -> Tensor:
+        with torch.no_grad():
+            at_edges = self.at_edges.detach().to(torch.float64).cummax(0).values
+            index = torch.minimum(find(at_edges, y), self.last)
+            rest = y - at_edges.gather(0, index)
+            rows = [c.gather(0, index).to(torch.float64) for c in self.coefficients]
+            low, high = torch.full_like(rest, -1), torch.ones_like(rest)
+            for _ in range(BISECTIONS):
+                s = (low + high) / 2
+                value = torch.zeros_like(s)
+                for row, basis in zip(rows, _integrals(s, len(rows)), strict=True):
+                    value = value + row * basis
+                below = value < rest
+                low, high = torch.where(below, s, low), torch.where(below, high, s)
+            return self.points(index, high)
+
+
+class Primitive(Piecewise):
+    """The integral from the start of the range to any point in it, on a mesh.
+
+    The integrand is called once, at the nodes of all panels.
     """
 
     def __init__(self, integrand: Integrand, mesh: Mesh) -> None:
@@ -55,7 +160,6 @@ class Primitive:
             integrand: What is integrated.
             mesh: The panels.
         """
-        self.integrand = integrand
         self.reach, self.edges, self.status = mesh
         low, high = self.edges[:-1], self.edges[1:]
         self.middle, self.half = (low + high) / 2, (high - low) / 2
@@ -77,9 +181,8 @@ class Primitive:
         self.lowest = values.detach().amin() if ordered else None
         transform = torch.tensor(series(NODES).transform, device=points.device).to(wide)
         with full_precision(values.device):
-            self.coefficients = torch.tensordot(transform, values, 1)
-        whole = 2 * self.coefficients[0]
-        self.at_edges = torch.cat([torch.zeros_like(whole[:1]), whole.cumsum(0)])
+            coefficients = torch.tensordot(transform, values, 1)
+        super().__init__(integrand, coefficients)
 
     def _nodes(self) -> tuple[Tensor, Tensor]:
         """Nodes of all panels and their slope, ``(NODES, panels, *batch)``."""
@@ -94,79 +197,23 @@ class Primitive:
         return self._nodes()[0].flatten(0, 1)
 
     @property
-    def total(self) -> Tensor:
-        """The integral over the whole range, ``(*batch, *event)``."""
-        return self.at_edges[-1]
+    def last(self) -> Tensor:
+        """The last panel of each element: padding sits at the end."""
+        return ((self.half > 0).sum(0) - 1).clamp(min=0)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """The integral up to ``x`` ``(m, *batch)``, of shape ``(m, *batch, *event)``.
-
-        Its derivatives by ``x`` are those of the integrand itself, not of the series.
-
-        Returns:
-            The integrals.
-        """
-        value = self._value(x.detach().to(torch.float64))
-        return value + boundary(self.integrand, x, value) if moves(x) else value
-
-    def _value(self, x: Tensor) -> Tensor:
+    def locate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The panels of points ``(m, *batch)``, and the places ``s`` in them."""
         u = self.reach.variable(x)
-        index = _find(self.edges, u)
-        # Padding sits at the end, where u = 1 would fall into it.
-        index = torch.minimum(index, (self.half > 0).sum(0) - 1).clamp(min=0)
+        # At u = 1 it would be one of the padding.
+        index = torch.minimum(find(self.edges, u), self.last)
         half = self.half.gather(0, index)
         s = (u - self.middle.gather(0, index)) / torch.where(half > 0, half, 1)
-        value = _pick(self.at_edges, index)
-        for row, basis in zip(
-            self.coefficients, _integrals(s.clamp(-1, 1)), strict=True
-        ):
-            # Term by term: together the rows would leave the cache.
-            term = _pick(row, index)
-            value = value + term * _like(basis, term)
-        return value
+        return index, s
 
-    def invert(self, y: Tensor) -> Tensor:
-        r"""Points up to which a positive integrand has the integral ``y``.
-
-        Bisection on the series, then two Newton steps
-
-        .. math:: x \leftarrow x - \frac{F(x) - y}{f(x)}
-
-        which, taken with gradients, give those of the implicit function up to the
-        third order.
-
-        Args:
-            y: Integrals ``(m, *batch)``; the integrand has no event dimensions.
-
-        Returns:
-            The points ``(m, *batch)``; an end of the range where ``y`` is beyond.
-        """
-        x = self._bisect(y.detach().to(torch.float64)).to(self.integrand.dtype)
-        for _ in range(2):
-            inside = x.isfinite()
-            value, slope = self(x), self.integrand(torch.where(inside, x, 0))
-            inside = inside & (slope > 0) & slope.isfinite()
-            step = (value - y) / torch.where(inside, slope, 1)
-            x = torch.where(inside, x - torch.where(inside, step, 0), x)
-        return x
-
-    def _bisect(self, y: Tensor) -> Tensor:
-        with torch.no_grad():
-            at_edges = self.at_edges.detach().to(torch.float64).cummax(0).values
-            last = ((self.half > 0).sum(0) - 1).clamp(min=0)
-            index = torch.minimum(_find(at_edges, y), last)
-            rest = y - at_edges.gather(0, index)
-            rows = [c.gather(0, index).to(torch.float64) for c in self.coefficients]
-            low, high = torch.full_like(rest, -1), torch.ones_like(rest)
-            for _ in range(BISECTIONS):
-                s = (low + high) / 2
-                value = torch.zeros_like(s)
-                for row, basis in zip(rows, _integrals(s), strict=True):
-                    value = value + row * basis
-                below = value < rest
-                low, high = torch.where(below, s, low), torch.where(below, high, s)
-            half = self.half.gather(0, index)
-            return self.reach.points(self.middle.gather(0, index) + half * high)[0]
+    def points(self, index: Tensor, s: Tensor) -> Tensor:
+        """The points at places in panels, ``(m, *batch)``."""
+        half = self.half.gather(0, index)
+        return self.reach.points(self.middle.gather(0, index) + half * s)[0]
 
 
 def _like(basis: Tensor, term: Tensor) -> Tensor:
@@ -175,17 +222,17 @@ def _like(basis: Tensor, term: Tensor) -> Tensor:
     return basis.to(real).reshape(basis.shape + (1,) * (term.ndim - basis.ndim))
 
 
-def _integrals(s: Tensor) -> Iterator[Tensor]:
-    """Integrals from -1 of the Legendre polynomials of degree 0 to ``NODES - 1``."""
+def _integrals(s: Tensor, terms: int) -> Iterator[Tensor]:
+    """Integrals from -1 of the Legendre polynomials of degree 0 to ``terms - 1``."""
     yield s + 1
     before, here = torch.ones_like(s), s
-    for k in range(1, NODES):
+    for k in range(1, terms):
         after = ((2 * k + 1) * s * here - k * before) / (k + 1)
         yield (after - before) / (2 * k + 1)
         before, here = here, after
 
 
-def _find(edges: Tensor, values: Tensor) -> Tensor:
+def find(edges: Tensor, values: Tensor) -> Tensor:
     """The panel ``(m, *batch)`` whose edges ``(panels + 1, *batch)`` hold a value."""
     edges = edges.movedim(0, -1).contiguous()
     values = values.movedim(0, -1).contiguous()
