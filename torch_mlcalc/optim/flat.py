@@ -21,8 +21,6 @@ Tensors: TypeAlias = list[Tensor]
 Grads: TypeAlias = list[Tensor | None]
 States: TypeAlias = Mapping[Tensor, dict[str, Any]]
 
-_buffer = operator.itemgetter("momentum_buffer")
-
 # Each parameter starts at a multiple of 64 bytes, as if torch had allocated it.
 _ALIGNMENT = 64
 
@@ -68,7 +66,7 @@ class FlatGroup:
             block.zero_grad()
 
     def forget_state(self) -> None:
-        """Look for every momentum buffer again at the next step."""
+        """Look for every momentum buffer at the next step, for one is another."""
         for _, block in self._blocks:
             block.forget_state()
 
@@ -106,7 +104,7 @@ class _Layout:
 
     def is_of(self, tensors: Tensors) -> bool:
         return list(map(Tensor.data_ptr, tensors)) == self._places and (
-            not self._wide or self._same_strides(*[tensors[i] for i in self._wide])
+            not self._wide or self._same_strides([tensors[i] for i in self._wide])
         )
 
 
@@ -124,8 +122,11 @@ class _Views:
 
     def are(self, found: Iterable[Tensor | None]) -> bool:
         """Return whether these are the views, none of whose ``.data`` was replaced."""
-        same = all(map(operator.is_, found, self.tensors))
-        return same and self._layout.is_of(self.tensors)
+        return all(map(operator.is_, found, self.tensors)) and self.are_in_place()
+
+    def are_in_place(self) -> bool:
+        """Return whether the ``.data`` of no view was replaced."""
+        return self._layout.is_of(self.tensors)
 
     def at(self, i: int) -> Tensor:
         """Return a view that is as it was made, if need be another one."""
@@ -157,7 +158,7 @@ class _Block:
         self._lent: _Views | None = None
         self._copied: _Views | None = None
         self._momentum: _Views | None = None
-        self._held: list[dict[str, Any]] = []
+        self._holds_momentum = False
         views = _Views(self._values, params, self._starts).tensors
         for param, view in zip(params, views, strict=True):
             view.copy_(param.detach())
@@ -234,7 +235,7 @@ class _Block:
                 update_(param, grad, held, formula)
 
     def forget_state(self) -> None:
-        self._held = []
+        self._holds_momentum = False
 
     def _gather(self, grads: Grads) -> tuple[Tensor, list[bool]]:
         """Return all gradients as one block, and which of them it holds."""
@@ -271,17 +272,12 @@ class _Block:
                 view.copy_(source)
             if not fresh[i] or present[i]:
                 state[self.params[i]]["momentum_buffer"] = view
-        if not any(fresh):
-            self._held = states
+        self._holds_momentum = not any(fresh)
         return fresh
 
     def _buffers_are_in_place(self) -> bool:
-        if self._momentum is None or not self._held:
-            return False
-        try:
-            return self._momentum.are(map(_buffer, self._held))
-        except KeyError:
-            return False
+        views = self._momentum
+        return self._holds_momentum and views is not None and views.are_in_place()
 
     def _allocate_momentum(self, entries: list[Tensor | None]) -> _Views:
         dtype = self._values.dtype
