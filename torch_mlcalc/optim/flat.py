@@ -48,16 +48,18 @@ class FlatGroup:
             for where in positions.values()
         ]
 
-    def still_fits(self, params: Tensors) -> bool:
+    def still_fits(self, params: Tensors, vectors: bool = False) -> bool:
         """Return whether these are the parameters, where they were put.
 
         Args:
             params: Parameters of the group.
+            vectors: Whether to look at the size and stride of a vector even if no
+                gradient was copied at the last step, which takes far longer.
         """
         return (
             len(params) == len(self.params)
             and all(map(operator.is_, params, self.params))
-            and all(block.is_in_place() for _, block in self._blocks)
+            and all(block.is_in_place(vectors) for _, block in self._blocks)
         )
 
     def zero_grad(self) -> None:
@@ -98,14 +100,18 @@ class _Layout:
 
     def __init__(self, tensors: Tensors) -> None:
         self._places = list(map(Tensor.data_ptr, tensors))
-        # What has been transposed is where it was; a vector cannot be.
+        # What has been transposed is where it was; a vector cannot be. One of other
+        # strides or another size can, which is looked for less often.
         self._wide = [i for i, tensor in enumerate(tensors) if tensor.dim() > 1]
         self._same_strides = unchanged([tensors[i] for i in self._wide])
+        self._all_the_same = unchanged(tensors)
 
-    def is_of(self, tensors: Tensors) -> bool:
-        return list(map(Tensor.data_ptr, tensors)) == self._places and (
-            not self._wide or self._same_strides([tensors[i] for i in self._wide])
-        )
+    def is_of(self, tensors: Tensors, vectors: bool = False) -> bool:
+        if list(map(Tensor.data_ptr, tensors)) != self._places:
+            return False
+        if vectors:
+            return self._all_the_same(tensors)
+        return self._same_strides([tensors[i] for i in self._wide])
 
 
 class _Views:
@@ -159,6 +165,7 @@ class _Block:
         self._copied: _Views | None = None
         self._momentum: _Views | None = None
         self._holds_momentum = False
+        self._was_steady = False
         views = _Views(self._values, params, self._starts).tensors
         for param, view in zip(params, views, strict=True):
             view.copy_(param.detach())
@@ -170,8 +177,8 @@ class _Block:
         block = torch.zeros_like(self._values, dtype=dtype)
         return _Views(block, self.params, self._starts)
 
-    def is_in_place(self) -> bool:
-        return self._layout.is_of(self.params)
+    def is_in_place(self, vectors: bool) -> bool:
+        return self._layout.is_of(self.params, vectors or not self._was_steady)
 
     def zero_grad(self) -> None:
         self._lent = self._lent or self._new_views()
@@ -198,6 +205,7 @@ class _Block:
     ) -> None:
         present: list[bool] = []
         values = self._steady(grads, formula)
+        self._was_steady = values is not None
         if values is None:
             values, present = self._gather(grads)
             fresh = [False] * len(present)

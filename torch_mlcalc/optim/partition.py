@@ -161,9 +161,12 @@ class _Part:
             body = Gathered(self._buffers)
             self._checks = [(body.holds, self._buffers)]
         self._body: Body = body
-        # An addition takes those as well, and on a CPU is the same call for each.
+        # An addition takes those as well, but to a view, and on a CPU is the same call
+        # for each.
         is_sum = body is foreach_ and settings.is_addition
-        takes_all = is_sum and self._params[0].device.type == "cpu"
+        takes_all = is_sum and not any(
+            p.device.type != "cpu" or p.storage_offset() for p in self._params
+        )
         self._grads_fit = (of_types if takes_all else unchanged)(self._select(grads))
 
     def _select(self, grads: list[Any]) -> list[Any]:

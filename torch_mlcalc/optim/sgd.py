@@ -413,14 +413,14 @@ class SGD(Optimizer):
     def _move_into_blocks(self) -> list[FlatGroup]:
         """Return the blocks of all groups that are flat."""
         flat = [i for i, group in enumerate(self.param_groups) if group["flat"]]
-        return [self._flat_group(i) for i in flat]
+        return [self._flat_group(i, vectors=True) for i in flat]
 
-    def _flat_group(self, i: int) -> FlatGroup:
+    def _flat_group(self, i: int, vectors: bool = False) -> FlatGroup:
         """Return the blocks of a group, made anew if its parameters are elsewhere."""
         groups = self.param_groups
         params = groups[i]["params"]
         flat_group = self._flat_groups.get(i)
-        if flat_group is None or not flat_group.still_fits(params):
+        if flat_group is None or not flat_group.still_fits(params, vectors):
             others = [p for k, g in enumerate(groups) if k != i for p in g["params"]]
             flat_group = self._flat_groups[i] = FlatGroup(params, others)
         return flat_group
