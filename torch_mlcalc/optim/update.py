@@ -304,8 +304,8 @@ def _as_dense_as(other: Tensor, tensor: Tensor) -> Tensor:
 
 
 def _addable(sparse: Tensor, tensor: Tensor) -> Tensor:
-    # In torch 2.13 tensor.add_(sparse) counts the storage offset twice on a CPU, so that
-    # with a view it writes to memory beyond, where there may be nothing.
+    # In torch 2.13 tensor.add_(sparse) counts the storage offset twice on a CPU: it
+    # writes to memory beyond a view, where there may be nothing.
     elsewhere = sparse.is_sparse and not tensor.is_sparse and tensor.storage_offset()
     return sparse.to_dense() if elsewhere else sparse
 
