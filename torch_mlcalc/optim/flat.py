@@ -165,7 +165,7 @@ class _Block:
         self._copied: _Views | None = None
         self._momentum: _Views | None = None
         self._holds_momentum = False
-        self._was_steady = False
+        self._copies_grads = False
         views = _Views(self._values, params, self._starts).tensors
         for param, view in zip(params, views, strict=True):
             view.copy_(param.detach())
@@ -178,7 +178,7 @@ class _Block:
         return _Views(block, self.params, self._starts)
 
     def is_in_place(self, vectors: bool) -> bool:
-        return self._layout.is_of(self.params, vectors or not self._was_steady)
+        return self._layout.is_of(self.params, vectors or self._copies_grads)
 
     def zero_grad(self) -> None:
         self._lent = self._lent or self._new_views()
@@ -205,7 +205,7 @@ class _Block:
     ) -> None:
         present: list[bool] = []
         values = self._steady(grads, formula)
-        self._was_steady = values is not None
+        self._copies_grads = False
         if values is None:
             values, present = self._gather(grads)
             fresh = [False] * len(present)
@@ -249,6 +249,7 @@ class _Block:
         """Return all gradients as one block, and which of them it holds."""
         if self._lent is not None and self._lent.are(grads):
             return self._lent.block, [True] * len(grads)
+        self._copies_grads = True
         self._copied = self._copied or self._new_views()
         block, views = self._copied.block, self._copied.tensors
         dtype = block.dtype
