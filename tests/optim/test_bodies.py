@@ -116,7 +116,8 @@ def bodies_of(optimizer: mlc.SGD) -> set[str]:
     """Name the bodies of the last step."""
     found = set()
     for each in optimizer._partitions.values():
-        found |= {part._body.__name__ for part in each._parts}
+        bodies = [part._body for part in each._parts]
+        found |= {getattr(body, "__name__", type(body).__name__) for body in bodies}
         found |= {"alone"} if each._alone else set()
     return found
 
@@ -135,7 +136,26 @@ def sized(*sizes: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
 
 
 CHOICES: dict[str, tuple[list[Tensor], Options, set[str], set[str]]] = {
-    "small": (sized(5, 7), {}, {"fused_"}, {"foreach_"}),
+    "small": (sized(5, 7), {}, {"fused_"}, {"Gathered"}),
+    "small, float16": (
+        sized(5, 7, dtype=torch.float16),
+        {},
+        {"foreach_"},
+        {"foreach_"},
+    ),
+    "small, not fused": (
+        sized(5, 7),
+        dict(fused=False),
+        {"foreach_"},
+        {"Gathered"},
+    ),
+    "small, foreach": (sized(5, 7), dict(foreach=True), {"foreach_"}, {"foreach_"}),
+    "small matrices": (
+        [torch.zeros(2, 3, requires_grad=True) for _ in range(2)],
+        {},
+        {"fused_"},
+        {"foreach_"},
+    ),
     "large": (sized(20000), {}, {"fused_"}, {"fused_"}),
     "mixed": (sized(5, 20000), {}, {"fused_"}, {"fused_", "foreach_"}),
     "small, plain": (sized(5), dict(momentum=0), {"fused_"}, {"foreach_"}),
@@ -249,7 +269,7 @@ def test_looks_itself_where_torch_has_no_guards(
 ) -> None:
     monkeypatch.delattr(torch._C._dynamo.guards, "TensorGuards")
     check = partition.unchanged([torch.ones(2), torch.ones(3)])
-    assert check(torch.zeros(2), torch.zeros(3))
+    assert check([torch.zeros(2), torch.zeros(3)])
     for other in (
         torch.ones(4),
         torch.ones(3, dtype=torch.float64),
@@ -259,7 +279,7 @@ def test_looks_itself_where_torch_has_no_guards(
         torch.ones(3, device="meta"),
         None,
     ):
-        assert not check(torch.zeros(2), other)
+        assert not check([torch.zeros(2), other])
     check_optimizer(
         mlc.SGD,
         torch.optim.SGD,
@@ -281,6 +301,58 @@ def test_versions_count_so_that_backward_passes_notice() -> None:
             loss.backward()
 
 
+# Vectors whose momentum is in one block
+
+
+def trained_vectors(sizes: list[int], **options: object) -> mlc.SGD:
+    """Take four steps; at the last but one the gradient of every fifth is missing."""
+    generator = torch.Generator().manual_seed(5)
+    params = [torch.randn(n, generator=generator).requires_grad_() for n in sizes]
+    optimizer = mlc.SGD(params, **options)
+    for step in range(4):
+        for i, param in enumerate(params):
+            grad = torch.randn(param.shape, generator=generator)
+            param.grad = None if step == 2 and i % 5 == 0 else grad
+        optimizer.step()
+    return optimizer
+
+
+@pytest.mark.parametrize("formula", FORMULAS.values(), ids=FORMULAS)
+def test_vectors_in_blocks_equal_the_loop(formula: Options) -> None:
+    torch.set_num_threads(2)
+    sizes = [0, 1, 1000, 40, 0] * 40 + [16383, 16383, 5]
+    found, expected = (
+        trained_vectors(sizes, **formula, foreach=foreach) for foreach in (None, False)
+    )
+    if formula.get("momentum"):
+        assert bodies_of(found) == {"Gathered"}
+        assert len(found._partitions[0]._parts) > 2
+    pairs = zip(*(o.param_groups[0]["params"] for o in (found, expected)), strict=True)
+    for a, b in pairs:
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(
+            found.state[a], expected.state[b], rtol=1e-6, atol=1e-6
+        )
+
+
+def test_momentum_in_blocks_seems_to_be_where_it_was() -> None:
+    torch.set_num_threads(2)
+    params = sized(5, 7)
+    optimizer = mlc.SGD(params, momentum=0.9)
+    buffers = []
+    for _ in range(3):
+        for param in params:
+            param.grad = torch.ones_like(param)
+        optimizer.step()
+        buffers.append([optimizer.state[p]["momentum_buffer"] for p in params])
+    assert bodies_of(optimizer) == {"Gathered"}
+    for buffer, *later in zip(*buffers, strict=True):
+        assert all(each is buffer for each in later)
+        assert buffer.untyped_storage().nbytes() == 4 * buffer.numel()
+        torch.testing.assert_close(buffer, torch.full_like(buffer, 2.71))
+    assert buffers[0][1].data_ptr() - buffers[0][0].data_ptr() == 20
+
+
 # Sequences drawn by hypothesis
 
 STEP = st.fixed_dictionaries(
@@ -290,7 +362,7 @@ STEP = st.fixed_dictionaries(
             + ["zero", "none", "add group", "save and load", "copy", "lr", "momentum"]
             + ["zero", "move parameters", "move gradients", "move momentum"]
         ),
-        "missing": st.sets(st.integers(0, 4)),
+        "missing": st.sets(st.integers(0, 5)),
         "value": st.sampled_from([0.0, 0.01, 0.5]),
     }
 )
@@ -301,7 +373,7 @@ class Walk:
 
     def __init__(self, **options: object) -> None:
         generator = torch.Generator().manual_seed(3)
-        shapes = [(4, 3), (17,), (), (2, 2, 3)]
+        shapes = [(4, 3), (17,), (), (2, 2, 3), (9,)]
         self.params = [
             torch.randn(s, generator=generator, dtype=torch.float64).requires_grad_()
             for s in shapes
@@ -356,7 +428,11 @@ class Walk:
             optimizer.param_groups[0][kind] = value
 
 
-@pytest.mark.parametrize("options", [b[0] for b in BODIES.values()], ids=BODIES)
+WALKS = {name: (1, options) for name, (options, *_) in BODIES.items()}
+WALKS["default on 2 threads"] = (2, {})
+
+
+@pytest.mark.parametrize("threads, options", WALKS.values(), ids=WALKS)
 @settings(max_examples=15, deadline=None, derandomize=True, database=None)
 @given(
     events=st.lists(STEP, min_size=3, max_size=14),
@@ -373,8 +449,13 @@ class Walk:
     decay=0.1,
 )
 def test_any_sequence_of_events_ends_where_the_loop_ends(
-    options: Options, events: list[Options], momentum: float, decay: float
+    threads: int,
+    options: Options,
+    events: list[Options],
+    momentum: float,
+    decay: float,
 ) -> None:
+    torch.set_num_threads(threads)
     more = dict(momentum=momentum, weight_decay=decay)
     walk, reference = Walk(**options, **more), Walk(foreach=False, **more)
     for number, event in enumerate(events):

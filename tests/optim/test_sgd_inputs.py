@@ -253,6 +253,96 @@ def test_notices_data_that_was_replaced(body: Options, what: str) -> None:
     assert_close(run(**body), run(foreach=False))
 
 
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_flat_refuses_a_vector_that_now_repeats_one_element(set_to_none: bool) -> None:
+    param = torch.arange(4.0, requires_grad=True)
+    optimizer = mlc.SGD([param], 0.1, flat=True)
+    for step in range(3):
+        if step == 2:
+            param.data = param.data.as_strided((4,), (0,))
+        optimizer.zero_grad(set_to_none=False) if not set_to_none and step < 2 else None
+        param.grad = torch.ones(4) if set_to_none else param.grad
+        if step < 2:
+            optimizer.step()
+    with pytest.raises(ValueError, match=r"has gaps or overlaps in memory"):
+        optimizer.step() if set_to_none else optimizer.zero_grad(set_to_none=False)
+
+
+def test_flat_follows_a_vector_that_became_shorter() -> None:
+    def run(flat: bool) -> Tensor:
+        param = torch.arange(4.0).requires_grad_()
+        optimizer = mlc.SGD([param], 0.1, flat=flat)
+        for step in range(4):
+            if step == 2:
+                param.grad = None
+                param.data = param.data[:1]
+            optimizer.zero_grad(set_to_none=False)
+            (param**2).sum().backward()
+            optimizer.step()
+        return param
+
+    torch.testing.assert_close(run(True), run(False), rtol=0, atol=0)
+
+
+LATE: dict[str, Callable[[Tensor], Tensor]] = {
+    "sparse": Tensor.to_sparse,
+    "every other": lambda grad: torch.stack([grad, grad], -1)[..., 0],
+    "expanded": lambda grad: grad.new_tensor(0.5).expand(grad.shape),
+    "with a graph": lambda grad: grad.clone().requires_grad_() * 2,
+    "parameter": nn.Parameter,
+}
+
+
+@every_body
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("kind", LATE)
+def test_takes_a_gradient_of_another_kind_late(
+    kind: str, momentum: float, threads: int, body: Options
+) -> None:
+    torch.set_num_threads(threads)
+
+    def run(**options: bool) -> list[Tensor]:
+        params = [torch.ones(s, requires_grad=True) for s in ((4,), (3, 2), (5,))]
+        optimizer = mlc.SGD(params, 0.1, momentum=momentum, **options)
+        for step in range(5):
+            for i, param in enumerate(params):
+                grad = torch.full_like(param, step + i, requires_grad=False)
+                param.grad = LATE[kind](grad) if step == 3 else grad
+            optimizer.step()
+        return params
+
+    if kind == "sparse" and body.get("fused"):
+        with pytest.raises(RuntimeError, match="does not support sparse gradients"):
+            run(**body)
+        return
+    for found, wanted in zip(run(**body), run(foreach=False), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_sparse_gradients_change_nothing_beside_a_view(
+    momentum: float, threads: int
+) -> None:
+    torch.set_num_threads(threads)
+
+    def run(is_sparse: Callable[[int], bool]) -> Tensor:
+        memory = torch.zeros(12)
+        param = memory[3:6].requires_grad_()
+        optimizer = mlc.SGD([param], 0.1, momentum=momentum)
+        for step in range(4):
+            grad = torch.ones(3) * step
+            param.grad = grad.to_sparse() if is_sparse(step) else grad
+            optimizer.step()
+        assert not memory[:3].any() and not memory[6:].any()
+        return param
+
+    expected = run(lambda step: False)
+    for is_sparse in (lambda step: True, lambda step: step == 3):
+        torch.testing.assert_close(run(is_sparse), expected)
+
+
 @pytest.mark.filterwarnings("ignore:grad and param do not obey the gradient layout")
 @every_body
 @pytest.mark.parametrize("what", ["param", "grad", "momentum"])

@@ -21,8 +21,6 @@ Tensors: TypeAlias = list[Tensor]
 Grads: TypeAlias = list[Tensor | None]
 States: TypeAlias = Mapping[Tensor, dict[str, Any]]
 
-_buffer = operator.itemgetter("momentum_buffer")
-
 # Each parameter starts at a multiple of 64 bytes, as if torch had allocated it.
 _ALIGNMENT = 64
 
@@ -50,16 +48,18 @@ class FlatGroup:
             for where in positions.values()
         ]
 
-    def still_fits(self, params: Tensors) -> bool:
+    def still_fits(self, params: Tensors, vectors: bool = False) -> bool:
         """Return whether these are the parameters, where they were put.
 
         Args:
             params: Parameters of the group.
+            vectors: Whether to look at the size and stride of a vector even if no
+                gradient was copied at the last step, which takes far longer.
         """
         return (
             len(params) == len(self.params)
             and all(map(operator.is_, params, self.params))
-            and all(block.is_in_place() for _, block in self._blocks)
+            and all(block.is_in_place(vectors) for _, block in self._blocks)
         )
 
     def zero_grad(self) -> None:
@@ -68,7 +68,7 @@ class FlatGroup:
             block.zero_grad()
 
     def forget_state(self) -> None:
-        """Look for every momentum buffer again at the next step."""
+        """Look for every momentum buffer at the next step, for one is another."""
         for _, block in self._blocks:
             block.forget_state()
 
@@ -100,14 +100,18 @@ class _Layout:
 
     def __init__(self, tensors: Tensors) -> None:
         self._places = list(map(Tensor.data_ptr, tensors))
-        # What has been transposed is where it was; a vector cannot be.
+        # What has been transposed is where it was; a vector cannot be. One of other
+        # strides or another size can, which is looked for less often.
         self._wide = [i for i, tensor in enumerate(tensors) if tensor.dim() > 1]
         self._same_strides = unchanged([tensors[i] for i in self._wide])
+        self._all_the_same = unchanged(tensors)
 
-    def is_of(self, tensors: Tensors) -> bool:
-        return list(map(Tensor.data_ptr, tensors)) == self._places and (
-            not self._wide or self._same_strides(*[tensors[i] for i in self._wide])
-        )
+    def is_of(self, tensors: Tensors, vectors: bool = False) -> bool:
+        if list(map(Tensor.data_ptr, tensors)) != self._places:
+            return False
+        if vectors:
+            return self._all_the_same(tensors)
+        return self._same_strides([tensors[i] for i in self._wide])
 
 
 class _Views:
@@ -124,8 +128,11 @@ class _Views:
 
     def are(self, found: Iterable[Tensor | None]) -> bool:
         """Return whether these are the views, none of whose ``.data`` was replaced."""
-        same = all(map(operator.is_, found, self.tensors))
-        return same and self._layout.is_of(self.tensors)
+        return all(map(operator.is_, found, self.tensors)) and self.are_in_place()
+
+    def are_in_place(self) -> bool:
+        """Return whether the ``.data`` of no view was replaced."""
+        return self._layout.is_of(self.tensors)
 
     def at(self, i: int) -> Tensor:
         """Return a view that is as it was made, if need be another one."""
@@ -157,7 +164,8 @@ class _Block:
         self._lent: _Views | None = None
         self._copied: _Views | None = None
         self._momentum: _Views | None = None
-        self._held: list[dict[str, Any]] = []
+        self._holds_momentum = False
+        self._copies_grads = False
         views = _Views(self._values, params, self._starts).tensors
         for param, view in zip(params, views, strict=True):
             view.copy_(param.detach())
@@ -169,8 +177,8 @@ class _Block:
         block = torch.zeros_like(self._values, dtype=dtype)
         return _Views(block, self.params, self._starts)
 
-    def is_in_place(self) -> bool:
-        return self._layout.is_of(self.params)
+    def is_in_place(self, vectors: bool) -> bool:
+        return self._layout.is_of(self.params, vectors or self._copies_grads)
 
     def zero_grad(self) -> None:
         self._lent = self._lent or self._new_views()
@@ -197,6 +205,7 @@ class _Block:
     ) -> None:
         present: list[bool] = []
         values = self._steady(grads, formula)
+        self._copies_grads = False
         if values is None:
             values, present = self._gather(grads)
             fresh = [False] * len(present)
@@ -234,12 +243,13 @@ class _Block:
                 update_(param, grad, held, formula)
 
     def forget_state(self) -> None:
-        self._held = []
+        self._holds_momentum = False
 
     def _gather(self, grads: Grads) -> tuple[Tensor, list[bool]]:
         """Return all gradients as one block, and which of them it holds."""
         if self._lent is not None and self._lent.are(grads):
             return self._lent.block, [True] * len(grads)
+        self._copies_grads = True
         self._copied = self._copied or self._new_views()
         block, views = self._copied.block, self._copied.tensors
         dtype = block.dtype
@@ -271,17 +281,12 @@ class _Block:
                 view.copy_(source)
             if not fresh[i] or present[i]:
                 state[self.params[i]]["momentum_buffer"] = view
-        if not any(fresh):
-            self._held = states
+        self._holds_momentum = not any(fresh)
         return fresh
 
     def _buffers_are_in_place(self) -> bool:
-        if self._momentum is None or not self._held:
-            return False
-        try:
-            return self._momentum.are(map(_buffer, self._held))
-        except KeyError:
-            return False
+        views = self._momentum
+        return self._holds_momentum and views is not None and views.are_in_place()
 
     def _allocate_momentum(self, entries: list[Tensor | None]) -> _Views:
         dtype = self._values.dtype

@@ -24,21 +24,37 @@ def foreach_(
         buffers: Their momentum buffers, changed in place; empty without momentum.
         numbers: The options, all of them numbers.
     """
-    lr, momentum, dampening, weight_decay, nesterov, maximize, decoupled = numbers
-    if maximize:
-        grads = list(torch._foreach_neg(grads))
-    if weight_decay != 0 and decoupled:
-        scale_(params, 1 - lr * weight_decay)
-    elif weight_decay != 0:
-        grads = list(torch._foreach_add(grads, params, alpha=weight_decay))
+    grads = decayed_(params, grads, numbers)
+    momentum = numbers.momentum
     if momentum != 0:
         scale_(buffers, momentum)
-        torch._foreach_add_(buffers, grads, alpha=1 - dampening)
-        if nesterov:
+        torch._foreach_add_(buffers, grads, alpha=1 - numbers.dampening)
+        if numbers.nesterov:
             grads = list(torch._foreach_add(grads, buffers, alpha=momentum))
         else:
             grads = buffers
-    torch._foreach_add_(params, grads, alpha=-lr)
+    torch._foreach_add_(params, grads, alpha=-numbers.lr)
+
+
+def decayed_(params: Tensors, grads: Tensors, numbers: Numbers) -> Tensors:
+    """Apply the sign and the weight decay, to the gradients or, decoupled, in place.
+
+    Args:
+        params: Parameters, changed in place by decoupled decay.
+        grads: Their gradients, never written to.
+        numbers: The options, all of them numbers.
+
+    Returns:
+        What goes into momentum.
+    """
+    lr, weight_decay = numbers.lr, numbers.weight_decay
+    if numbers.maximize:
+        grads = list(torch._foreach_neg(grads))
+    if weight_decay != 0 and numbers.decoupled_weight_decay:
+        scale_(params, 1 - lr * weight_decay)
+    elif weight_decay != 0:
+        grads = list(torch._foreach_add(grads, params, alpha=weight_decay))
+    return grads
 
 
 def scale_(tensors: Tensors, factor: float) -> None:

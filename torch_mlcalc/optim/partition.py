@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -17,6 +17,7 @@ from torch_mlcalc.optim.fused import (
     fused_,
     is_safe,
 )
+from torch_mlcalc.optim.gathered import Gathered, blocks_of
 from torch_mlcalc.optim.options import Formula, Numbers
 from torch_mlcalc.optim.update import update_, update_compensated_
 
@@ -26,7 +27,9 @@ States: TypeAlias = Mapping[Tensor, dict[str, Any]]
 Body: TypeAlias = Callable[[Tensors, Tensors, Tensors, Numbers], None]
 Key: TypeAlias = tuple[Any, ...]
 
-_buffer = operator.itemgetter("momentum_buffer")
+#: Tensors for one guard, which puts all of its tensors into a hash table: 2000 tensors
+#: took 0.41 ms in guards of 128, 0.40 in guards of 256, 0.63 in a single one.
+_TENSORS_PER_GUARD = 256
 
 #: Dtypes with fewer bits than float32, whose updates can be compensated.
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
@@ -93,11 +96,13 @@ class Partition:
         self._alone = positions.pop((one_by_one,), [])
         self._parts = [
             _Part(key, where, self._params, grads, state, self._settings)
-            for key, where in positions.items()
+            for key, where in _in_blocks(positions, self._params)
         ]
 
     def still_fits(self, group: dict[str, Any], grads: Grads) -> bool:
         """Return whether nothing has changed that the division depends on.
+
+        The momentum buffers are compared by the caller, for all groups at once.
 
         Args:
             group: The group.
@@ -146,14 +151,23 @@ class _Part:
     ) -> None:
         self._positions = None if len(positions) == len(params) else positions
         self._params = [params[i] for i in positions]
-        self._states = [state[p] for p in self._params] if settings.has_momentum else []
-        self._buffers = list(map(_buffer, self._states))
-        body: Body = key[0]
-        self._body = body
+        states = [state[p] for p in self._params] if settings.has_momentum else []
+        self._buffers = [held["momentum_buffer"] for held in states]
+        body = key[0]
         # The others look at what they are given, but for sparse gradients.
         guarded = (self._params, self._buffers) if body is fused_ else ()
         self._checks = [(unchanged(tensors), tensors) for tensors in guarded]
-        self._grads_fit = unchanged(self._select(grads))
+        if body is Gathered:
+            body = Gathered(self._buffers)
+            self._checks = [(body.holds, self._buffers)]
+        self._body: Body = body
+        # An addition takes those as well, but to a view, and on a CPU is the same call
+        # for each.
+        is_sum = body is foreach_ and settings.is_addition
+        takes_all = is_sum and not any(
+            p.device.type != "cpu" or p.storage_offset() for p in self._params
+        )
+        self._grads_fit = (of_types if takes_all else unchanged)(self._select(grads))
 
     def _select(self, grads: list[Any]) -> list[Any]:
         if self._positions is None:
@@ -161,14 +175,8 @@ class _Part:
         return [grads[i] for i in self._positions]
 
     def still_fits(self, grads: Grads) -> bool:
-        try:
-            same = all(map(operator.is_, map(_buffer, self._states), self._buffers))
-        except KeyError:
-            return False
-        return (
-            same
-            and self._grads_fit(*self._select(grads))
-            and all(check(*tensors) for check, tensors in self._checks)
+        return self._grads_fit(self._select(grads)) and all(
+            check(tensors) for check, tensors in self._checks
         )
 
     def step(self, grads: Grads, numbers: Numbers) -> None:
@@ -211,6 +219,8 @@ def _body_for(
     plain = type(param) in (Tensor, Parameter) and type(grad) is Tensor
     if plain and _may_be_fused(settings, param) and is_safe(param, grad, buffer):
         return (fused_, *key)
+    if plain and _may_be_gathered(settings, param) and is_safe(param, grad, buffer):
+        return (Gathered, *key)
     # Subclasses such as DTensor have kernels for lists too, which pay off where it is
     # expensive to launch one.
     if plain or settings.foreach or param.device.type != "cpu":
@@ -228,8 +238,26 @@ def _may_be_fused(settings: Settings, param: Tensor) -> bool:
     return not settings.threads or param.numel() >= MIN_ELEMENTS
 
 
-def unchanged(tensors: Sequence[Any]) -> Callable[..., bool]:
-    """Return a check that other tensors are like these, but for their values.
+def _may_be_gathered(settings: Settings, param: Tensor) -> bool:
+    small = param.dim() == 1 and param.numel() < MIN_ELEMENTS
+    return small and settings.has_momentum and settings.threads and not settings.foreach
+
+
+def _in_blocks(
+    positions: dict[Key, list[int]], params: Tensors
+) -> Iterator[tuple[Key, list[int]]]:
+    """Yield keys and positions, those to be gathered divided into blocks."""
+    for key, where in positions.items():
+        if key[0] is Gathered:
+            for block in blocks_of(where, params):
+                body = Gathered if len(block) > 1 else foreach_
+                yield (body, *key[1:]), block
+        else:
+            yield key, where
+
+
+def unchanged(tensors: Sequence[Any]) -> Callable[[Sequence[Any]], bool]:
+    """Return a check that as many other tensors are like these, but for their values.
 
     Compared are type, dtype, device, layout, shape and strides, by the code with which
     torch.compile revalidates what it has compiled: 0.1 microseconds a tensor, where
@@ -238,15 +266,28 @@ def unchanged(tensors: Sequence[Any]) -> Callable[..., bool]:
     Args:
         tensors: What later tensors must be like.
     """
+    guards = []
     try:
-        guards = torch._C._dynamo.guards.TensorGuards(
-            *tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None
-        )
+        for start in range(0, len(tensors), _TENSORS_PER_GUARD):
+            part = slice(start, start + _TENSORS_PER_GUARD)
+            guard = torch._C._dynamo.guards.TensorGuards(
+                *tensors[part], dynamic_dims_sizes=None, dynamic_dims_strides=None
+            )
+            guards.append((guard.check, part))
     except (AttributeError, TypeError):  # Private to torch, so it may go.
         wanted = list(map(_likeness, tensors))
-        return lambda *found: list(map(_likeness, found)) == wanted
-    check: Callable[..., bool] = guards.check
-    return check
+        return lambda found: list(map(_likeness, found)) == wanted
+    return lambda found: all([check(*found[part]) for check, part in guards])
+
+
+def of_types(tensors: Sequence[Any]) -> Callable[[Sequence[Any]], bool]:
+    """Return a check that other tensors are of the same types.
+
+    Args:
+        tensors: What later tensors must be like.
+    """
+    types = set(map(type, tensors))
+    return lambda found: types.issuperset(map(type, found))
 
 
 def _likeness(tensor: Tensor | None) -> tuple[object, ...]:

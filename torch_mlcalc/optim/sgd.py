@@ -25,6 +25,7 @@ Grads: TypeAlias = list[Tensor | None]
 _OWN_OPTIONS = ("decoupled_weight_decay", "compensated", "flat")
 
 _grad = operator.attrgetter("grad")
+_buffer = operator.itemgetter("momentum_buffer")
 
 
 class SGD(Optimizer):
@@ -209,7 +210,7 @@ class SGD(Optimizer):
         """Drop what was found out about the tensors; the next step looks again."""
         self._partitions: dict[int, Partition] = {}
         self._flat_groups: dict[int, FlatGroup] = {}
-        self._known_states: list[dict[str, Any]] = []
+        self._buffers: list[Tensor | None] = []
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what to pickle or copy."""
@@ -378,13 +379,7 @@ class SGD(Optimizer):
         if torch.compiler.is_compiling() or self.defaults["differentiable"]:
             self._update_by_reference(grads, factor)
             return
-        states = list(self.state.values())
-        known = self._known_states
-        if len(states) != len(known) or not all(map(operator.is_, states, known)):
-            self._partitions.clear()
-            for flat_group in self._flat_groups.values():
-                flat_group.forget_state()
-            self._known_states = states
+        self._look_for_buffers()
         # Set by torch.amp.GradScaler for the length of the call, if fused.
         scale: Tensor | None = getattr(self, "grad_scale", None)
         for i, group in enumerate(self.param_groups):
@@ -401,17 +396,31 @@ class SGD(Optimizer):
                 self._partitions[i] = partition
             partition.step(own, self.state, formula)
 
+    def _look_for_buffers(self) -> None:
+        """Drop what was found out if a momentum buffer is not the one of before."""
+        states = self.state.values()
+        try:
+            buffers = list(map(_buffer, states))
+        except KeyError:
+            buffers = [held.get("momentum_buffer") for held in states]
+        known = self._buffers
+        if len(buffers) != len(known) or not all(map(operator.is_, buffers, known)):
+            self._partitions.clear()
+            for flat_group in self._flat_groups.values():
+                flat_group.forget_state()
+            self._buffers = buffers
+
     def _move_into_blocks(self) -> list[FlatGroup]:
         """Return the blocks of all groups that are flat."""
         flat = [i for i, group in enumerate(self.param_groups) if group["flat"]]
-        return [self._flat_group(i) for i in flat]
+        return [self._flat_group(i, vectors=True) for i in flat]
 
-    def _flat_group(self, i: int) -> FlatGroup:
+    def _flat_group(self, i: int, vectors: bool = False) -> FlatGroup:
         """Return the blocks of a group, made anew if its parameters are elsewhere."""
         groups = self.param_groups
         params = groups[i]["params"]
         flat_group = self._flat_groups.get(i)
-        if flat_group is None or not flat_group.still_fits(params):
+        if flat_group is None or not flat_group.still_fits(params, vectors):
             others = [p for k, g in enumerate(groups) if k != i for p in g["params"]]
             flat_group = self._flat_groups[i] = FlatGroup(params, others)
         return flat_group

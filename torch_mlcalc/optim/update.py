@@ -42,9 +42,11 @@ def update_(param: Tensor, grad: Tensor, state: State, formula: Formula) -> None
             buffer = grad.detach().clone()
         else:
             buffer = _as_dense_as(grad, buffer)
-            buffer.mul_(momentum).add_(grad, alpha=1 - dampening)  # type: ignore[arg-type]
+            other = _addable(grad, buffer)
+            buffer.mul_(momentum).add_(other, alpha=1 - dampening)  # type: ignore[arg-type]
         state["momentum_buffer"] = buffer
         grad = _ahead(grad, buffer, momentum) if nesterov else buffer
+    grad = _addable(grad, param)
     if _has_gradient(lr):
         param.addcmul_(grad, lr, value=-1)
     else:
@@ -299,6 +301,13 @@ def _as_dense_as(other: Tensor, tensor: Tensor) -> Tensor:
     """Make a sparse tensor dense before a dense one is added, which torch refuses."""
     mixed = tensor.is_sparse and not other.is_sparse
     return tensor.to_dense() if mixed else tensor
+
+
+def _addable(sparse: Tensor, tensor: Tensor) -> Tensor:
+    # In torch 2.13 tensor.add_(sparse) counts the storage offset twice on a CPU: it
+    # writes to memory beyond a view, where there may be nothing.
+    elsewhere = sparse.is_sparse and not tensor.is_sparse and tensor.storage_offset()
+    return sparse.to_dense() if elsewhere else sparse
 
 
 def _ahead(grad: Tensor, buffer: Tensor, momentum: float | Tensor) -> Tensor:
