@@ -56,6 +56,20 @@ class Probe:
         return self.sample(points)
 
 
+class Lines(NamedTuple):
+    """What the lines along each axis show, as parts of the integral of the size.
+
+    Attributes:
+        errors: Bounds of the error of a rule of ``1, 2, ...`` nodes, ``(d, k // 2)``.
+        unseen: How much is not resolved, ``(d)``.
+        sizes: Of the Legendre coefficients, ``(d, k)``.
+    """
+
+    errors: Array
+    unseen: Array
+    sizes: Array
+
+
 class _Line(NamedTuple):
     """Gauss nodes on a line, and what they say.
 
@@ -75,8 +89,8 @@ class _Line(NamedTuple):
     missed: Array
 
 
-def look_along(probe: Probe, bases: Array, parts: Parts, seen: Sum) -> Array | None:
-    """Bounds of the error of Gauss rules on each axis, as parts of the whole.
+def look_along(probe: Probe, bases: Array, parts: Parts, seen: Sum) -> Lines | None:
+    """Bounds of the error of Gauss rules on each axis.
 
     A line along every axis goes through each of some points, and is resolved to its
     Legendre coefficients. Nothing cancels in the bound, which is the largest for the
@@ -89,8 +103,7 @@ def look_along(probe: Probe, bases: Array, parts: Parts, seen: Sum) -> Array | N
         seen: What is known of the integral.
 
     Returns:
-        The error of a rule of ``1, 2, ...`` nodes, ``(d, most)``; in the last column,
-        how much of each line is not resolved. None where a value is not finite.
+        They, or None where a value is not finite.
     """
     d = bases.shape[1]
     line = _line(NODES.get(d, FEWER))
@@ -111,7 +124,7 @@ def look_along(probe: Probe, bases: Array, parts: Parts, seen: Sum) -> Array | N
     last, before = size[:, -(len(line.nodes) // 4) :].sum(1), _quarter(size)
     fall = np.divide(last, before, out=np.zeros_like(last), where=before > 0)
     unseen = last * np.where(fall < FALLING, fall / (1 - fall), MISSING)
-    found = np.concatenate([errors + unseen, unseen[None]])
+    found = np.concatenate([errors + unseen, unseen[None], size.T])
     found = found.reshape(len(found), len(bases), -1)
     whole, floor = (
         np.zeros((len(found), len(bases), d)),
@@ -121,8 +134,9 @@ def look_along(probe: Probe, bases: Array, parts: Parts, seen: Sum) -> Array | N
     for j, (axis, low, high) in enumerate(pieces):
         whole[:, :, axis] += (high - low) * found[:, :, j]
         total[:, axis] += (high - low) * mean[:, j]
-    worst: Array = (whole / np.maximum(total, floor)).max(1).T
-    return worst
+    worst = (whole / np.maximum(total, floor)).max(1).T
+    half = len(errors)
+    return Lines(worst[:, :half], worst[:, half], worst[:, half + 1 :])
 
 
 def _quarter(size: Array) -> Array:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from torch_mlcalc.quadrature.cubature.along import Parts, Probe, look_along
+from torch_mlcalc.quadrature.cubature.along import Lines, Parts, Probe, look_along
 from torch_mlcalc.quadrature.cubature.climbed import Sum
 from torch_mlcalc.quadrature.cubature.regions import Regions, Table, gauss_table
 from torch_mlcalc.quadrature.cubature.single_kinks import find_kinks_single
@@ -86,43 +86,43 @@ def fit(probe: Probe, seen: Sum, base: Array) -> Fitted | None:
     d = probe.terms.dimension
     bases = np.stack([base, _elsewhere(d)])
     parts: Parts = [[0.0, 1.0] for _ in range(d)]
-    errors = look_along(probe, bases, parts, seen)
-    if errors is None:
+    lines = look_along(probe, bases, parts, seen)
+    if lines is None:
         return None
-    rough = _rough(probe, errors, seen)
+    rough = _rough(probe, lines, seen)
     if rough:
         places = find_kinks_single(probe, base, seen, rough)
         if places is None or any(math.isnan(places[axis]) for axis in rough):
             return None
         for axis in rough:
             parts[axis].insert(1, places[axis])
-        errors = look_along(probe, bases, parts, seen)
-        if errors is None or _rough(probe, errors, seen):
+        lines = look_along(probe, bases, parts, seen)
+        if lines is None or _rough(probe, lines, seen):
             return None
-    return _climb(probe, seen, parts, errors[:, :-1])
+    return _climb(probe, seen, parts, lines)
 
 
-def _rough(probe: Probe, errors: Array, seen: Sum) -> list[int]:
+def _rough(probe: Probe, lines: Lines, seen: Sum) -> list[int]:
     """Axes along which the lines are not resolved."""
     allowed = RESOLVED * probe.terms.allowed(seen) / seen.absolute
-    found: list[int] = np.flatnonzero(errors[:, -1] > allowed).tolist()
+    found: list[int] = np.flatnonzero(lines.unseen > allowed).tolist()
     return found
 
 
-def _climb(probe: Probe, seen: Sum, parts: Parts, errors: Array) -> Fitted | None:
+def _climb(probe: Probe, seen: Sum, parts: Parts, lines: Lines) -> Fitted | None:
     """Rules that are made larger until one of them will do."""
     regions, doubt = _between(parts), 1.0
     most = MOST_ON_ONE if len(regions.owner) == 1 else MOST
     for _ in range(TRIES):
         allowed = probe.terms.allowed(seen) / seen.absolute
-        sizes = _sizes(errors, allowed / (SAFE * doubt * len(errors)))
+        sizes = _sizes(lines.errors, allowed / (SAFE * doubt * len(parts)))
         if sizes is None:
             return None
         count = math.prod(sizes) + math.prod(map(_half, sizes))
         count *= len(regions.owner)
         if count > most or probe.spent + count > probe.budget:
             return None
-        found = _measured(probe, regions, _pair(sizes), errors)
+        found = _measured(probe, regions, _pair(sizes), lines)
         if found is None:
             return None
         seen, doubt, fitted = found
@@ -145,7 +145,7 @@ def _sizes(errors: Array, allowed: float) -> tuple[int, ...] | None:
 
 
 def _measured(
-    probe: Probe, regions: Regions, pair: _Pair, errors: Array
+    probe: Probe, regions: Regions, pair: _Pair, lines: Lines
 ) -> tuple[Sum, float, Fitted] | None:
     """The integral by a rule, and by how much the lines were wrong of the smaller."""
     values = _values(probe, regions, pair.nodes)
@@ -160,17 +160,19 @@ def _measured(
     whole = float(absolute.sum())
     if not 0 < whole < math.inf:
         return None
-    tail = _tails(values[split:], sizes) * np.abs(volume)
-    some = absolute > 0
-    floor = float((tail[some] ** 2 / absolute[some]).sum())
-    axes = np.arange(len(sizes))
-    predicted = _together(errors[axes, np.array(sizes) - 1])
-    expected = _together(errors[axes, np.array([_half(n) for n in sizes]) - 1])
+    axes, last = np.arange(len(sizes)), np.array(sizes) - 1
+    predicted = _together(lines.errors[axes, last])
+    expected = _together(lines.errors[axes, last // 2])
     change = abs(float((fine - coarse).sum())) / whole
+    tails = _tails(values[split:], sizes) @ np.abs(volume) / whole
+    behind = np.maximum(
+        lines.sizes[axes, last], lines.sizes[axes, np.maximum(last - 1, 1)]
+    )
     rounding = ROUNDING * probe.terms.epsilon
-    # An error of twice the degree: what is wrong of the smaller is so squared.
-    doubt = max(1.0, change / max(expected, rounding)) ** 2
-    error = max(SAFE * doubt * predicted * whole, floor, rounding * whole)
+    # What is wrong of half the degree is so squared of the whole.
+    wrong = float((tails / np.maximum(behind, rounding)).max())
+    doubt = max(1.0, change / max(expected, rounding), wrong) ** 2
+    error = max(SAFE * doubt * predicted, rounding) * whole
     total = Sum(float(fine.sum()), error, whole)
     columns = np.stack([fine, error * absolute / whole, absolute])
     return total, doubt, Fitted(pair.table, regions, columns)
@@ -206,8 +208,8 @@ def _values(probe: Probe, regions: Regions, nodes: Array) -> Values | None:
 
 
 def _tails(values: Values, sizes: tuple[int, ...]) -> Array:
-    """Largest of the last Legendre coefficients along any axis, of each region."""
-    m, worst = values.shape[1], np.zeros(values.shape[1])
+    """Largest of the last Legendre coefficients along each axis, ``(d, m)``."""
+    m, found = values.shape[1], []
     rest, before = values.T.reshape(m, -1), 1
     # Of the values with all axes behind summed up, those in front are.
     suffix = [rest]
@@ -216,10 +218,10 @@ def _tails(values: Values, sizes: tuple[int, ...]) -> Array:
     front = np.ones(1)
     for n, own in zip(sizes, reversed(suffix), strict=True):
         marginal = front @ own.reshape(m, before, n)
-        worst = np.maximum(worst, np.abs(marginal @ _last(n)).max(-1))
+        found.append(np.abs(marginal @ _last(n)).max(-1))
         front = np.outer(front, gauss_table(n).weights).ravel()
         before *= n
-    return worst
+    return np.array(found)
 
 
 @lru_cache(maxsize=64)
