@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch_mlcalc.quadrature.cubature.climbed import Sum, Terms
 from torch_mlcalc.quadrature.cubature.regions import gauss_table
 from torch_mlcalc.quadrature.evaluator import Values
 from torch_mlcalc.quadrature.host import contract
+from torch_mlcalc.quadrature.pieces import Index
 from torch_mlcalc.quadrature.rules import Array
 
 #: Nodes on a line. A Gauss rule of half as many is judged by all coefficients.
@@ -79,7 +79,7 @@ class _Line(NamedTuple):
         rows: Weights of all Legendre coefficients, ``(k, k)``.
         noise: What rounding leaves of each, in epsilons of the mean.
         missed: Size of the error of the rule of ``1, 2, ...`` nodes on each Legendre
-            polynomial, ``(k, k // 2)``.
+            polynomial, ``(k // 2, k)``.
     """
 
     nodes: Array
@@ -105,45 +105,41 @@ def look_along(probe: Probe, bases: Array, parts: Parts, seen: Sum) -> Lines | N
     Returns:
         They, or None where a value is not finite.
     """
-    d = bases.shape[1]
+    b, d = bases.shape
     line = _line(NODES.get(d, FEWER))
-    pieces = [(i, *ends) for i, e in enumerate(parts) for ends in itertools.pairwise(e)]
-    points = np.empty((d, len(bases), len(pieces), len(line.nodes)))
+    axes, low, width, first = _pieces(parts)
+    k, m = len(line.nodes), len(axes)
+    points = np.empty((d, b, m, k))
     points[:] = bases.T[:, :, None, None]
-    for j, (axis, low, high) in enumerate(pieces):
-        points[axis, :, j] = low + (high - low) * line.nodes
+    points[axes, :, np.arange(m)] = (low + width * line.nodes)[:, None]
     values = probe(points.reshape(d, -1).T)
     if values is None:
         return None
-    values = values.reshape(-1, len(line.nodes)).T
+    values = values.reshape(-1, k).T
     mean = line.weights @ np.abs(values)
-    size = np.abs(contract(line.rows, values)).T
-    size = np.maximum(size - np.outer(probe.terms.epsilon * mean, line.noise), 0)
-    mean = mean.reshape(len(bases), -1)
-    errors = contract(line.missed.T, size.T)
-    last, before = size[:, -(len(line.nodes) // 4) :].sum(1), _quarter(size)
-    fall = np.divide(last, before, out=np.zeros_like(last), where=before > 0)
-    unseen = last * np.where(fall < FALLING, fall / (1 - fall), MISSING)
-    found = np.concatenate([errors + unseen, unseen[None], size.T])
-    found = found.reshape(len(found), len(bases), -1)
-    whole, floor = (
-        np.zeros((len(found), len(bases), d)),
-        seen.absolute / abs(probe.volume),
-    )
-    total = np.zeros((len(bases), d))
-    for j, (axis, low, high) in enumerate(pieces):
-        whole[:, :, axis] += (high - low) * found[:, :, j]
-        total[:, axis] += (high - low) * mean[:, j]
-    worst = (whole / np.maximum(total, floor)).max(1).T
-    half = len(errors)
-    return Lines(worst[:, :half], worst[:, half], worst[:, half + 1 :])
+    size = np.abs(contract(line.rows, values))
+    size = np.maximum(size - line.noise * (probe.terms.epsilon * mean), 0)
+    errors = contract(line.missed, size)
+    last = np.add.reduce(size[k - k // 4 :])
+    before = np.add.reduce(size[k // 2 : k - k // 4])
+    fall = np.minimum(last / np.maximum(before, 1e-300), 1.0)
+    unseen = last * np.where(fall < FALLING, fall / (1 - fall + (fall == 1)), MISSING)
+    every = np.concatenate([errors + unseen, unseen[None], size, mean[None]])
+    # Parts of an axis together.
+    whole = np.add.reduceat(every.reshape(-1, b, m) * width[:, 0], first, 2)
+    whole /= np.maximum(whole[-1], seen.absolute / abs(probe.volume))
+    worst = np.maximum.reduce(whole, 1).T
+    half = k // 2
+    return Lines(worst[:, :half], worst[:, half], worst[:, half + 1 : -1])
 
 
-def _quarter(size: Array) -> Array:
-    """Sum of the last quarter but one."""
-    k = size.shape[1]
-    found: Array = size[:, k // 2 : k - k // 4].sum(1)
-    return found
+def _pieces(parts: Parts) -> tuple[Index, Array, Array, Index]:
+    """Axis, lower end and width of every part, and which is the first of its axis."""
+    counts = [len(ends) - 1 for ends in parts]
+    low = np.array([x for ends in parts for x in ends[:-1]])[:, None]
+    high = np.array([x for ends in parts for x in ends[1:]])[:, None]
+    axes = np.repeat(np.arange(len(parts)), counts)
+    return axes, low, high - low, np.cumsum([0, *counts[:-1]])
 
 
 @lru_cache(maxsize=4)
@@ -151,9 +147,10 @@ def _line(k: int) -> _Line:
     nodes, weights = gauss_table(k)
     every = np.polynomial.legendre.legvander(2 * nodes - 1, k - 1)
     rows = (every * weights[:, None] * (2 * np.arange(k) + 1)).T.copy()
-    missed = np.zeros((k, k // 2))
+    missed = np.zeros((k // 2, k))
     for n in range(1, k // 2 + 1):
         u, w = gauss_table(n)
         own = w @ np.polynomial.legendre.legvander(2 * u - 1, k - 1)
-        missed[2 * n :, n - 1] = np.abs(own[2 * n :])
-    return _Line(nodes, weights, rows, (2 * np.arange(k) + 1) / math.sqrt(k), missed)
+        missed[n - 1, 2 * n :] = np.abs(own[2 * n :])
+    noise = (2 * np.arange(k)[:, None] + 1) / math.sqrt(k)
+    return _Line(nodes, weights, rows, noise, missed)

@@ -15,15 +15,21 @@ import numpy as np
 
 from torch_mlcalc.quadrature.cubature.along import Lines, Parts, Probe, look_along
 from torch_mlcalc.quadrature.cubature.climbed import Sum
-from torch_mlcalc.quadrature.cubature.regions import Regions, Table, gauss_table
+from torch_mlcalc.quadrature.cubature.regions import (
+    Regions,
+    Table,
+    gauss_table,
+    whole_cubes,
+)
 from torch_mlcalc.quadrature.cubature.single_kinks import find_kinks_single
 from torch_mlcalc.quadrature.evaluator import Values
 from torch_mlcalc.quadrature.host import contract
 from torch_mlcalc.quadrature.ledger import ROUNDING
 from torch_mlcalc.quadrature.rules import Array
 
-#: Nodes of a rule on one cube, all of which a plan holds, and on all parts together.
-MOST_ON_ONE, MOST = 300_000, 2_000_000
+#: Nodes of a rule on one cube, all of which a plan holds, and on all parts together;
+#: and of one that is kept for the next call.
+MOST_ON_ONE, MOST, MOST_CACHED = 400_000, 9_000_000, 60_000
 
 #: Safety of the error that the lines predict.
 SAFE = 2.0
@@ -115,7 +121,7 @@ def _climb(probe: Probe, seen: Sum, parts: Parts, lines: Lines) -> Fitted | None
     most = MOST_ON_ONE if len(regions.owner) == 1 else MOST
     for _ in range(TRIES):
         allowed = probe.terms.allowed(seen) / seen.absolute
-        sizes = _sizes(lines.errors, allowed / (SAFE * doubt * len(parts)))
+        sizes = _sizes(lines.errors, allowed / (SAFE * doubt))
         if sizes is None:
             return None
         count = math.prod(sizes) + math.prod(map(_half, sizes))
@@ -136,12 +142,24 @@ def _half(n: int) -> int:
 
 
 def _sizes(errors: Array, allowed: float) -> tuple[int, ...] | None:
-    """Fewest nodes for each axis, at least two; None where no number is known."""
+    """Few nodes for each axis, at least two; None where no number is known.
+
+    The first numbers whose errors are each allowed, and then one more where the error
+    is largest, until all of them together are.
+    """
     fine = errors <= allowed
     fine[:, 0] = False
     if not fine.any(1).all():
         return None
-    return tuple((fine.argmax(1) + 1).tolist())
+    sizes: list[int] = (fine.argmax(1) + 1).tolist()
+    own = [float(errors[axis, n - 1]) for axis, n in enumerate(sizes)]
+    while sum(own) > allowed:
+        axis = own.index(max(own))
+        if sizes[axis] == errors.shape[1]:
+            return None
+        own[axis] = float(errors[axis, sizes[axis]])
+        sizes[axis] += 1
+    return tuple(sizes)
 
 
 def _measured(
@@ -234,15 +252,19 @@ def _last(n: int) -> Array:
     return found
 
 
-@lru_cache(maxsize=16)
 def _pair(sizes: tuple[int, ...]) -> _Pair:
+    return (_kept if math.prod(sizes) <= MOST_CACHED else _made)(sizes)
+
+
+def _made(sizes: tuple[int, ...]) -> _Pair:
     less, coarse = _grid(tuple(map(_half, sizes)))
     nodes, weights = _grid(sizes)
     # Coordinates one after another.
     both = np.concatenate([less, nodes], 1).T
-    for array in (both, coarse, weights):
-        array.setflags(write=False)
     return _Pair(both, coarse, Table(both[len(coarse) :], weights), sizes)
+
+
+_kept = lru_cache(maxsize=16)(_made)
 
 
 def _grid(sizes: tuple[int, ...]) -> tuple[Array, Array]:
@@ -263,9 +285,9 @@ def _elsewhere(d: int) -> Array:
 
 def _between(parts: Parts) -> Regions:
     """Every combination of parts of the axes."""
-    limits = np.array(
-        list(itertools.product(*(itertools.pairwise(ends) for ends in parts)))
-    )
+    if max(map(len, parts)) == 2:
+        return whole_cubes(1, (1,) * len(parts))
+    limits = np.array(list(itertools.product(*map(itertools.pairwise, parts))))
     m, d = limits.shape[:2]
     owner, piece = np.zeros(m, np.int64), np.zeros((m, d), np.int64)
     return Regions(owner, piece, limits[..., 0], limits[..., 1])
