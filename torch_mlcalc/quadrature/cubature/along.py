@@ -25,6 +25,11 @@ FEWER = 40
 #: the next; those of a kink halve. Else so many times the last quarter are missing.
 FALLING, MISSING = 0.2, 10.0
 
+#: A parameter that stretches an axis moves the error of a rule of n nodes, of degree 2n,
+#: by 2n times as much as itself. Slopes are asked for to ten times the tolerance of the
+#: value: from so many nodes on less error is allowed.
+SLOPES = 5
+
 #: Ends of the parts of each axis in the cube.
 Parts = list[list[float]]
 
@@ -51,7 +56,9 @@ class Probe:
     spent: int = 0
 
     def __call__(self, points: Array) -> Values | None:
-        """The values, which are counted."""
+        """The values, which are counted; None where there is no budget for them."""
+        if self.spent + len(points) > self.budget:
+            return None
         self.spent += len(points)
         return self.sample(points)
 
@@ -61,11 +68,13 @@ class Lines(NamedTuple):
 
     Attributes:
         errors: Bounds of the error of a rule of ``1, 2, ...`` nodes, ``(d, k // 2)``.
+        sloped: The same, larger where slopes need more nodes.
         unseen: How much is not resolved, ``(d)``.
         sizes: Of the Legendre coefficients, ``(d, k)``.
     """
 
     errors: Array
+    sloped: Array
     unseen: Array
     sizes: Array
 
@@ -80,6 +89,7 @@ class _Line(NamedTuple):
         noise: What rounding leaves of each, in epsilons of the mean.
         missed: Size of the error of the rule of ``1, 2, ...`` nodes on each Legendre
             polynomial, ``(k // 2, k)``.
+        slopes: How much more than this counts, ``(k // 2)``.
     """
 
     nodes: Array
@@ -87,6 +97,7 @@ class _Line(NamedTuple):
     rows: Array
     noise: Array
     missed: Array
+    slopes: Array
 
 
 def look_along(probe: Probe, bases: Array, parts: Parts, seen: Sum) -> Lines | None:
@@ -107,7 +118,7 @@ def look_along(probe: Probe, bases: Array, parts: Parts, seen: Sum) -> Lines | N
     """
     b, d = bases.shape
     line = _line(NODES.get(d, FEWER))
-    axes, low, width, first = _pieces(parts)
+    axes, low, width, first = _pieces(tuple(map(tuple, parts)))
     k, m = len(line.nodes), len(axes)
     points = np.empty((d, b, m, k))
     points[:] = bases.T[:, :, None, None]
@@ -130,10 +141,12 @@ def look_along(probe: Probe, bases: Array, parts: Parts, seen: Sum) -> Lines | N
     whole /= np.maximum(whole[-1], seen.absolute / abs(probe.volume))
     worst = np.maximum.reduce(whole, 1).T
     half = k // 2
-    return Lines(worst[:, :half], worst[:, half], worst[:, half + 1 : -1])
+    sloped = worst[:, :half] * line.slopes
+    return Lines(worst[:, :half], sloped, worst[:, half], worst[:, half + 1 : -1])
 
 
-def _pieces(parts: Parts) -> tuple[Index, Array, Array, Index]:
+@lru_cache(maxsize=16)
+def _pieces(parts: tuple[tuple[float, ...], ...]) -> tuple[Index, Array, Array, Index]:
     """Axis, lower end and width of every part, and which is the first of its axis."""
     counts = [len(ends) - 1 for ends in parts]
     low = np.array([x for ends in parts for x in ends[:-1]])[:, None]
@@ -153,4 +166,5 @@ def _line(k: int) -> _Line:
         own = w @ np.polynomial.legendre.legvander(2 * u - 1, k - 1)
         missed[n - 1, 2 * n :] = np.abs(own[2 * n :])
     noise = (2 * np.arange(k)[:, None] + 1) / math.sqrt(k)
-    return _Line(nodes, weights, rows, noise, missed)
+    slopes = np.maximum(1.0, np.arange(1, k // 2 + 1) / SLOPES)
+    return _Line(nodes, weights, rows, noise, missed, slopes)

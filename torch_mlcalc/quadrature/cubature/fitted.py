@@ -62,6 +62,20 @@ class Fitted(NamedTuple):
         return found
 
 
+class _Axis(NamedTuple):
+    """One axis of a grid.
+
+    Attributes:
+        weights: Of its nodes, ``(n)``.
+        last: Those of its last two Legendre coefficients, ``(n, 2)``.
+        front: Weights of the grid of all axes before.
+    """
+
+    weights: Array
+    last: Array
+    front: Array
+
+
 class _Pair(NamedTuple):
     """A tensor rule and one of half as many nodes on each axis.
 
@@ -70,12 +84,14 @@ class _Pair(NamedTuple):
         coarse: Weights of the smaller.
         table: The larger.
         sizes: Its nodes on each axis.
+        axes: All there is to these.
     """
 
     nodes: Array
     coarse: Array
     table: Table
     sizes: tuple[int, ...]
+    axes: list[_Axis]
 
 
 def fit(probe: Probe, seen: Sum, base: Array) -> Fitted | None:
@@ -121,7 +137,7 @@ def _climb(probe: Probe, seen: Sum, parts: Parts, lines: Lines) -> Fitted | None
     most = MOST_ON_ONE if len(regions.owner) == 1 else MOST
     for _ in range(TRIES):
         allowed = probe.terms.allowed(seen) / seen.absolute
-        sizes = _sizes(lines.errors, allowed / (SAFE * doubt))
+        sizes = _sizes(lines.sloped, allowed / (SAFE * doubt))
         if sizes is None:
             return None
         count = math.prod(sizes) + math.prod(map(_half, sizes))
@@ -179,10 +195,10 @@ def _measured(
     if not 0 < whole < math.inf:
         return None
     axes, last = np.arange(len(sizes)), np.array(sizes) - 1
-    predicted = _together(lines.errors[axes, last])
+    predicted = _together(lines.sloped[axes, last])
     expected = _together(lines.errors[axes, last // 2])
     change = abs(float((fine - coarse).sum())) / whole
-    tails = _tails(values[split:], sizes) @ np.abs(volume) / whole
+    tails = _tails(values[split:], pair.axes) @ np.abs(volume) / whole
     behind = np.maximum(
         lines.sizes[axes, last], lines.sizes[axes, np.maximum(last - 1, 1)]
     )
@@ -198,7 +214,7 @@ def _measured(
 
 def _together(errors: Array) -> float:
     """Relative error of a product whose factors have some."""
-    return math.expm1(float(np.log1p(errors).sum()))
+    return math.expm1(sum(map(math.log1p, errors.tolist())))
 
 
 def _values(probe: Probe, regions: Regions, nodes: Array) -> Values | None:
@@ -225,21 +241,17 @@ def _values(probe: Probe, regions: Regions, nodes: Array) -> Values | None:
     return values
 
 
-def _tails(values: Values, sizes: tuple[int, ...]) -> Array:
+def _tails(values: Values, axes: list[_Axis]) -> Array:
     """Largest of the last Legendre coefficients along each axis, ``(d, m)``."""
     m, found = values.shape[1], []
-    rest, before = values.T.reshape(m, -1), 1
     # Of the values with all axes behind summed up, those in front are.
-    suffix = [rest]
-    for n in reversed(sizes[1:]):
-        suffix.append(suffix[-1].reshape(m, -1, n) @ gauss_table(n).weights)
-    front = np.ones(1)
-    for n, own in zip(sizes, reversed(suffix), strict=True):
-        marginal = front @ own.reshape(m, before, n)
-        found.append(np.abs(marginal @ _last(n)).max(-1))
-        front = np.outer(front, gauss_table(n).weights).ravel()
-        before *= n
-    return np.array(found)
+    sums = [values.T.reshape(m, -1)]
+    for axis in reversed(axes[1:]):
+        sums.append(sums[-1].reshape(m, -1, len(axis.weights)) @ axis.weights)
+    for axis, own in zip(axes, reversed(sums), strict=True):
+        marginal = axis.front @ own.reshape(m, -1, len(axis.weights))
+        found.append(marginal @ axis.last)
+    return np.maximum.reduce(np.abs(found), 2)
 
 
 @lru_cache(maxsize=64)
@@ -261,7 +273,11 @@ def _made(sizes: tuple[int, ...]) -> _Pair:
     nodes, weights = _grid(sizes)
     # Coordinates one after another.
     both = np.concatenate([less, nodes], 1).T
-    return _Pair(both, coarse, Table(both[len(coarse) :], weights), sizes)
+    table, axes = Table(both[len(coarse) :], weights), []
+    for i, n in enumerate(sizes):
+        front = _grid(sizes[:i])[1] if i else np.ones(1)
+        axes.append(_Axis(gauss_table(n).weights, _last(n), front))
+    return _Pair(both, coarse, table, sizes, axes)
 
 
 _kept = lru_cache(maxsize=16)(_made)

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from torch_mlcalc.quadrature.cubature.along import Probe
+from torch_mlcalc.quadrature.cubature.climbed import Sum
 from torch_mlcalc.quadrature.cubature.kinks import (
     APART,
     BENT,
@@ -18,8 +20,6 @@ from torch_mlcalc.quadrature.cubature.kinks import (
     SMOOTH,
     eased,
 )
-from torch_mlcalc.quadrature.cubature.along import Probe
-from torch_mlcalc.quadrature.cubature.climbed import Sum
 from torch_mlcalc.quadrature.cubature.regions import Regions
 from torch_mlcalc.quadrature.rules import Array
 
