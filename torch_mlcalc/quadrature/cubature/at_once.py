@@ -123,7 +123,7 @@ def _climb(cube: _Cube, probe: Probe) -> Attempt:
     """The first tensor rules, and then a fitted one."""
     terms, begun = probe.terms, Climbed(1)
     d = terms.dimension
-    while not begun.left and begun.step < FITTED[d]:
+    while True:
         stage = stage_of(begun.step, d, first=begun.before is None)
         values = probe(stage.table.nodes)
         # Where every value is 0 nothing was seen.
@@ -134,7 +134,9 @@ def _climb(cube: _Cube, probe: Probe) -> Attempt:
         if begun.done:
             weights = stage.table.weights[-(stage.size**d) :] * probe.volume
             return Attempt(cube.result(weights, sums[-1].value), begun, probe.spent)
-    begun = begun.seen(stage, values)
+        if begun.left or begun.step == FITTED[d]:
+            begun = begun.seen(stage, values)
+            break
     assert begun.before is not None and begun.base is not None  # noqa: S101
     return _fit(cube, probe, begun, begun.before, begun.base)
 

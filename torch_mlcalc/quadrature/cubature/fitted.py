@@ -162,6 +162,9 @@ def _sizes(errors: Array, allowed: float) -> tuple[int, ...] | None:
 
     The first numbers whose errors are each allowed, and then one more where the error
     is largest, until all of them together are.
+
+    Returns:
+        The numbers.
     """
     fine = errors <= allowed
     fine[:, 0] = False
@@ -256,7 +259,7 @@ def _tails(values: Values, axes: list[_Axis]) -> Array:
 
 @lru_cache(maxsize=64)
 def _last(n: int) -> Array:
-    """Weights of the last two Legendre coefficients, not that of degree 0, ``(n, 2)``."""
+    """Weights of the last two Legendre coefficients but the first, ``(n, 2)``."""
     u, w = gauss_table(n)
     degrees = np.array([max(n - 2, 1), n - 1])
     every = np.polynomial.legendre.legvander(2 * u - 1, n - 1)

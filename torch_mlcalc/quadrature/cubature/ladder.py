@@ -38,8 +38,8 @@ RESUMED = {2: 3, 3: 3, 4: 2, 5: 2, 6: 2}
 PERSISTENT = {2: 2, 3: 2, 4: 3, 5: 3, 6: 3}
 
 #: The step of the ladder at which a single integral in 2 or 3 dimensions is tried by a
-#: rule that is fitted to it. In more the rule of Genz and Malik comes first, and then at
-#: once the fitted one.
+#: rule that is fitted to it. In more the rule of Genz and Malik comes first, and then
+#: at once the fitted one.
 FITTED = {2: 3, 3: 3, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1}
 
 #: In a batch less than this counts as half a rule that finds it rough, by dimension.
