@@ -77,7 +77,7 @@ class _Axis(NamedTuple):
 
 
 class _Pair(NamedTuple):
-    """A tensor rule and one of half as many nodes on each axis.
+    """A tensor rule and one of a node less on each axis.
 
     Attributes:
         nodes: Those of the smaller, then those of the larger, ``(k, d)``.
@@ -106,7 +106,7 @@ def fit(probe: Probe, seen: Sum, base: Array) -> Fitted | None:
         The integral, or None where this is not the way.
     """
     d = probe.terms.dimension
-    bases = np.stack([base, _elsewhere(d)])
+    bases = np.concatenate([base[None], _elsewhere(d)])
     parts: Parts = [[0.0, 1.0] for _ in range(d)]
     lines = look_along(probe, bases, parts, seen)
     if lines is None:
@@ -140,7 +140,7 @@ def _climb(probe: Probe, seen: Sum, parts: Parts, lines: Lines) -> Fitted | None
         sizes = _sizes(lines.sloped, allowed / (SAFE * doubt))
         if sizes is None:
             return None
-        count = math.prod(sizes) + math.prod(map(_half, sizes))
+        count = math.prod(sizes) + math.prod(map(_less, sizes))
         count *= len(regions.owner)
         if count > most or probe.spent + count > probe.budget:
             return None
@@ -153,8 +153,8 @@ def _climb(probe: Probe, seen: Sum, parts: Parts, lines: Lines) -> Fitted | None
     return None
 
 
-def _half(n: int) -> int:
-    return (n + 1) // 2
+def _less(n: int) -> int:
+    return n - 1
 
 
 def _sizes(errors: Array, allowed: float) -> tuple[int, ...] | None:
@@ -199,14 +199,14 @@ def _measured(
         return None
     axes, last = np.arange(len(sizes)), np.array(sizes) - 1
     predicted = _together(lines.sloped[axes, last])
-    expected = _together(lines.errors[axes, last // 2])
+    expected = _together(lines.errors[axes, last - 1])
     change = abs(float((fine - coarse).sum())) / whole
     tails = _tails(values[split:], pair.axes) @ np.abs(volume) / whole
     behind = np.maximum(
         lines.sizes[axes, last], lines.sizes[axes, np.maximum(last - 1, 1)]
     )
     rounding = ROUNDING * probe.terms.epsilon
-    # What is wrong of half the degree is so squared of the whole.
+    # More than one node less, the error is wrong by more than that of the smaller.
     wrong = float((tails / np.maximum(behind, rounding)).max())
     doubt = max(1.0, change / max(expected, rounding), wrong) ** 2
     error = max(SAFE * doubt * predicted, rounding) * whole
@@ -272,7 +272,7 @@ def _pair(sizes: tuple[int, ...]) -> _Pair:
 
 
 def _made(sizes: tuple[int, ...]) -> _Pair:
-    less, coarse = _grid(tuple(map(_half, sizes)))
+    less, coarse = _grid(tuple(map(_less, sizes)))
     nodes, weights = _grid(sizes)
     # Coordinates one after another.
     both = np.concatenate([less, nodes], 1).T
@@ -297,9 +297,12 @@ def _grid(sizes: tuple[int, ...]) -> tuple[Array, Array]:
 
 @lru_cache(maxsize=8)
 def _elsewhere(d: int) -> Array:
-    """A point that is no node of a rule and on no axis of symmetry."""
-    place: Array = 0.15 + 0.7 * (np.arange(1, d + 1) * (math.sqrt(5) - 1) / 2 % 1)
-    return place
+    """A point that is on no axis of symmetry, and two near opposite corners.
+
+    Waves of a product of coordinates are the shortest there, and longer at all nodes.
+    """
+    middle = 0.15 + 0.7 * (np.arange(1, d + 1) * (math.sqrt(5) - 1) / 2 % 1)
+    return np.stack([middle, np.full(d, 0.03), np.full(d, 0.97)])
 
 
 def _between(parts: Parts) -> Regions:
