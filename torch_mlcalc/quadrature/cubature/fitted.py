@@ -31,7 +31,9 @@ from torch_mlcalc.quadrature.rules import Array
 #: and of one that is kept for the next call.
 MOST_ON_ONE, MOST, MOST_CACHED = 400_000, 9_000_000, 60_000
 
-#: Safety of the error that the lines predict.
+#: Safety of the error that the lines predict. With it, over 4032 integrals of Genz's
+#: families in 2 and 3 dimensions, at tolerances from 0.1 to 1e-7, no error was above the
+#: tolerance that it was said to meet.
 SAFE = 2.0
 
 #: Times that a rule is made larger.
@@ -297,10 +299,9 @@ def _grid(sizes: tuple[int, ...]) -> tuple[Array, Array]:
 
 @lru_cache(maxsize=8)
 def _elsewhere(d: int) -> Array:
-    """A point that is on no axis of symmetry, and two near opposite corners.
-
-    Waves of a product of coordinates are the shortest there, and longer at all nodes.
-    """
+    """A point on no axis of symmetry, and two near opposite corners, ``(3, d)``."""
+    # Waves of a product of coordinates are the shortest there: of sin(40 x y) lines
+    # through two nodes showed too little, and 1e-6 was claimed with an error of 2e-4.
     middle = 0.15 + 0.7 * (np.arange(1, d + 1) * (math.sqrt(5) - 1) / 2 % 1)
     return np.stack([middle, np.full(d, 0.03), np.full(d, 0.97)])
 
