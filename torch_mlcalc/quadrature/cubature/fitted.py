@@ -32,8 +32,8 @@ from torch_mlcalc.quadrature.rules import Array
 MOST_ON_ONE, MOST, MOST_CACHED = 400_000, 9_000_000, 60_000
 
 #: Safety of the error that the lines predict. With it, over 4032 integrals of Genz's
-#: families in 2 and 3 dimensions, at tolerances from 0.1 to 1e-7, no error was above the
-#: tolerance that it was said to meet.
+#: families in 2 and 3 dimensions, at tolerances from 0.1 to 1e-7, no error was above
+#: the tolerance that it was said to meet.
 SAFE = 2.0
 
 #: Times that a rule is made larger.
