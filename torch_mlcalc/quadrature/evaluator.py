@@ -179,7 +179,7 @@ class Evaluator:
 
     def row(self, points: Array) -> Values:
         """Values ``(n, *event)`` at points ``(n,)`` of the only integral on a line."""
-        tensor = torch.from_numpy(points.copy())
+        tensor = torch.from_numpy(points.copy("K"))  # as it lies in memory
         if not self.on_host:
             tensor = tensor.to(self.integrand.device)
         batch = self.integrand.batch_shape

@@ -308,15 +308,16 @@ def test_a_single_integral_takes_the_steps_of_a_batch(row: Problem) -> None:
         )
         for args, batch in ((row.theta, ()), (both, (2,)))
     )
-    # One looks for kinks at more points: their places differ by what is allowed.
-    assert two.plan.n == one.plan.n
     assert (two.status == one.status).all()
-    if two.n_evals[0] == one.n_evals:
-        tiny = {"rtol": 1e-12, "atol": 1e-15}
-    else:
-        tiny = {"rtol": 1e-8, "atol": 0.0}
-    torch.testing.assert_close(two.value, one.value.expand(2), **tiny)
+    if two.n_evals[0] != one.n_evals:
+        # One goes on with a rule that is fitted to it, which has fewer nodes, or looks
+        # for kinks at more points: their places differ by what is allowed.
+        assert two.plan.n >= one.plan.n
+        torch.testing.assert_close(two.value, one.value.expand(2), rtol=3e-8, atol=0.0)
+        return
+    assert two.plan.n == one.plan.n
     noise = 1e-12 * float(one.value.abs())
+    torch.testing.assert_close(two.value, one.value.expand(2), rtol=1e-12, atol=1e-15)
     torch.testing.assert_close(two.error, one.error.expand(2), rtol=0.01, atol=noise)
 
 

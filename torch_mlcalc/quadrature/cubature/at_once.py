@@ -6,7 +6,7 @@ A smooth function of two variables takes 0.13 ms instead of the 0.49 of the way 
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -14,30 +14,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_mlcalc.quadrature.cubature.automatic import DEGREE
+from torch_mlcalc.quadrature.contract import BLOCK_BYTES
+from torch_mlcalc.quadrature.cubature.along import Probe
 from torch_mlcalc.quadrature.cubature.box import Box
 from torch_mlcalc.quadrature.cubature.climbed import (
     FEW,
-    MOST_AT_ONCE,
     Climbed,
+    Sum,
     Terms,
     sums_of_one,
 )
+from torch_mlcalc.quadrature.cubature.fitted import fit
+from torch_mlcalc.quadrature.cubature.found import MAX_EVALS
+from torch_mlcalc.quadrature.cubature.genz_malik import DEGREE, sum_of_one
 from torch_mlcalc.quadrature.cubature.genz_malik import FEW as FEW_REGIONS
-from torch_mlcalc.quadrature.cubature.genz_malik import sum_of_one
 from torch_mlcalc.quadrature.cubature.genz_malik_table import symmetric_table
-from torch_mlcalc.quadrature.cubature.ladder import stage_of
+from torch_mlcalc.quadrature.cubature.ladder import FITTED, stage_of
 from torch_mlcalc.quadrature.estimate import Tolerance
 from torch_mlcalc.quadrature.evaluator import Values
 from torch_mlcalc.quadrature.host import dual_level, transforming
 from torch_mlcalc.quadrature.integrand import Function, checked, default_device
 from torch_mlcalc.quadrature.rules import Array
-
-#: Dimensions in which tensor rules come first; in the others that of Genz and Malik.
-FIRST, OTHERS = (2, 3), (4, 5, 6, 7, 8)
-
-#: Of these, those in which tensor rules come next.
-NEXT = (4, 5)
 
 #: Of limits and of values.
 KNOWN = (torch.float64, torch.float32)
@@ -71,99 +68,115 @@ def attempt_at_once(
         How it ended, or None where nothing was done, because there is more to it.
     """
     d, dtype = box.dimension, torch.get_default_dtype()
-    if d not in FIRST + OTHERS or dtype not in KNOWN or transforming() or dual_level():
+    if d not in FITTED or dtype not in KNOWN or transforming() or dual_level():
         return None
     corners = box.corners
     if corners is None or default_device().type != "cpu":
         return None
     tolerance, epsilon = Tolerance.of(rtol, atol, dtype), torch.finfo(dtype).eps
     terms = Terms(d, tolerance, epsilon)
-    if d in FIRST:
-        return _climb(function, corners, terms)
-    return _look(function, corners, terms)
+    low, span, volume = _placed(corners, dtype)
+    cube = _Cube(function, low, span)
+    probe = Probe(cube, terms, volume, MAX_EVALS, max(BLOCK_BYTES // (8 * d), 1))
+    return _climb(cube, probe) if FITTED[d] > 1 else _look(cube, probe)
 
 
-def _climb(
-    function: Function, corners: Corners, terms: Terms, spent: int = 0
-) -> Attempt:
-    """Tensor rules of growing size."""
-    d, begun, most = terms.dimension, Climbed(1), MOST_AT_ONCE
-    while not begun.left:
+@dataclass(eq=False)
+class _Cube:
+    """The integrand on the cube, which remembers its last values.
+
+    Attributes:
+        function: The integrand.
+        low: Lower corner of the box, None of the unit cube.
+        span: Its sides.
+        values: What the function returned last.
+    """
+
+    function: Function
+    low: Tensor | None
+    span: Tensor
+    values: Tensor | None = None
+
+    def __call__(self, points: Array) -> Values | None:
+        """The values on the host, or None where they are not plain finite numbers."""
+        # An integrand may write to its points.
+        x = torch.from_numpy(points.copy("K")).to(self.span.dtype)
+        if self.low is not None:
+            x = torch.addcmul(self.low, self.span, x)
+        self.values = values = checked(self.function(x), x, points.shape[1])
+        if values.ndim != 1 or values.dtype not in KNOWN or not values.is_cpu:
+            return None
+        numbers: Values = values.detach().numpy().astype(float, copy=False)
+        return numbers if np.isfinite(np.add.reduce(numbers)) else None
+
+    def result(self, weights: Array, value: float) -> Tensor:
+        """The integral, with the gradient that the last values carry."""
+        values, default = self.values, torch.get_default_dtype()
+        assert values is not None  # noqa: S101
+        dtype = torch.promote_types(values.dtype, default)
+        if not (values.requires_grad and torch.is_grad_enabled()):
+            return torch.tensor(value, dtype=dtype, device="cpu")
+        return (values[-len(weights) :] * torch.from_numpy(weights)).sum().to(dtype)
+
+
+def _climb(cube: _Cube, probe: Probe) -> Attempt:
+    """The first tensor rules, and then a fitted one."""
+    terms, begun = probe.terms, Climbed(1)
+    d = terms.dimension
+    while True:
         stage = stage_of(begun.step, d, first=begun.before is None)
-        if stage.n > most or not stage.rows.size:
-            break
-        key = d, begun.step, begun.before is None
-        values, volume = _sampled(function, key, corners)
-        numbers = _numbers(values)
-        if numbers is None:
-            break
-        # A graph of more is made block by block.
-        most = FEW if values.requires_grad else most
-        sums = sums_of_one(stage, numbers, volume, terms.epsilon)
-        spent += stage.n
+        values = probe(stage.table.nodes)
+        # Where every value is 0 nothing was seen.
+        if values is None or not values.any():
+            return Attempt(None, begun, probe.spent)
+        sums = sums_of_one(stage, values, probe.volume, terms.epsilon)
         begun = begun.judged(sums, terms)
         if begun.done:
-            weights = stage.table.weights[-(stage.size**d) :]
-            value = _result(values, weights, volume, sums[-1].value)
-            return Attempt(value, begun, spent)
-        if begun.left:
-            begun = begun.seen(stage, numbers)
-    return Attempt(None, begun, spent)
+            weights = stage.table.weights[-(stage.size**d) :] * probe.volume
+            return Attempt(cube.result(weights, sums[-1].value), begun, probe.spent)
+        if begun.left or begun.step == FITTED[d]:
+            begun = begun.seen(stage, values)
+            break
+    assert begun.before is not None and begun.base is not None  # noqa: S101
+    return _fit(cube, probe, begun, begun.before, begun.base)
 
 
-def _look(function: Function, corners: Corners, terms: Terms) -> Attempt | None:
-    """The rule of Genz and Malik on the whole; what is not done then begins anew."""
-    d = terms.dimension
-    values, volume = _sampled(function, (d,), corners)
-    numbers = _numbers(values)
-    if numbers is None:
+def _look(cube: _Cube, probe: Probe) -> Attempt | None:
+    """The rule of Genz and Malik on the whole, and then a fitted one."""
+    terms, table = probe.terms, symmetric_table(DEGREE, probe.terms.dimension)
+    values = probe(table.nodes)
+    if values is None or not values.any():
         return None
-    total = sum_of_one(symmetric_table(DEGREE, d), numbers, volume, terms.epsilon)
-    weights = symmetric_table(DEGREE, d).weights
-    if total.tail > terms.allowed(total) / FEW_REGIONS:
-        return _climb(function, corners, terms, len(weights)) if d in NEXT else None
-    value = _result(values, weights, volume, total.value)
-    return Attempt(value, Climbed(1, done=True), len(weights))
+    total = sum_of_one(table, values, probe.volume, terms.epsilon)
+    if total.tail <= terms.allowed(total) / FEW_REGIONS:
+        value = cube.result(table.weights * probe.volume, total.value)
+        return Attempt(value, Climbed(1, done=True), probe.spent)
+    base = table.nodes[int(np.abs(values).argmax())]
+    return _fit(cube, probe, Climbed(1), total, base)
 
 
-def _sampled(
-    function: Function, key: tuple[int, ...], corners: Corners
-) -> tuple[Tensor, float]:
-    """The values at the nodes of a rule, and the volume of the box."""
-    nodes, volume = _placed(key, corners, torch.get_default_dtype())
-    points = nodes.clone()  # an integrand may write to its points
-    return checked(function(points), points, key[0]), volume
+def _fit(cube: _Cube, probe: Probe, begun: Climbed, seen: Sum, base: Array) -> Attempt:
+    """A fitted rule; where more is needed the search goes on."""
+    few = cube.values is not None and cube.values.requires_grad
+    if few:  # A graph of more is made block by block.
+        probe.budget, probe.block = FEW, FEW
+    found = fit(probe, seen, base)
+    if found is None:
+        return Attempt(None, begun._replace(fitted=not few), probe.spent)
+    value = cube.result(found.weights * probe.volume, float(found.columns[0].sum()))
+    return Attempt(value, Climbed(1, done=True), probe.spent)
 
 
-def _numbers(values: Tensor) -> Values | None:
-    """The values on the host, or None where they are not plain finite numbers."""
-    if values.ndim != 1 or values.dtype not in KNOWN or not values.is_cpu:
-        return None
-    numbers: Values = values.detach().numpy()
-    # Where every value is 0 nothing was seen.
-    return numbers if 0 < np.add.reduce(np.abs(numbers)) < math.inf else None
-
-
-def _result(values: Tensor, weights: Array, volume: float, value: float) -> Tensor:
-    """The integral, with the gradient that the last values carry."""
-    dtype = torch.promote_types(values.dtype, torch.get_default_dtype())
-    if not (values.requires_grad and torch.is_grad_enabled()):
-        return torch.tensor(value, dtype=dtype, device="cpu")
-    own = torch.from_numpy(weights * volume)
-    return (values[-len(own) :] * own).sum().to(dtype)
-
-
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=64)
 def _placed(
-    key: tuple[int, ...], corners: Corners, dtype: torch.dtype
-) -> tuple[Tensor, float]:
-    """The nodes of a rule in a box, and its volume."""
-    dimension, *step = key
-    if step:
-        unit = stage_of(step[0], dimension, first=bool(step[1])).table.nodes
-    else:
-        unit = symmetric_table(DEGREE, dimension).nodes
+    corners: Corners, dtype: torch.dtype
+) -> tuple[Tensor | None, Tensor, float]:
+    """Corner, sides and volume of a box; no corner of the unit cube."""
     low, high = map(np.array, corners)
     with torch.inference_mode(False):
-        nodes = torch.tensor(low + (high - low) * unit, dtype=dtype, device="cpu")
-    return nodes, float((high - low).prod())
+        corner, span = (
+            torch.tensor(low, dtype=dtype, device="cpu"),
+            torch.tensor(high - low, dtype=dtype, device="cpu"),
+        )
+    whole = not low.any() and bool((high == 1).all())
+    return None if whole else corner, span, float((high - low).prod())

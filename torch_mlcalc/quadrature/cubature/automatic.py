@@ -8,9 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from torch_mlcalc.quadrature.cubature.genz_malik import GenzMalik, attempt, subdivide
+from torch_mlcalc.quadrature.cubature.genz_malik import (
+    DEGREE,
+    GenzMalik,
+    attempt,
+    subdivide,
+)
 from torch_mlcalc.quadrature.cubature.kinks import cost, cut_at, find_kinks
-from torch_mlcalc.quadrature.cubature.ladder import RESUMED
+from torch_mlcalc.quadrature.cubature.ladder import FITTED, RESUMED
 from torch_mlcalc.quadrature.cubature.regions import (
     Regions,
     gauss_table,
@@ -18,7 +23,7 @@ from torch_mlcalc.quadrature.cubature.regions import (
     whole_cubes,
 )
 from torch_mlcalc.quadrature.cubature.search import CubeSearch
-from torch_mlcalc.quadrature.cubature.single import is_single
+from torch_mlcalc.quadrature.cubature.single import fit_single, is_single, probe_of
 from torch_mlcalc.quadrature.cubature.single_kinks import (
     find_kinks_single,
     pieces_between,
@@ -39,9 +44,6 @@ RETRIES = {4: 5_000, 5: 30_000}
 #: The same between kinks, for all parts together: those of 5 axes are 32, of which one
 #: use of it needs 8,000 points, and the first two tensor rules 110,000.
 PARTS = 40_000
-
-#: Degree of that rule where it is not asked for by name.
-DEGREE = 9
 
 #: Nodes on each axis of a domain without volume: the derivative by its limits, if a
 #: plan is asked for one, is exact for integrands of degree 9.
@@ -71,13 +73,24 @@ def run(search: CubeSearch, rule: Rule | None) -> None:
 
 def run_on(search: CubeSearch, regions: Regions) -> None:
     """Book the integrals of some cubes, by what suits them."""
-    if search.dimension in ATTEMPTS and search.begun is None:
-        regions = attempt(search, regions, DEGREE, ATTEMPTS[search.dimension])
+    if _may_be_fitted(search) and fit_single(search, regions):
+        return
+    budget = ATTEMPTS.get(search.dimension)
+    # The whole has been looked at before where a single integral was begun.
+    if budget is not None and (budget or search.begun is None):
+        regions = attempt(search, regions, DEGREE, budget)
     regions = climb(search, regions, begun=search.begun)
     if regions.owner.size and all(k == 1 for k in search.pieces):
         regions = _split_at_kinks(search, regions)
     if regions.owner.size:
         subdivide(search, regions, DEGREE)
+
+
+def _may_be_fitted(search: CubeSearch) -> bool:
+    """Whether it is a single integral over one cube, for which that was not tried."""
+    plain = is_single(search) and search.undivided and not search.unbounded
+    tried = search.begun is not None and search.begun.fitted
+    return plain and search.dimension in FITTED and not tried
 
 
 def _split_at_kinks(search: CubeSearch, regions: Regions) -> Regions:
@@ -86,7 +99,10 @@ def _split_at_kinks(search: CubeSearch, regions: Regions) -> Regions:
     spare = search.ledger.max_evals - search.ledger.n_evals[regions.owner]
     if (spare < 2 * cost(dimension)).any():
         return regions
-    places = find_kinks_single(search) if is_single(search) else None
+    begun, places = search.begun, None
+    if is_single(search) and begun and begun.before and begun.base is not None:
+        axes, probe = list(range(dimension)), probe_of(search)
+        places = find_kinks_single(probe, begun.base, begun.before, axes)
     if places is not None:
         if all(map(math.isnan, places)):
             return _run_larger(search, regions)

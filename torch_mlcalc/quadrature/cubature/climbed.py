@@ -95,6 +95,7 @@ class Climbed(NamedTuple):
         base: The node of the cube at which it was largest, if it was looked for.
         left: Whether tensor rules will not do.
         done: Whether it has converged.
+        fitted: Whether a fitted rule was tried.
     """
 
     step: int
@@ -107,6 +108,7 @@ class Climbed(NamedTuple):
     base: Array | None = None
     left: bool = False
     done: bool = False
+    fitted: bool = False
 
     @property
     def amount(self) -> Amount | None:
@@ -132,7 +134,8 @@ class Climbed(NamedTuple):
         change = abs(total.value - before.value)
         last = step + 1 == len(LADDERS[d])
         left = late or last or rough >= terms.patience
-        return Climbed(step + 1, total, rate, rough, change, error, left=left)
+        going = Climbed(step + 1, total, rate, rough, change, error, left=left)
+        return going._replace(fitted=self.fitted)
 
 
 def sums_of_one(

@@ -56,6 +56,9 @@ RESOLVED, UNRESOLVED = 0.3, 3.0
 #: integrals in 5 and 8 dimensions one in a hundred claimed up to 1.7 times too little.
 FEW = 2.0
 
+#: Degree of the rule where it is not asked for by name.
+DEGREE = 9
+
 #: Regions at rest, which are not halved in a level, together have at most the first of
 #: these parts of the allowed error, or the second of the error there is. PAGANI retires
 #: them for good; here they may be taken up again, so that little remains for the last.

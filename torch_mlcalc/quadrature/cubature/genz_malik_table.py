@@ -75,7 +75,9 @@ def symmetric_table(degree: int, dimension: int) -> SymmetricTable:
     differences = np.stack([np.repeat(null, sizes), np.repeat(lower, sizes)])
     fourth = _fourth_differences(nodes, axis)
     rows = np.concatenate([weights[None], differences, fourth])
-    table = SymmetricTable((1 + nodes) / 2, weights, differences, fourth, rows)
+    table = SymmetricTable(
+        np.asfortranarray((1 + nodes) / 2), weights, differences, fourth, rows
+    )
     for array in table:
         array.setflags(write=False)
     return table

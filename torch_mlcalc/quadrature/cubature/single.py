@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from torch_mlcalc.quadrature.contract import BLOCK_BYTES, TEMPORARIES
+from torch_mlcalc.quadrature.cubature.along import Probe
 from torch_mlcalc.quadrature.cubature.climbed import (
     FEW,
     MOST_AT_ONCE,
@@ -14,8 +16,12 @@ from torch_mlcalc.quadrature.cubature.climbed import (
     Sum,
     Terms,
 )
-from torch_mlcalc.quadrature.cubature.ladder import LADDERS, Stage, stage_of
-from torch_mlcalc.quadrature.cubature.regions import Regions, gauss_table
+from torch_mlcalc.quadrature.cubature.fitted import fit
+from torch_mlcalc.quadrature.cubature.genz_malik import DEGREE, sum_of_one
+from torch_mlcalc.quadrature.cubature.genz_malik import FEW as FEW_REGIONS
+from torch_mlcalc.quadrature.cubature.genz_malik_table import symmetric_table
+from torch_mlcalc.quadrature.cubature.ladder import FITTED, LADDERS, Stage, stage_of
+from torch_mlcalc.quadrature.cubature.regions import Regions, Table, gauss_table
 from torch_mlcalc.quadrature.cubature.search import CubeSearch
 from torch_mlcalc.quadrature.evaluator import Values
 from torch_mlcalc.quadrature.host import contract
@@ -35,8 +41,68 @@ def is_single(search: CubeSearch) -> bool:
     )
 
 
+def probe_of(search: CubeSearch) -> Probe:
+    """The integrand of a search as one function over the cube."""
+    ledger, evaluate, d = search.ledger, search.evaluate, search.dimension
+
+    def sample(points: Array) -> Values | None:
+        ledger.n_evals[0] += len(points)
+        values = evaluate.row(points)
+        return values if is_ordinary(values) else None
+
+    memory = evaluate.memory
+    block = (BLOCK_BYTES if memory is None else memory // TEMPORARIES) // (8 * d)
+    (volume,), (spent,) = search.volume.tolist(), ledger.n_evals.tolist()
+    terms = Terms(d, ledger.tolerance, ledger.epsilon, unbounded=search.unbounded)
+    return Probe(sample, terms, volume, ledger.max_evals, max(block, 1), spent)
+
+
+def fit_single(search: CubeSearch, regions: Regions) -> bool:
+    """Try first a rule on the whole, then one that is fitted to the integrand.
+
+    Args:
+        search: The integral, of which nothing is known yet.
+        regions: The cube.
+
+    Returns:
+        Whether that was enough.
+    """
+    d, step = search.dimension, FITTED[search.dimension]
+    if step > 1:
+        begun = search.begun or Climbed(1)
+        begun = climb_single(search, regions, 1, begun, parts=False, last=step)
+        search.begun = begun
+        if begun.done or begun.before is None or begun.base is None:
+            return begun.done
+        seen, base = begun.before, begun.base
+    else:
+        table, probe = symmetric_table(DEGREE, d), probe_of(search)
+        values = probe(table.nodes)
+        if values is None or not values.any():
+            return False
+        search.begun = begun = Climbed(1)
+        seen = sum_of_one(table, values, probe.volume, probe.terms.epsilon)
+        if seen.tail <= probe.terms.allowed(seen) / FEW_REGIONS:
+            columns = np.array(seen).reshape(3, 1, 1)
+            search.keep(Table(*table[:2]), regions, Amount(columns, None))
+            return True
+        base = table.nodes[int(np.abs(values).argmax())]
+    found = fit(probe_of(search), seen, base)
+    search.begun = begun._replace(fitted=True)
+    if found is None:
+        return False
+    search.keep(found.table, found.regions, Amount(found.columns[..., None], None))
+    return True
+
+
 def climb_single(
-    search: CubeSearch, regions: Regions, begin: int, begun: Climbed, *, parts: bool
+    search: CubeSearch,
+    regions: Regions,
+    begin: int,
+    begun: Climbed,
+    *,
+    parts: bool,
+    last: int | None = None,
 ) -> Climbed:
     """Take the first steps of :func:`climb`.
 
@@ -46,6 +112,7 @@ def climb_single(
         begin: The step of the ladder that was the first.
         begun: Where it stands.
         parts: Whether the regions are those between kinks.
+        last: The step before which to stop.
 
     Returns:
         Where it stands then.
@@ -58,6 +125,8 @@ def climb_single(
     most = MOST_AT_ONCE if search.evaluate.memory is None else FEW
     budget = terms.budget(ledger.max_evals)
     while not begun.left and begun.step < len(LADDERS.get(d, ())):
+        if begun.step == last:
+            return begun
         stage = stage_of(begun.step, d, first=begun.before is None)
         count = stage.n * m
         spent += count
@@ -72,7 +141,7 @@ def climb_single(
         begun = begun.judged(
             [Sum(*each) for each in np.add.reduce(columns, 2).tolist()], terms
         )
-        if begun.left and m == 1:
+        if m == 1 and (begun.left or begun.step == last):
             begun = begun.seen(stage, values)
         if begun.done:
             kept = columns[-1, ..., None]

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from torch_mlcalc.quadrature.cubature.along import Probe
+from torch_mlcalc.quadrature.cubature.climbed import Sum
 from torch_mlcalc.quadrature.cubature.kinks import (
     APART,
     BENT,
@@ -19,9 +21,7 @@ from torch_mlcalc.quadrature.cubature.kinks import (
     eased,
 )
 from torch_mlcalc.quadrature.cubature.regions import Regions
-from torch_mlcalc.quadrature.cubature.search import CubeSearch
 from torch_mlcalc.quadrature.rules import Array
-from torch_mlcalc.quadrature.single.sampling import is_ordinary
 
 #: Points on a line in one look, four times those of a batch: a call with 1,000 points
 #: takes a fifth longer than with 250, and two or three looks are enough instead of
@@ -44,27 +44,29 @@ class _Line(NamedTuple):
     before: float
 
 
-def find_kinks_single(search: CubeSearch) -> list[float] | None:
+def find_kinks_single(
+    probe: Probe, base: Array, seen: Sum, axes: list[int]
+) -> list[float] | None:
     """Do what :func:`find_kinks` does, for one integral that tensor rules have left.
 
     Args:
-        search: The integral.
+        probe: The integrand.
+        base: The node of the cube at which it was largest.
+        seen: What is known of the integral.
+        axes: Along which to look.
 
     Returns:
-        One place for each axis, nan where there is none; None where the integrand is
-        not known to be a finite number everywhere.
+        One place for each axis, nan where there is none or none was looked for; None
+        where the integrand is not known to be a finite number everywhere.
     """
-    begun, ledger, d = search.begun, search.ledger, search.dimension
-    if begun is None or begun.before is None or begun.base is None:
-        return None
-    volume, (rtol, atol, _) = abs(float(search.volume[0])), ledger.tolerance
-    value, _, absolute = begun.before
-    allowed = max(rtol * min(absolute, abs(value)), atol) / volume
-    places, factor = [math.nan] * d, float(APART)
-    lines = [_Line(axis, 0.0, 1.0, 0.0) for axis in range(d)]
+    rtol, atol, _ = probe.terms.tolerance
+    size = min(seen.absolute, abs(seen.value))
+    allowed = max(rtol * size, atol) / abs(probe.volume)
+    places, factor = [math.nan] * len(base), float(APART)
+    lines = [_Line(axis, 0.0, 1.0, 0.0) for axis in axes]
     for look in range(LOOKS):
         t = _between(lines, _OTHERS if look else _FIRST)
-        values = _along(search, begun.base, lines, eased(t))
+        values = _along(probe, base, lines, eased(t))
         if values is None:
             return None
         steps = values[:, 1:] - values[:, :-1]
@@ -76,7 +78,7 @@ def find_kinks_single(search: CubeSearch) -> list[float] | None:
             largest = float(second[i, top])
             before = line.before if look else _further(values[i], top + 1)
             # Below the noise of the integrand there is nothing more to see.
-            visible = largest > 64 * ledger.epsilon * noise[i]
+            visible = largest > 64 * probe.terms.epsilon * noise[i]
             real = largest >= factor**SMOOTH * before if visible else look > 0
             low, high = float(t[i, top]), float(t[i, top + 2])
             place, beside = _centre(t[i], second[i], top)
@@ -109,17 +111,16 @@ def _between(lines: list[_Line], steps: Array) -> Array:
 
 
 def _along(
-    search: CubeSearch, base: Array, lines: list[_Line], places: Array
+    probe: Probe, base: Array, lines: list[_Line], places: Array
 ) -> Array | None:
     """Values ``(lines, k)`` at places along an axis each; None if not all finite."""
     m, k = places.shape
-    points = np.empty((m, k, len(base)))
-    points[:] = base
+    points = np.empty((len(base), m, k))
+    points[:] = base[:, None, None]
     for i, line in enumerate(lines):
-        points[i, :, line.axis] = places[i]
-    search.ledger.n_evals[0] += k * m
-    values = search.evaluate.row(points.reshape(k * m, -1))
-    return values.reshape(m, k) if is_ordinary(values) else None
+        points[line.axis, i] = places[i]
+    values = probe(points.reshape(len(base), -1).T)
+    return None if values is None else values.reshape(m, k)
 
 
 def _further(values: Array, at: int) -> float:
