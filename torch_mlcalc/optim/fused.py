@@ -55,10 +55,11 @@ def fused_(params: Tensors, grads: Tensors, buffers: Tensors, numbers: Numbers) 
 
 
 def is_safe(param: Tensor, grad: Tensor, buffer: Tensor | None) -> bool:
-    """Return whether torch's kernel for the CPU is right for these tensors.
+    """Return whether torch's kernel is right for these tensors.
 
-    In torch 2.13 it never writes whole vectors of 16-bit numbers back, and pairs
-    elements by their place in memory, whatever the shapes and strides are.
+    In torch 2.13 that for the CPU never writes whole vectors of 16-bit numbers back,
+    and pairs elements by their place in memory, whatever the shapes and strides are;
+    that for CUDA refuses those that differ.
 
     Args:
         param: A parameter.
@@ -68,7 +69,8 @@ def is_safe(param: Tensor, grad: Tensor, buffer: Tensor | None) -> bool:
     # This keeps the strides of a tensor just if they are dense and do not overlap.
     dense = torch.empty_like(param, device="meta")
     return all(
-        tensor.device.type == "cpu"
+        tensor.device.type in ("cpu", "cuda")
+        and tensor.device == param.device
         and tensor.dtype in (torch.float32, torch.float64)
         and tensor.dtype == param.dtype
         and tensor.layout == torch.strided

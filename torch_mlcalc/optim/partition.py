@@ -233,6 +233,10 @@ def _may_be_fused(settings: Settings, param: Tensor) -> bool:
         return False
     if settings.fused:
         return True
+    if param.device.type != "cpu":
+        # Of 20 M elements with momentum on an H100 0.15 ms instead of 0.24, of an
+        # addition 0.093 instead of 0.089.
+        return not settings.is_addition
     if settings.is_addition:
         return not settings.threads and param.numel() <= MAX_ELEMENTS_OF_ADDITION
     return not settings.threads or param.numel() >= MIN_ELEMENTS
