@@ -241,9 +241,7 @@ def _describe(
     alike = settings._replace(memory=None)._asdict().items()
     words += [f"{name}={value}" for name, value in alike if value is not None]
     # Outermost nodes tell location and scale; a look at all takes as long as the sum.
-    ranks.describe(
-        words, [nodes.points[[0, -1]], nodes.log_weights], nodes.log_weights.dtype
-    )
+    ranks.describe(words, [nodes.points[[0, -1]], nodes.log_weights], nodes.dtype)
 
 
 def _refuse_to_share(density: NormalizedDensity, ranks: Ranks | None) -> None:
@@ -281,8 +279,8 @@ def _sum(
     """Weighted sum over nodes, in blocks."""
     points, log_weights = nodes
     count, events = len(points), len(distribution.event_shape)
-    wide = accumulator(log_weights.dtype)
-    log_weights = log_weights.to(wide)
+    wide = accumulator(nodes.dtype)
+    log_weights = log_weights.to(accumulator(log_weights.dtype))
     if log_weights.numel() == count:
         # The same for the whole batch: a matrix product.
         log_weights = log_weights.reshape(count)
@@ -305,15 +303,15 @@ def _sum(
             )
         if not (values.is_floating_point() or values.is_complex()):
             values = values.to(wide)
-        return add(weights[start:stop], log_weights[start:stop], values)
+        total = add(weights[start:stop], log_weights[start:stop], values)
+        # Weights may be in double precision for their own sake.
+        return total.to(torch.promote_types(values.dtype, wide))
 
     width = max(1, points[0].numel()) * points.element_size()
     size = block_size(count, width, settings.memory or MEMORY)
     total = sum_blocks(part, count, size, add, ranks=ranks)
     total = together(total, add, ranks)
-    return (
-        total.to(nodes.log_weights.dtype) if nodes.log_weights.dtype in HALF else total
-    )
+    return total.to(nodes.dtype) if nodes.dtype in HALF else total
 
 
 def _over_support(

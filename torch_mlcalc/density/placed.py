@@ -22,6 +22,7 @@ from torch.nn.functional import logsigmoid
 from torch_mlcalc.density.divergence import log_prob_anywhere
 from torch_mlcalc.density.nodes import of_standard_normal
 from torch_mlcalc.density.normalized import NormalizedDensity
+from torch_mlcalc.density.wide import is_known, widened
 from torch_mlcalc.quadrature.cubature.box import Box
 from torch_mlcalc.quadrature.domains import Domain, RealLine, domain_of
 from torch_mlcalc.quadrature.integrand import Function
@@ -83,13 +84,61 @@ def density_on(distribution: Distribution) -> Placed:
             "(register_expectation_rule) and not both of support and log_prob of a "
             "continuous variable."
         )
-    domain = domain_of(distribution)
+    return _on_support(distribution)
+
+
+def _on_support(distribution: Distribution) -> Placed:
+    """A variable of one dimension; of known ones the log density is from float64."""
+    domain, known = domain_of(distribution), is_known(distribution)
+    wide = widened(distribution)
+
+    def same(x: Tensor) -> Tensor:
+        return x
+
+    def log_density(x: Tensor) -> Tensor:
+        return log_prob_anywhere(wide, x)
+
     if isinstance(domain, RealLine):
         at, width = (getattr(distribution, n, None) for n in ("loc", "scale"))
         if isinstance(at, Tensor) and isinstance(width, Tensor):
             # They place nodes, also where there is no mean, and carry no gradient.
-            domain = RealLine(at.detach(), width.detach())
-    return Placed(domain, lambda x: log_prob_anywhere(distribution, x), same)
+            at, width = at.detach(), width.detach()
+            domain = RealLine(at, width)
+            if known:
+                return _standardized(domain, at.dtype, log_density, same)
+    if not known:
+        return Placed(domain, log_density, same)
+    return Placed(domain, lambda x: log_density(x.double()).to(x.dtype), same)
+
+
+def _standardized(
+    place: RealLine, dtype: torch.dtype, log_density: Function, points: Function
+) -> Placed:
+    """A variable on the line in units of its width, from float64 and back.
+
+    One around 1e6 has 16 different values within a unit in float32.
+
+    Args:
+        place: Middle and width, without a gradient.
+        dtype: That of the units, and of the values.
+        log_density: Log density of points in float64.
+        points: The values that these stand for.
+
+    Returns:
+        The line of the units.
+    """
+    loc, scale = (torch.as_tensor(t).double() for t in (place.loc, place.scale))
+    zero = torch.zeros_like(loc, dtype=dtype)
+    log_scale = scale.log()
+
+    def at(z: Tensor) -> Tensor:
+        return loc + scale * z.double()
+
+    return Placed(
+        RealLine(zero, zero + 1),
+        lambda z: (log_density(at(z)) + log_scale).to(z.dtype),
+        lambda z: points(at(z)).to(z.dtype),
+    )
 
 
 def on_log_odds(distribution: Distribution) -> Placed:
@@ -102,7 +151,8 @@ def on_log_odds(distribution: Distribution) -> Placed:
         The line of the log odds.
     """
     assert isinstance(distribution, Beta)  # noqa: S101
-    a, b = distribution.concentration1, distribution.concentration0
+    dtype, wide = distribution.concentration1.dtype, widened(distribution)
+    a, b = wide.concentration1, wide.concentration0
     log_beta = torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)
     with torch.no_grad():
         at = torch.digamma(a) - torch.digamma(b)
@@ -111,7 +161,7 @@ def on_log_odds(distribution: Distribution) -> Placed:
     def log_density(z: Tensor) -> Tensor:
         return a * logsigmoid(z) + b * logsigmoid(-z) - log_beta
 
-    limits = torch.finfo(a.dtype)
+    limits = torch.finfo(dtype)
     # Not on an end, where a function may be infinite, unless it matters that it is: if
     # there is mass below all numbers, a function that needs it is to be reported.
     below = a.detach() * math.log(limits.tiny) < 2 / 3 * math.log(limits.eps)
@@ -121,7 +171,7 @@ def on_log_odds(distribution: Distribution) -> Placed:
         x = torch.sigmoid(z).clamp(max=1 - limits.eps / 2)
         return torch.maximum(x, least)
 
-    return Placed(RealLine(at, width), log_density, points)
+    return _standardized(RealLine(at, width), dtype, log_density, points)
 
 
 def _broken_stick(distribution: Dirichlet) -> Placed:
