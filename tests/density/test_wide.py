@@ -16,6 +16,7 @@ from torch.distributions import (
     Categorical,
     Cauchy,
     Chi2,
+    Dirichlet,
     Distribution,
     FisherSnedecor,
     Gamma,
@@ -204,3 +205,29 @@ def test_gradients_where_the_density_cancels() -> None:
     mean = mlc.expectation(lambda x: x / 1e6, Gamma(a, 1.0))
     (slope,) = torch.autograd.grad(mean, a)
     torch.testing.assert_close(slope, number(1e-6), rtol=1e-2, atol=0)
+
+
+#: Parameters of a narrow peak, of one that float32 does not resolve, and of poles.
+SIMPLICES = [[1e3, 2e3, 1e3], [1e6, 2e6, 1e6], [0.3, 0.5, 0.7]]
+
+
+@pytest.mark.parametrize("alpha", SIMPLICES, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dirichlet_variables_in_a_corner_of_the_cube(
+    alpha: list[float], dtype: torch.dtype
+) -> None:
+    a = torch.tensor(alpha, dtype=dtype, requires_grad=True)
+    mean = mlc.expectation(lambda x: x[..., 1], Dirichlet(a))
+    assert mean.dtype == dtype
+    exact = a[1] / a.sum()
+    rtol = 1e-5 if dtype == torch.float32 else 1e-8
+    torch.testing.assert_close(mean, exact, rtol=rtol, atol=0)
+    (slope,) = torch.autograd.grad(mean, a)
+    (expected,) = torch.autograd.grad(exact, a)
+    torch.testing.assert_close(slope, expected, rtol=1e-2, atol=0)
+
+
+def test_a_rule_for_a_dirichlet_variable_is_used_on_the_cube() -> None:
+    p = Dirichlet(torch.tensor([2.0, 3.0, 4.0]))
+    mean = mlc.expectation(lambda x: x[..., 1], p, mlc.Product(mlc.GaussLegendre(8)))
+    torch.testing.assert_close(mean, torch.tensor(1 / 3), rtol=1e-6, atol=0)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import (
     Beta,
+    Dirichlet,
     Distribution,
 )
 
@@ -326,8 +327,10 @@ def _over_support(
     """Integral over the support with the density, or its log."""
     if isinstance(distribution, NormalizedDensity) and not log and rule is None:
         return distribution.expectation(function)
-    odds = rule is None and isinstance(distribution, Beta)
-    domain, density, place = (on_log_odds if odds else density_on)(distribution)
+    if rule is None and isinstance(distribution, (Beta, Dirichlet)):
+        domain, density, place = on_log_odds(distribution)
+    else:
+        domain, density, place = density_on(distribution)
     options: dict[str, Any] = {**settings._asdict(), "process_group": ranks}
     if rule is not None and rule.fixed:
         options.pop("on_failure")

@@ -25,7 +25,14 @@ from torch_mlcalc.density.normalized import NormalizedDensity
 from torch_mlcalc.density.wide import is_known, widened
 from torch_mlcalc.quadrature.cubature.box import Box
 from torch_mlcalc.quadrature.domains import Domain, RealLine, domain_of
+from torch_mlcalc.quadrature.host import read
 from torch_mlcalc.quadrature.integrand import Function
+from torch_mlcalc.quadrature.rules import Array
+
+#: Sum of the parameters up to which a Dirichlet density is integrated on the cube, in a
+#: thirtieth of the time for (2, 3, 4, 5), the same for (100, 50, 30). (1e3, 2e3, 1e3)
+#: takes 30 times as long there, and beyond nothing is found of it.
+WIDE = 100
 
 
 class Placed(NamedTuple):
@@ -141,16 +148,18 @@ def _standardized(
     )
 
 
-def on_log_odds(distribution: Distribution) -> Placed:
-    """A beta variable by its log odds, which tell how near it is to 1.
+def on_log_odds(distribution: Beta | Dirichlet) -> Placed:
+    """A beta variable by its log odds, which tell how near it is to 1; or several.
 
     Numbers below 1 end at 1e-16 from it, where of a power of 0.1 there is still a
     fortieth of the mass.
 
     Returns:
-        The line of the log odds.
+        The line of the log odds, or the space of those of a Dirichlet variable.
     """
-    assert isinstance(distribution, Beta)  # noqa: S101
+    if isinstance(distribution, Dirichlet):
+        smooth = _is_smooth(read(distribution.concentration))
+        return (_broken_stick if smooth else _on_stick_odds)(distribution)
     dtype, wide = distribution.concentration1.dtype, widened(distribution)
     a, b = wide.concentration1, wide.concentration0
     log_beta = torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)
@@ -176,16 +185,38 @@ def on_log_odds(distribution: Distribution) -> Placed:
 
 def _broken_stick(distribution: Dirichlet) -> Placed:
     """A Dirichlet variable from independent beta variables on a cube."""
+    sticks = _sticks(distribution)
+    wide = Independent(widened(sticks), 1, validate_args=False)
+    box = Box(sticks.concentration1.new_zeros(sticks.batch_shape[-1]), 1.0)
+    return Placed(box, lambda u: wide.log_prob(u.double()).to(u.dtype), _from_sticks)
+
+
+def _on_stick_odds(distribution: Dirichlet) -> Placed:
+    """The same by log odds: on the cube a narrow peak is missed, a pole costs more."""
+    sticks = _sticks(distribution)
+    _, log_density, points = on_log_odds(sticks)
+    box = Box(
+        sticks.concentration1.new_full(sticks.batch_shape[-1:], -math.inf), math.inf
+    )
+    return Placed(
+        box, lambda z: log_density(z).sum(-1), lambda z: _from_sticks(points(z))
+    )
+
+
+def _is_smooth(alpha: Array) -> bool:
+    """Whether Dirichlet densities have neither poles nor a peak that is hard to see."""
+    return bool((alpha >= 1).all() and (alpha.sum(-1) <= WIDE).all())
+
+
+def _sticks(distribution: Dirichlet) -> Beta:
     alpha = distribution.concentration
     rest = alpha.flip(-1).cumsum(-1).flip(-1)[..., 1:]
-    sticks = Independent(Beta(alpha[..., :-1], rest, validate_args=False), 1)
-    box = Box(alpha.new_zeros(alpha.shape[-1] - 1), 1.0)
+    return Beta(alpha[..., :-1], rest, validate_args=False)
 
-    def points(u: Tensor) -> Tensor:
-        left = torch.cat([torch.ones_like(u[..., :1]), (1 - u).cumprod(-1)], -1)
-        return torch.cat([u, torch.ones_like(u[..., :1])], -1) * left
 
-    return Placed(box, sticks.log_prob, points)
+def _from_sticks(u: Tensor) -> Tensor:
+    left = torch.cat([torch.ones_like(u[..., :1]), (1 - u).cumprod(-1)], -1)
+    return torch.cat([u, torch.ones_like(u[..., :1])], -1) * left
 
 
 def _has_density(distribution: Distribution) -> bool:
