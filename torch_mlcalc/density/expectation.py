@@ -73,7 +73,9 @@ def expectation(
     normal ones and mixtures of these. Bernoulli, categorical and binomial ones are
     enumerated; Poisson, geometric and negative binomial ones summed but for tails of
     1e-20. What the Gauss rule does not get right, and any other distribution, is
-    integrated over its ``support`` with its ``log_prob``.
+    integrated over its ``support`` with its ``log_prob``. Where that of torch
+    cancels for large parameters it is taken in ``float64``; the function gets points in
+    the dtype of the parameters.
 
     Args:
         integrand: Function of points ``(n, *batch, *event)`` that returns

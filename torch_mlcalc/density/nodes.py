@@ -107,7 +107,7 @@ def register_expectation_rule(
         A decorator for a function ``(distribution, n)`` that returns points
         ``(n, *batch, *event)`` and logs of weights ``(n, *batch)`` that sum to 1, both
         with the gradients of the parameters; ``n`` is a number of nodes, a hint if
-        ``exact``.
+        ``exact``. The mean has the dtype of the points, if they are not integers.
 
     Raises:
         TypeError: If ``kind`` is not a class of distributions.
