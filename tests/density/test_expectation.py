@@ -472,14 +472,20 @@ MAPPED: dict[str, Callable[[Tensor], Distribution]] = {
     "Laplace": lambda a: Laplace(a, 1.0, validate_args=False),
     "Poisson": lambda a: Poisson(a, validate_args=False),
     "NegativeBinomial": lambda a: NegativeBinomial(a, 0.4, validate_args=False),
-}
+    "Dirichlet": lambda a: Dirichlet(torch.stack([a, a + 1], -1), validate_args=False),
+    "smooth Dirichlet": lambda a: Dirichlet(
+        torch.stack([a + 1, a + 2], -1), validate_args=False),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MAPPED)
 @pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
 def test_functional_transforms_of_a_mean(name: str) -> None:
     def mean(a: Tensor) -> Tensor:
-        return mlc.expectation(torch.sin, MAPPED[name](a))
+        p = MAPPED[name](a)
+        if p.event_shape:
+            return mlc.expectation(lambda x: torch.sin(x[..., 0]), p)
+        return mlc.expectation(torch.sin, p)
 
     a = torch.tensor([0.7, 1.3], dtype=torch.float64)
     leaf = a.clone().requires_grad_()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import (
     Beta,
+    Dirichlet,
     Distribution,
 )
 
@@ -72,7 +73,9 @@ def expectation(
     normal ones and mixtures of these. Bernoulli, categorical and binomial ones are
     enumerated; Poisson, geometric and negative binomial ones summed but for tails of
     1e-20. What the Gauss rule does not get right, and any other distribution, is
-    integrated over its ``support`` with its ``log_prob``.
+    integrated over its ``support`` with its ``log_prob``. Where that of torch
+    cancels for large parameters it is taken in ``float64``; the function gets points in
+    the dtype of the parameters.
 
     Two kinds of mean are reported as not converged. What oscillates far out under a
     heavy tail, such as the cosine under a Cauchy distribution, is right to 2e-6 by
@@ -248,9 +251,7 @@ def _describe(
     alike = settings._replace(memory=None)._asdict().items()
     words += [f"{name}={value}" for name, value in alike if value is not None]
     # Outermost nodes tell location and scale; a look at all takes as long as the sum.
-    ranks.describe(
-        words, [nodes.points[[0, -1]], nodes.log_weights], nodes.log_weights.dtype
-    )
+    ranks.describe(words, [nodes.points[[0, -1]], nodes.log_weights], nodes.dtype)
 
 
 def _refuse_to_share(density: NormalizedDensity, ranks: Ranks | None) -> None:
@@ -288,8 +289,8 @@ def _sum(
     """Weighted sum over nodes, in blocks."""
     points, log_weights = nodes
     count, events = len(points), len(distribution.event_shape)
-    wide = accumulator(log_weights.dtype)
-    log_weights = log_weights.to(wide)
+    wide = accumulator(nodes.dtype)
+    log_weights = log_weights.to(accumulator(log_weights.dtype))
     if log_weights.numel() == count:
         # The same for the whole batch: a matrix product.
         log_weights = log_weights.reshape(count)
@@ -312,16 +313,16 @@ def _sum(
             )
         if not (values.is_floating_point() or values.is_complex()):
             values = values.to(wide)
-        return add(weights[start:stop], log_weights[start:stop], values)
+        total = add(weights[start:stop], log_weights[start:stop], values)
+        # Weights may be in double precision for their own sake.
+        return total.to(torch.promote_types(values.dtype, wide))
 
     width = max(1, points[0].numel()) * points.element_size()
     device = points[0].device
     block = block_of(count, width, settings.memory or MEMORY, device)
     total = sum_blocks(part, count, block, add, ranks=ranks)
     total = together(total, add, ranks)
-    return (
-        total.to(nodes.log_weights.dtype) if nodes.log_weights.dtype in HALF else total
-    )
+    return total.to(nodes.dtype) if nodes.dtype in HALF else total
 
 
 def _over_support(
@@ -336,8 +337,10 @@ def _over_support(
     """Integral over the support with the density, or its log."""
     if isinstance(distribution, NormalizedDensity) and not log and rule is None:
         return distribution.expectation(function)
-    odds = rule is None and isinstance(distribution, Beta)
-    domain, density, place = (on_log_odds if odds else density_on)(distribution)
+    if rule is None and isinstance(distribution, (Beta, Dirichlet)):
+        domain, density, place = on_log_odds(distribution)
+    else:
+        domain, density, place = density_on(distribution)
     options: dict[str, Any] = {**settings._asdict(), "process_group": ranks}
     if rule is not None and rule.fixed:
         options.pop("on_failure")

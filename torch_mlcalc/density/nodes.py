@@ -30,6 +30,7 @@ from torch.distributions import (
     Uniform,
 )
 
+from torch_mlcalc.density.wide import widened
 from torch_mlcalc.precision import full_precision
 from torch_mlcalc.quadrature.gauss import GaussHermite, GaussLaguerre, GaussLegendre
 from torch_mlcalc.quadrature.host import read
@@ -41,11 +42,18 @@ class Nodes(NamedTuple):
 
     Attributes:
         points: ``(n, *batch, *event)``.
-        log_weights: Logs of weights that sum to 1, ``(n, *batch)`` or ``(n, 1, ...)``.
+        log_weights: Logs of weights that sum to 1, ``(n, *batch)`` or ``(n, 1, ...)``;
+            those of counts in float64.
     """
 
     points: Tensor
     log_weights: Tensor
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of means of what is no wider: of the points, unless they are classes."""
+        points = self.points
+        return points.dtype if points.is_floating_point() else self.log_weights.dtype
 
 
 Make = Callable[..., Nodes]
@@ -99,7 +107,7 @@ def register_expectation_rule(
         A decorator for a function ``(distribution, n)`` that returns points
         ``(n, *batch, *event)`` and logs of weights ``(n, *batch)`` that sum to 1, both
         with the gradients of the parameters; ``n`` is a number of nodes, a hint if
-        ``exact``.
+        ``exact``. The mean has the dtype of the points, if they are not integers.
 
     Raises:
         TypeError: If ``kind`` is not a class of distributions.
@@ -299,29 +307,35 @@ def _enumerated(p: Distribution, n: int) -> Nodes:
 def _binomial(p: Binomial, n: int) -> Nodes:
     trials = p.total_count
     shape = (-1, *(1,) * trials.ndim)
-    values = torch.arange(int(read(trials).max()) + 1, device=trials.device)
-    values = values.to(p.logits.dtype).reshape(shape)
+    count = int(read(trials).max(initial=0)) + 1
+    values = torch.arange(count, dtype=torch.float64, device=trials.device)
+    values = values.reshape(shape)
     inside = values <= trials
     values = torch.where(inside, values, trials.to(values.dtype))
-    return Nodes(values, torch.where(inside, p.log_prob(values), -math.inf))
+    logs = torch.where(inside, widened(p).log_prob(values), -math.inf)
+    return Nodes(values.to(trials.dtype), logs)
 
 
 @register_expectation_rule(Poisson, exact=True)
 def _poisson(p: Poisson, n: int) -> Nodes:
     rate = read(p.rate)
-    return _summed(p, p.rate, rate, lambda k: special.xlogy(k, k / rate) - k + rate)
+    wide = widened(p)
+    return _summed(wide, p.rate, rate, lambda k: special.xlogy(k, k / rate) - k + rate)
 
 
 @register_expectation_rule(Geometric, exact=True)
 def _geometric(p: Geometric, n: int) -> Nodes:
-    one = np.ones_like(read(p.probs))
-    return _summed(p, p.probs, *_failures(one, 1 - read(p.probs)))
+    # Before p.probs, which it keeps in its own precision if it was given logits.
+    wide = widened(p)
+    probs = read(wide.probs)
+    return _summed(wide, p.probs, *_failures(np.ones_like(probs), 1 - probs))
 
 
 @register_expectation_rule(NegativeBinomial, exact=True)
 def _negative_binomial(p: NegativeBinomial, n: int) -> Nodes:
-    total, probs = torch.broadcast_tensors(p.total_count, p.probs)
-    return _summed(p, p.probs, *_failures(read(total), read(probs)))
+    wide = widened(p)
+    total, probs = torch.broadcast_tensors(wide.total_count, wide.probs)
+    return _summed(wide, p.total_count, *_failures(read(total), read(probs)))
 
 
 def _failures(total: Array, probs: Array) -> tuple[Array, Callable[[Array], Array]]:
@@ -344,7 +358,7 @@ def _summed(
         e^{-I(k)} \text{ below}
 
     Args:
-        p: The distribution.
+        p: The distribution, in double precision.
         like: A parameter, whose dtype and device the nodes have.
         mean: Means.
         exponent: The function I.
@@ -374,12 +388,12 @@ def _summed(
     # What vmap maps over has one window for all, as the others do not see it.
     mapped = tuple(range(low.ndim - len(p.batch_shape)))
     low, high = np.floor(low).min(mapped), high.max(mapped)
-    count = int((high - low).max()) + 2
+    count = int((high - low).max(initial=0)) + 2
     if count > 50 * MOST:
         raise ValueError(
             f"{type(p).__name__} has {count} values that matter; that is too many to "
             "sum. Use a continuous approximation such as Normal."
         )
     steps = np.arange(count).reshape(-1, *(1,) * low.ndim)
-    values = torch.as_tensor(low + steps, device="cpu").to(like.device, like.dtype)
-    return Nodes(values, p.log_prob(values))
+    values = torch.as_tensor(low + steps, device="cpu").to(like.device)
+    return Nodes(values.to(like.dtype), p.log_prob(values))

@@ -183,12 +183,13 @@ def crps_of_steps(
     Returns:
         The scores, exact but for tails of 1e-20.
     """
-    points, log_weights = nodes_of(distribution, 0)
-    points, log_weights = torch.broadcast_tensors(points, log_weights)
+    nodes = nodes_of(distribution, 0)
+    points, log_weights = torch.broadcast_tensors(*nodes)
+    dtype = torch.promote_types(nodes.dtype, target.dtype)
     points = points.to(target.dtype).expand(len(points), *target.shape)
     shares = log_weights.exp().expand(len(points), *target.shape)
     points, order = points.sort(0)
-    share = shares.gather(0, order).cumsum(0)
+    share = shares.gather(0, order).cumsum(0).to(dtype)
     start, end, share = points[:-1], points[1:], share[:-1]
     # Each step is split where the observation is; outside of all there is nothing.
     split = torch.minimum(torch.maximum(target, start), end)
