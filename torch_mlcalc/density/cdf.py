@@ -172,7 +172,7 @@ def _pieces(density: NormalizedDensity, integrand: Integrand) -> Pieces:
     if density.breakpoints is not None:
         inner = as_breakpoints(density.breakpoints).to(integrand.device)
         rows[1:1] = list(per_element(inner, integrand))
-    table = read(torch.stack(rows)).reshape(len(rows), -1)
+    table = read(torch.stack(rows)).reshape(len(rows), density.batch_shape.numel())
     return make_pieces(table[:-2], table[-2], table[-1])
 
 

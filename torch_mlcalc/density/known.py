@@ -58,7 +58,9 @@ class Known:
         if self.by_row:
             index = torch.arange(self.elements, device=integrand.device)
             self.args = (index.reshape(batch), *integrand.args)
-        self.keeps = self.elements == 1 or _size(integrand) >= LEAST
+        self.keeps = self.elements > 0 and (
+            self.elements == 1 or _size(integrand) >= LEAST
+        )
         self._keys: Keys = np.empty(0, complex)
         self._values: Array = np.empty(0)
         self._new: list[tuple[Keys, Array]] = []
@@ -181,7 +183,7 @@ class Known:
 def _columns(tensor: Tensor) -> Array:
     """The numbers of a tensor ``(n, *batch)`` as ``(m, n)``."""
     array: Array = read(tensor)
-    return np.ascontiguousarray(array.reshape(len(array), -1).T)
+    return np.ascontiguousarray(array.reshape(len(array), math.prod(array.shape[1:])).T)
 
 
 def _size(integrand: Integrand) -> int:

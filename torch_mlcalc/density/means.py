@@ -65,7 +65,7 @@ def mean_of(
         log_p = log_density(points) - log_z
         p, values = torch.exp(log_p), f(points, log_p)
         shape = values.shape[p.ndim :]
-        values = values.reshape((*p.shape, -1))
+        values = values.reshape((*p.shape, math.prod(shape)))
         mass = p[..., None]
         # Where there is no mass the function may be infinite.
         weighted = torch.where(mass > 0, mass * torch.where(mass > 0, values, 0), 0)
