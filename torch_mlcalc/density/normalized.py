@@ -33,6 +33,7 @@ from torch_mlcalc.quadrature.checks import (
     refuse_random,
     refuse_tolerance,
 )
+from torch_mlcalc.quadrature.contract import accumulator
 from torch_mlcalc.quadrature.cubature.box import Solid
 from torch_mlcalc.quadrature.domains import Domain
 from torch_mlcalc.quadrature.estimate import Tolerance
@@ -381,9 +382,11 @@ class NormalizedDensity(Distribution):
         shape = torch.Size(sample_shape) + self.batch_shape
         cube = self.domain.dimension if isinstance(self.domain, Solid) else None
         last = () if cube is None else (cube,)
-        uniform = torch.rand((*shape, *last), dtype=self.dtype, device=self.device)
+        # In bfloat16 there are 256 numbers from 1/2 to 1, and as many quantiles.
+        wide = accumulator(self.dtype)
+        uniform = torch.rand((*shape, *last), dtype=wide, device=self.device)
         # Never 0, whose quantile may be minus infinity.
-        uniform = uniform.clamp(min=torch.finfo(self.dtype).tiny)
+        uniform = uniform.clamp(min=torch.finfo(wide).tiny)
         uniform = uniform.reshape((math.prod(sample_shape), *self.batch_shape, *last))
         if cube is None:
             drawn = self._quantiles.icdf(self, uniform)
