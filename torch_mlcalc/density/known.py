@@ -139,7 +139,9 @@ class Known:
         """
         x = _columns(points)
         element = np.arange(len(x)) if rows is None else read(rows).reshape(-1)
-        keys: Keys = element[:, None] + 1j * x
+        # Part by part: 1j times infinity is not a number.
+        keys: Keys = np.empty(x.shape, complex)
+        keys.real, keys.imag = element[:, None], x
         return keys
 
     def _evaluated(self, points: Tensor, args: tuple[Any, ...], keys: Keys) -> Tensor:
