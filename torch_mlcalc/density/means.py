@@ -82,7 +82,13 @@ def mean_of(
     }
     value = _by_grids(density, weighted, settings, atol)
     if value is None and density._fixed:
-        value = integrate(weighted, domain, density.rule, **settings)
+        value = integrate(
+            weighted,
+            domain,
+            density.rule,
+            max_evals=density._search["max_evals"],
+            **settings,
+        )
     elif value is None:
         settings |= density._search | {"on_failure": "ignore"}
         if atol is not None and settings["atol"] is None:

@@ -60,6 +60,7 @@ def log_normalizer(density: NormalizedDensity) -> Tensor:
         plan,
         args=args,
         memory=density._block,
+        max_evals=density._search["max_evals"] if density._fixed else None,
         **density._shape,
     )
     if log_z.shape != density.batch_shape:

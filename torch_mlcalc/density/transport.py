@@ -251,6 +251,7 @@ def moments(density: NormalizedDensity) -> tuple[Tensor, Tensor]:
         args=(density.log_normalizer, *density.args),
         batch_shape=density.batch_shape,
         breakpoints=density.breakpoints,
+        max_evals=density._search["max_evals"] if density._fixed else None,
     )
     d = density.event_shape[0]
     mean = sums[..., 1 : 1 + d] / sums[..., :1]
