@@ -244,6 +244,26 @@ def test_breakpoints_and_single_precision() -> None:
     torch.testing.assert_close(p.cdf(x), exact, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "rtol"), [(torch.float32, None), (torch.float64, 1e-3)]
+)
+@pytest.mark.parametrize("lower", [0.0, 0.3])
+def test_few_nodes_end_where_the_density_does(
+    lower: float, dtype: torch.dtype, rtol: float | None
+) -> None:
+    # Of few nodes the first is no longer next to nothing, and the run goes on beyond
+    # it, at that end alone. Continued to infinity as well, quantiles were 1e18.
+    rate = torch.ones((), dtype=dtype)
+    p = mlc.NormalizedDensity(
+        lambda x, rate: -rate * x, mlc.HalfLine(lower), args=(rate,), rtol=rtol
+    )
+    q = torch.linspace(0.125, 0.875, 7, dtype=dtype)
+    x = lower - torch.log1p(-q)
+    tolerance = {"rtol": 1e-5, "atol": 1e-5}
+    torch.testing.assert_close(p.icdf(q), x, **tolerance)
+    torch.testing.assert_close(p.cdf(x), q, **tolerance)
+
+
 def test_refinement_ends_at_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     counted = Counted(CASES[2].log_density)
     p = mlc.NormalizedDensity(counted, LINE)

@@ -218,3 +218,18 @@ def test_limits_that_are_numbers_do_not_cost_digits(rule: mlc.Rule | None) -> No
     log = mlc.log_expectation(lambda x: -x, p)
     exact = ((k - 1).expm1() / (k - 1)).nan_to_num(1.0) * k / k.expm1()
     torch.testing.assert_close(log, exact.log(), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("rule", [None, mlc.GaussLegendre(8)])
+def test_points_at_infinity_are_looked_up_without_a_warning(
+    rule: mlc.Rule | None,
+) -> None:
+    # A density that cannot be normalised has such nodes.
+    p = mlc.NormalizedDensity(
+        lambda x: 0 * x, mlc.RealLine(), rule, on_failure="ignore"
+    )
+    assert p.icdf(torch.tensor(0.3)).shape == ()
+    at = torch.tensor([-math.inf, 0.0, math.inf])
+    for _ in range(2):
+        assert p._known.at(at)[1] == 0
+        assert p._known.at(at)[::2].isnan().all()

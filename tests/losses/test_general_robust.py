@@ -37,7 +37,6 @@ ALPHAS = (
     *(5.0, 20.0),
 )
 RESIDUALS = (1e-6, 0.1, 0.5, 1.1, 5.0, 30.0, 1e3, 1e8)
-ORDERS = ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2))
 
 
 def exact(x: float, alpha: float) -> list[float]:

@@ -33,8 +33,6 @@ def bell(x: Tensor) -> Tensor:
 # --- Values ---------------------------------------------------------------------------
 
 ROOT_PI = math.sqrt(math.pi)
-EXP = math.e**2 - 1 / math.e
-TWO_POINTS = q.TabulatedRule([-(3**-0.5), 3**-0.5], [1, 1])
 LINE = q.Interval(-math.inf, math.inf)
 VALUES = {
     "legendre": (

@@ -137,3 +137,45 @@ def test_limits_are_neither_complex_nor_true() -> None:
         TypeError, match="lower has dtype torch.complex64.*along a path"
     ):
         mlc.Interval(torch.tensor([1j]), 2.0)
+
+
+LOGS: dict[str, tuple[mlc.Domain, mlc.Rule | None]] = {
+    "automatic": (mlc.Interval(0, 1), None),
+    "automatic on the line": (LINE, None),
+    "Gauss-Legendre": (mlc.Interval(0, 1), mlc.GaussLegendre(4)),
+    "around modes": (LINE, mlc.AdaptiveGaussHermite()),
+    "automatic on a box": (PLANE, None),
+    "around modes on a plane": (
+        mlc.Box(-math.inf, math.inf, dimension=2),
+        mlc.AdaptiveGaussHermite(3),
+    ),
+    "product": (PLANE, mlc.Product(mlc.GaussLegendre(3))),
+    "lattice": (PLANE, mlc.Lattice(64)),
+    "VEGAS": (PLANE, mlc.Vegas(256)),
+}
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_a_log_integrand_is_not_complex(name: str) -> None:
+    domain, rule = LOGS[name]
+
+    def log_integrand(x: Tensor) -> Tensor:
+        return -1j * (x.square().sum(-1) if domain.solid else x.square())
+
+    calls = [lambda: mlc.log_integrate(log_integrand, domain, rule)]
+    if rule is None or not rule.fixed:
+        calls.append(lambda: mlc.log_integrate_with_error(log_integrand, domain, rule))
+        calls.append(lambda: mlc.adapt(log_integrand, domain, rule, log=True))
+        real = mlc.adapt(lambda x: log_integrand(x).imag, domain, rule, log=True)
+        calls.append(lambda: mlc.log_integrate(log_integrand, domain, real))
+    for call in calls:
+        with pytest.raises(
+            TypeError, match=r"log integrand returned torch\.complex64; real logs"
+        ):
+            call()
+
+
+def test_a_log_density_is_not_complex() -> None:
+    p = mlc.NormalizedDensity(lambda x: 1j * x, mlc.Interval(0, 1))
+    with pytest.raises(TypeError, match=r"log integrand returned torch\.complex64"):
+        p.log_prob(torch.tensor(0.5))

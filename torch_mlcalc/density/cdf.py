@@ -74,7 +74,7 @@ class Quantiles:
     def cdf(self, density: NormalizedDensity, points: Tensor) -> Tensor:
         """Probabilities of points ``(m, *batch)``."""
         primitive = self._primitive(density)
-        return (primitive(points) / primitive.total).clamp(0, 1)
+        return (primitive(points) / primitive.total).clamp(0, 1).to(density.dtype)
 
     def icdf(self, density: NormalizedDensity, probability: Tensor) -> Tensor:
         """Points of probabilities ``(m, *batch)``."""
@@ -87,7 +87,7 @@ class Quantiles:
         x = torch.where(probability <= 0, lower, x)
         x = torch.where(probability >= 1, upper, x)
         valid = (probability >= 0) & (probability <= 1) & _normalised(density)
-        return torch.where(valid, x, torch.nan)
+        return torch.where(valid, x, torch.nan).to(density.dtype)
 
     def mode(self, density: NormalizedDensity) -> Tensor:
         """The highest point: from the highest node, by golden section and Newton."""
@@ -172,7 +172,7 @@ def _pieces(density: NormalizedDensity, integrand: Integrand) -> Pieces:
     if density.breakpoints is not None:
         inner = as_breakpoints(density.breakpoints).to(integrand.device)
         rows[1:1] = list(per_element(inner, integrand))
-    table = read(torch.stack(rows)).reshape(len(rows), -1)
+    table = read(torch.stack(rows)).reshape(len(rows), density.batch_shape.numel())
     return make_pieces(table[:-2], table[-2], table[-1])
 
 

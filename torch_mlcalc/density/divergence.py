@@ -11,6 +11,7 @@ from torch.distributions import Distribution, register_kl
 
 from torch_mlcalc.density.means import mean_of
 from torch_mlcalc.density.normalized import NormalizedDensity
+from torch_mlcalc.density.support import contains
 from torch_mlcalc.quadrature.domains import domain_of
 from torch_mlcalc.quadrature.host import readable
 
@@ -60,7 +61,7 @@ def log_prob_anywhere(distribution: Distribution, x: Tensor) -> Tensor:
         support = None
     if support is None:
         return distribution.log_prob(x)
-    inside = support.check(x)
+    inside = contains(support, x)
     if readable(inside):
         if bool(inside.all()):
             return distribution.log_prob(x)

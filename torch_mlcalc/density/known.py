@@ -58,7 +58,9 @@ class Known:
         if self.by_row:
             index = torch.arange(self.elements, device=integrand.device)
             self.args = (index.reshape(batch), *integrand.args)
-        self.keeps = self.elements == 1 or _size(integrand) >= LEAST
+        self.keeps = self.elements > 0 and (
+            self.elements == 1 or _size(integrand) >= LEAST
+        )
         self._keys: Keys = np.empty(0, complex)
         self._values: Array = np.empty(0)
         self._new: list[tuple[Keys, Array]] = []
@@ -137,7 +139,9 @@ class Known:
         """
         x = _columns(points)
         element = np.arange(len(x)) if rows is None else read(rows).reshape(-1)
-        keys: Keys = element[:, None] + 1j * x
+        # Part by part: 1j times infinity is not a number.
+        keys: Keys = np.empty(x.shape, complex)
+        keys.real, keys.imag = element[:, None], x
         return keys
 
     def _evaluated(self, points: Tensor, args: tuple[Any, ...], keys: Keys) -> Tensor:
@@ -181,7 +185,7 @@ class Known:
 def _columns(tensor: Tensor) -> Array:
     """The numbers of a tensor ``(n, *batch)`` as ``(m, n)``."""
     array: Array = read(tensor)
-    return np.ascontiguousarray(array.reshape(len(array), -1).T)
+    return np.ascontiguousarray(array.reshape(len(array), math.prod(array.shape[1:])).T)
 
 
 def _size(integrand: Integrand) -> int:

@@ -65,7 +65,7 @@ def mean_of(
         log_p = log_density(points) - log_z
         p, values = torch.exp(log_p), f(points, log_p)
         shape = values.shape[p.ndim :]
-        values = values.reshape((*p.shape, -1))
+        values = values.reshape((*p.shape, math.prod(shape)))
         mass = p[..., None]
         # Where there is no mass the function may be infinite.
         weighted = torch.where(mass > 0, mass * torch.where(mass > 0, values, 0), 0)
@@ -82,7 +82,13 @@ def mean_of(
     }
     value = _by_grids(density, weighted, settings, atol)
     if value is None and density._fixed:
-        value = integrate(weighted, domain, density.rule, **settings)
+        value = integrate(
+            weighted,
+            domain,
+            density.rule,
+            max_evals=density._search["max_evals"],
+            **settings,
+        )
     elif value is None:
         settings |= density._search | {"on_failure": "ignore"}
         if atol is not None and settings["atol"] is None:

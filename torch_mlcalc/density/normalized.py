@@ -20,6 +20,7 @@ from torch_mlcalc.density.peaks import NEAR, Peaks
 from torch_mlcalc.density.solid import cdf, mode
 from torch_mlcalc.density.support import (
     batch_extent,
+    contains,
     event_shape,
     extent_of,
     support_of,
@@ -32,6 +33,7 @@ from torch_mlcalc.quadrature.checks import (
     refuse_random,
     refuse_tolerance,
 )
+from torch_mlcalc.quadrature.contract import accumulator
 from torch_mlcalc.quadrature.cubature.box import Solid
 from torch_mlcalc.quadrature.domains import Domain
 from torch_mlcalc.quadrature.estimate import Tolerance
@@ -256,11 +258,11 @@ class NormalizedDensity(Distribution):
             ValueError: If a value is outside of the support and values are validated,
                 or the shape does not fit.
         """  # noqa: DOC502
-        if self._validate_args:
+        if self._validate_args and value.numel():
             self._validate_sample(value)
         points = self._points(value)
         log_z = self.log_normalizer
-        inside = self.support.check(points)
+        inside = contains(self.support, points)
         here = inside.reshape(inside.shape + (1,) * len(self.event_shape))
         home = points.detach().new_zeros(()) if bool(self.event_shape) else self._home
         values = self._log_density(torch.where(here, points, home))
@@ -321,7 +323,7 @@ class NormalizedDensity(Distribution):
             ValueError: If a value is outside of the support and values are validated.
             NotImplementedError: On a simplex, or a box with limits that are functions.
         """  # noqa: DOC502
-        if self._validate_args:
+        if self._validate_args and value.numel():
             self._validate_sample(value)
         points = self._points(value)
         sample = value.shape[: value.ndim - len(self.event_shape)]
@@ -380,10 +382,12 @@ class NormalizedDensity(Distribution):
         shape = torch.Size(sample_shape) + self.batch_shape
         cube = self.domain.dimension if isinstance(self.domain, Solid) else None
         last = () if cube is None else (cube,)
-        uniform = torch.rand((*shape, *last), dtype=self.dtype, device=self.device)
+        # In bfloat16 there are 256 numbers from 1/2 to 1, and as many quantiles.
+        wide = accumulator(self.dtype)
+        uniform = torch.rand((*shape, *last), dtype=wide, device=self.device)
         # Never 0, whose quantile may be minus infinity.
-        uniform = uniform.clamp(min=torch.finfo(self.dtype).tiny)
-        uniform = uniform.reshape((-1, *self.batch_shape, *last))
+        uniform = uniform.clamp(min=torch.finfo(wide).tiny)
+        uniform = uniform.reshape((math.prod(sample_shape), *self.batch_shape, *last))
         if cube is None:
             drawn = self._quantiles.icdf(self, uniform)
         else:

@@ -60,6 +60,7 @@ def log_normalizer(density: NormalizedDensity) -> Tensor:
         plan,
         args=args,
         memory=density._block,
+        max_evals=density._search["max_evals"] if density._fixed else None,
         **density._shape,
     )
     if log_z.shape != density.batch_shape:
@@ -68,7 +69,9 @@ def log_normalizer(density: NormalizedDensity) -> Tensor:
             f"{tuple(log_z.shape[len(density.batch_shape) :])}; one number for each "
             "point is wanted."
         )
-    if readable(log_z):
+    # Where nodes were looked for a GPU has been waited for.
+    eager = not (transforming() or torch.compiler.is_compiling())
+    if readable(log_z) or (eager and not density._fixed):
         empty = read(~log_z.isfinite()).astype(bool)
         detail = " A density without any mass, or an infinite one, has no log."
         report(

@@ -193,7 +193,8 @@ def _block(columns: Columns, logs: Array) -> Block:
     if beyond is not None:
         first, count = first - beyond.added, len(beyond.one)
         v = (first + np.arange(count))[:, None] * step
-        inside = inside[np.clip(np.arange(count) - beyond.added, 0, len(inside) - 1)]
+        # An end that does not go on has nothing behind it.
+        inside = np.pad(inside, ((beyond.added, beyond.added), (0, 0)))
         inside = inside | (beyond.rate != 0)
     _, slope = columns.ranges.points(v)
     scale = np.where(inside, slope + math.log(STEPS / 2 * step), -np.inf)

@@ -137,7 +137,7 @@ def _peaks(density: NormalizedDensity) -> tuple[Tensor, Tensor, Tensor]:
 
 def _first_of_each(element: Array, order: Array) -> Array:
     """Of an order that is by element first, the first entry of each element."""
-    return order[np.concatenate([[True], np.diff(element[order]) > 0])]
+    return order[np.diff(element[order], prepend=-1) > 0]
 
 
 def _seen(density: NormalizedDensity) -> tuple[Array, Array, Array, Array]:

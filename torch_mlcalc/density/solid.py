@@ -11,6 +11,7 @@ from torch import Tensor
 from torch_mlcalc.density.known import integrand_of
 from torch_mlcalc.density.support import corners_of
 from torch_mlcalc.density.transport import Transport, moments
+from torch_mlcalc.quadrature.contract import accumulator
 from torch_mlcalc.quadrature.cubature.box import Box
 from torch_mlcalc.quadrature.cubature.chart import ALGEBRAIC, BoxChart, fold, unfold
 from torch_mlcalc.quadrature.cubature.modes import expand, find_modes
@@ -102,11 +103,13 @@ def mode(density: NormalizedDensity, transport: Transport) -> Tensor:
     # What is held moves with its limit, the rest by the implicit function.
     at = torch.where(low, lower, torch.where(high, upper, at))
     unit = torch.eye(at.shape[-1], dtype=at.dtype, device=at.device)
+    wide = accumulator(at.dtype)
     for _ in range(2):
         here = expand(integrand, at[None])
         matrix = torch.where(both, -here.curvature[0], unit)
         slope = torch.where(free & found.found[..., None], here.slope[0], 0)
-        at = at + torch.linalg.solve(matrix, slope[..., None])[..., 0]
+        step = torch.linalg.solve(matrix.to(wide), slope[..., None].to(wide))[..., 0]
+        at = at + step.to(at.dtype)
     return at
 
 

@@ -58,6 +58,14 @@ def support_of(domain: Domain) -> constraints.Constraint:
     return constraints.interval(lower, upper)
 
 
+def contains(support: constraints.Constraint, points: Tensor) -> Tensor:
+    """Which points are in a support; torch's constraints cannot be asked about none."""
+    if points.numel():
+        return support.check(points)
+    shape = points.shape[: points.ndim - support.event_dim]
+    return torch.ones(shape, dtype=torch.bool, device=points.device)
+
+
 def _at_most(upper: Limit) -> constraints.Constraint:
     return constraints.interval(-math.inf, upper)
 

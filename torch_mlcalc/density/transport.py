@@ -135,7 +135,7 @@ class Transport:
         series = density._memory.recall(
             f"series {self.n} {self.tails}", partial(self.series, density)
         )
-        q = uniform.reshape(len(uniform), -1, d)
+        q = uniform.reshape(len(uniform), math.prod(batch), d)
         each = series.numel() // series.shape[1] * series.itemsize
         size = max(1, BYTES // max(each, 1))
         parts = [_rosenblatt(series, some) for some in q.split(size)]
@@ -182,7 +182,9 @@ class Transport:
         logs = logs if slope is None else logs + slope
         logs = chart.scale(logs.movedim(0, -1), log=True)
         values = torch.exp(logs - density.log_normalizer.detach()[..., None])
-        return values.reshape(-1, *(self.n,) * chart.dimension), u
+        return values.reshape(
+            density.batch_shape.numel(), *(self.n,) * chart.dimension
+        ), u
 
     def _errors(self, density: NormalizedDensity) -> Tensor:
         """Errors of each density, and of it times a square, ``(2, elements)``.
@@ -249,6 +251,7 @@ def moments(density: NormalizedDensity) -> tuple[Tensor, Tensor]:
         args=(density.log_normalizer, *density.args),
         batch_shape=density.batch_shape,
         breakpoints=density.breakpoints,
+        max_evals=density._search["max_evals"] if density._fixed else None,
     )
     d = density.event_shape[0]
     mean = sums[..., 1 : 1 + d] / sums[..., :1]

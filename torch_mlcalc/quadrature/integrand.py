@@ -62,6 +62,7 @@ class Integrand(NamedTuple):
     not in it. ``dtype`` and ``device`` are those of the points. On the line
     (``coordinates`` is 0) points are numbers, else they have so many coordinates in
     their last dimension. ``ranks`` are the processes that share the points, if several.
+    Of a ``log`` integrand the values are logs, which are real.
     """
 
     function: Function
@@ -71,6 +72,7 @@ class Integrand(NamedTuple):
     device: torch.device
     coordinates: int = 0
     ranks: Ranks | None = None
+    log: bool = False
 
     def __call__(self, points: Tensor, rows: Tensor | None = None) -> Tensor:
         """Values at points ``(n, *batch)``, or ``(n, m)`` for ``m`` rows of args.
@@ -81,14 +83,19 @@ class Integrand(NamedTuple):
             Values ``(n, *batch, *event)``, or ``(n, m, *event)``.
 
         Raises:
-            TypeError: If the function does not return a tensor.
+            TypeError: If the function does not return a tensor, or logs are complex.
             ValueError: If that has another shape.
         """
         args = self.args
         if rows is not None:
             args = tuple(self.rows(a, rows) for a in args)
-        values = self.function(points, *args)
-        return checked(values, points, self.coordinates)
+        values = checked(self.function(points, *args), points, self.coordinates)
+        if self.log and values.is_complex():
+            raise TypeError(
+                f"the log integrand returned {values.dtype}; real logs are wanted, of "
+                "a positive integrand. A complex one is taken by integrate."
+            )
+        return values
 
     def result_dtype(self, values: Tensor) -> torch.dtype:
         """Not narrower than the points, as the weights are not."""

@@ -85,7 +85,9 @@ def _shared(
     *,
     log: bool,
 ) -> Any:  # noqa: ANN401
-    """The problem as one that several processes work on."""
+    """The problem as one in log form, and that several processes work on."""
+    if log:
+        problem = problem._replace(integrand=problem.integrand._replace(log=True))
     if ranks is None:
         return problem
     if settings.grad_rtol is not None:

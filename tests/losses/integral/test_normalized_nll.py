@@ -183,6 +183,23 @@ def test_no_observation_and_dtypes() -> None:
     assert loss.dtype == DOUBLE
 
 
+@pytest.mark.parametrize("domain", [mlc.Interval(-2, 2), mlc.Box(-2, 2, dimension=2)])
+def test_no_density_is_no_observation_either(domain: mlc.Domain) -> None:
+    def log_density(y: Tensor, x: Tensor) -> Tensor:
+        return -(y.square().sum(-1) if domain.solid else y.square()) * x
+
+    x = torch.zeros(0, requires_grad=True)
+    target = torch.zeros(0, 2) if domain.solid else torch.zeros(0)
+    loss = mlc.normalized_nll_loss(log_density, target, domain, "sum", args=(x,))
+    assert loss == 0
+    assert torch.autograd.grad(loss, x)[0].shape == (0,)
+    module = mlc.NormalizedNLLLoss(log_density, domain, reduction="none")
+    assert module(target, x).shape == (0,)
+    assert module(target.expand(5, *target.shape), x).shape == (5, 0)
+    module = mlc.NormalizedNLLLoss(log_density, domain)
+    assert module(target, x).isnan()
+
+
 def test_module() -> None:
     rule, domain = mlc.GaussLegendre(20), mlc.Interval(-3, 3)
     module = mlc.NormalizedNLLLoss(Quartic(), domain, rule, reduction="sum")

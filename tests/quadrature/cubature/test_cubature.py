@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 import torch_mlcalc.quadrature as q
-from torch_mlcalc import Integral
+from torch_mlcalc import Integral, NormalizedDensity
+from torch_mlcalc.quadrature.cubature import engine
 
 F64 = torch.float64
 INF = math.inf
@@ -748,6 +749,14 @@ CALLS = {
         dict(rule=q.Product(q.GaussLegendre(100)), max_evals=5000),
         "needs 10000 evaluations",
     ),
+    "grid too large between breakpoints": (
+        dict(
+            rule=q.Product(q.GaussLegendre(10)),
+            breakpoints=[[0.3, 0.6], [0.5]],
+            max_evals=599,
+        ),
+        "needs 600 evaluations",
+    ),
     "sparse grid of another dimension": (
         dict(rule=q.SparseGrid(2, [1, 1, 1])),
         "3 weights, the domain 2 axes",
@@ -770,6 +779,45 @@ CALLS = {
         "does not fit between breakpoints",
     ),
 }
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_a_grid_without_end_is_refused_before_any_work(log: bool) -> None:
+    domain, rule = q.Box(0.0, 1.0, dimension=20), q.Product(q.GaussLegendre(20))
+    apply = q.log_integrate if log else q.integrate
+    message = rf"needs {20**20} evaluations .* pass max_evals={20**20}\."
+    with pytest.raises(ValueError, match=message):
+        apply(_never, domain, rule)
+    with pytest.raises(ValueError, match=message):
+        NormalizedDensity(_never, domain, rule).log_prob(torch.zeros(20))
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_grid_without_end_can_be_asked_for(
+    monkeypatch: pytest.MonkeyPatch, allowed: bool
+) -> None:
+    monkeypatch.setattr(engine, "MOST_NODES", 99)
+    rule = q.Product(q.GaussLegendre(10))
+    ones = torch.ones(3)
+    if allowed:
+        density = NormalizedDensity(_flat, BOX, rule, max_evals=100, args=(ones,))
+        assert q.integrate(_flat, BOX, rule, max_evals=100, args=(ones,)).sum() == 0
+        torch.testing.assert_close(density.mean, torch.full((3, 2), 0.5))
+        assert density.sample().shape == (3, 2)
+        return
+    with pytest.raises(ValueError, match=r"more than 99 nodes .* pass max_evals=100"):
+        q.integrate(_flat, BOX, rule, args=(ones,))
+    # One fewer than that.
+    rule = q.Product(q.GaussLegendre(9), q.GaussLegendre(11))
+    assert q.integrate(_flat, BOX, rule, args=(ones,)).sum() == 0
+
+
+def _never(x: Tensor) -> Tensor:
+    raise AssertionError(x.shape)
+
+
+def _flat(x: Tensor, one: Tensor) -> Tensor:
+    return 0 * x.sum(-1) * one
 
 
 @pytest.mark.parametrize("case", CALLS.values(), ids=CALLS.keys())

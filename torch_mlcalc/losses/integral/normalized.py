@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from torch_mlcalc.density.support import event_shape, support_of
+from torch_mlcalc.density.support import contains, event_shape, support_of
 from torch_mlcalc.layers import LogNormalizer
 from torch_mlcalc.losses.integral.places import inner_point
 from torch_mlcalc.losses.integral.settings import IntegralLoss, check_function
@@ -244,8 +244,9 @@ def _nll(
             f"weight must have the shape {tuple(shape)} of the observations, got "
             f"{tuple(weight.shape)}"
         )
-    points = target.reshape(-1, *wanted)
-    inside = support_of(domain).check(points)
+    count = math.prod(target.shape[: target.ndim - len(wanted)])
+    points = target.reshape(count, *wanted)
+    inside = contains(support_of(domain), points)
     # The log density is not asked where it need not be defined.
     here = inside.reshape(inside.shape + (1,) * len(event))
     logs = log_unnormalized(
