@@ -12,6 +12,7 @@ from torch import Tensor
 from torch_mlcalc.density import NormalizedDensity
 from torch_mlcalc.plot.axes import axes_or_new
 from torch_mlcalc.quadrature import log_integrate
+from torch_mlcalc.quadrature.estimate import Status
 from torch_mlcalc.quadrature.rules import Array
 
 if TYPE_CHECKING:
@@ -93,7 +94,8 @@ def _curves(density: NormalizedDensity) -> tuple[Array, Array]:
         tails = torch.tensor([_TAIL, 1 - _TAIL], dtype=density.dtype, device="cpu")
         shape = (2, *(1,) * len(density.batch_shape))
         ends = density.icdf(tails.to(density.device).reshape(shape)).double()
-        if not ends.isfinite().all():
+        divergent = (density.status == Status.SUSPECTED_DIVERGENT).any()
+        if divergent or not ends.isfinite().all():
             raise ValueError(
                 "the density has quantiles that are not finite; see whether its "
                 "integral exists."
