@@ -97,3 +97,11 @@ def test_a_box_of_numbers_and_tensors_is_on_one_device() -> None:
         mlc.Product(mlc.GaussLegendre(5)),
     )
     assert density.support.base_constraint.upper_bound.device == META
+
+
+def test_a_layer_that_changes_its_dtype_leaves_its_plan_where_it_is() -> None:
+    layer = mlc.Integral(wave, mlc.Interval(0, 1), plan_every=10)
+    layer(torch.ones(2))
+    layer.to("meta").double()
+    assert layer.plan is not None
+    assert layer.plan.status.device.type == "meta"

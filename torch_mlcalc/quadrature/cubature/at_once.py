@@ -79,7 +79,7 @@ def attempt_at_once(
     low, span, volume = _placed(corners, dtype)
     cube = _Cube(function, low, span)
     probe = Probe(cube, terms, volume, MAX_EVALS, max(BLOCK_BYTES // (8 * d), 1))
-    return _climb(cube, probe) if FITTED.get(d, 2) > 1 else _look(cube, probe)
+    return (_look if FITTED.get(d) == 1 else _climb)(cube, probe)
 
 
 @dataclass(eq=False)
