@@ -179,7 +179,7 @@ def begin(one: Single, jobs: Jobs, max_level: int) -> list[Run] | Levels:
     not used; but a call costs as much as some hundred points.
 
     Returns:
-        The runs at level 2, or 3 where that is known, or less if the budget or
+        The runs at level 2, or 3 where that will not do, or less if the budget or
         ``max_level`` is; for the batch, level 0 of an integrand that is no number.
     """
     ledger, finest = one.search.ledger, WINDOW if one.kind == FINITE else WHOLE
@@ -272,13 +272,15 @@ def _at_level_1(run: Run) -> Run:
 def _at_level_3(one: Single, run: Run) -> Run:
     """The same, where level 3 was evaluated and nothing lies beyond the ends.
 
-    It is believed whatever the one before says, so that need not be measured first.
+    The one before is measured first only if its change alone says that it may do.
     """
     values = run.evaluated.values[::2]
     value = FIRST_STEP / 4 * float(np.add.reduce(values))
     absolute = FIRST_STEP / 4 * float(np.add.reduce(np.abs(values)))
-    change, epsilon = abs(value - run.value), one.search.ledger.epsilon
-    slow = change > max(LINEAR * run.change, epsilon * absolute)
+    change, ledger, unit = abs(value - run.value), one.search.ledger, one.unit
+    if change * unit <= ledger.allowed_plain(value * unit, absolute * unit):
+        return run
+    slow = change > max(LINEAR * run.change, ledger.epsilon * absolute)
     jobs, first, _, finest, evaluated, *_ = run
     return Run(jobs, first, 3, finest, evaluated, value, change, slow)
 
