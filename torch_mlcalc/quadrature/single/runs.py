@@ -272,7 +272,8 @@ def _at_level_1(run: Run) -> Run:
 def _at_level_3(one: Single, run: Run) -> Run:
     """The same, where level 3 was evaluated and nothing lies beyond the ends.
 
-    The one before is measured first only if its change alone says that it may do.
+    Returns:
+        The run at level 3; at level 2 if the change of that says that it may do.
     """
     values = run.evaluated.values[::2]
     value = FIRST_STEP / 4 * float(np.add.reduce(values))
