@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from torch_mlcalc.quadrature.cells import (
-    WIDE,
     Cells,
     Measured,
     amount_of,
@@ -36,23 +34,21 @@ from torch_mlcalc.quadrature.gauss_kronrod import (
     SLOW,
     bisect,
 )
-from torch_mlcalc.quadrature.kronrod import kronrod_table
 from torch_mlcalc.quadrature.ledger import ROUNDING, Amount, Ledger
 from torch_mlcalc.quadrature.pieces import Part
 from torch_mlcalc.quadrature.rules import Array
+from torch_mlcalc.quadrature.single.rows import (
+    FEW,
+    WHOLE,
+    Cell,
+    Row,
+    points_of,
+    products,
+    row_of,
+    sums_of,
+)
 from torch_mlcalc.quadrature.single.sampling import ONE, Single
-from torch_mlcalc.quadrature.spikes import SPIKE, spikes
 from torch_mlcalc.quadrature.variables import Jobs, identity
-
-#: Lower and upper end of a cell, error of the cell it is a part of, times in a row that
-#: dividing helped too little: the columns of Cells.
-Cell = tuple[float, float, float, float]
-
-#: A cell with its value, error and absolute value, the range around its peak, and the
-#: integrand at its nodes if it is wide.
-Row = tuple[
-    Cell, float, float, float, tuple[float, float] | None, npt.NDArray[Any] | None
-]
 
 
 def bisect_single(one: Single, jobs: Jobs, n: int, *, windows: bool) -> list[Jobs]:
@@ -135,9 +131,6 @@ class Begun(NamedTuple):
     values: Values | None
 
 
-#: The whole piece, which no cell was divided for.
-WHOLE: Cell = (0.0, 1.0, math.inf, 0.0)
-
 NOTHING = Begun([], [], None)
 
 
@@ -155,7 +148,7 @@ def _begin(one: Single, n: int) -> Begun:
     few = n * (count + PARTS) <= ledger.max_evals
     if not (few and one.search.evaluate.in_one_block(count, n)):
         return NOTHING
-    first = _products(n).first
+    first = products(n).first
     points = one.rounded(first.dot(np.array([one.positive, one.negative, one.unit])))
     lower, upper = one.range()
     if not (lower < points.item(1) and points.item(-1) < upper):
@@ -163,10 +156,10 @@ def _begin(one: Single, n: int) -> Begun:
     flat = one.values(points)
     ledger.n_evals[0] += n * count
     values = flat.reshape(n, count, *flat.shape[1:])
-    found = _sums(values, n) if flat.ndim == 1 and flat.dtype == float else None
+    found = sums_of(values, n) if flat.ndim == 1 and flat.dtype == float else None
     if found is None:
         return Begun([], [], values[:, 0].copy())
-    whole = _row(one, WHOLE, found, values, 0)
+    whole = row_of(one, WHOLE, found, values, 0)
     cell, value, error, size, peak, column = whole
     news = abs(value - sum(found.value[1:]) * one.unit / (2 * PARTS) * one.sign)
     whole = (cell, value, max(error, news), size, peak, column)
@@ -175,7 +168,7 @@ def _begin(one: Single, n: int) -> Begun:
     parts = []
     for i in range(PARTS):
         part = (i / PARTS, (i + 1) / PARTS, whole[2], 0.0)
-        parts.append(_row(one, part, found, values, i + 1))
+        parts.append(row_of(one, part, found, values, i + 1))
     return Begun([whole], parts, None)
 
 
@@ -213,7 +206,7 @@ def _measure(
         That, and the integrand between the nodes of those that wait, ``(k, m)``.
     """
     search, count = one.search, len(cells)
-    points = _points(one, cells, _products(n).place)
+    points = points_of(one, cells, products(n).place)
     lower, upper = one.range()
     # Cells and nodes ascend.
     safe = lower < points[0, 0] and points[-1, -1] < upper
@@ -227,15 +220,15 @@ def _measure(
         flat, seen = one.values(points.reshape(-1)), points[:0]
     else:
         # In the same call, of which a single integral has few.
-        more = _points(one, [row[0] for row in waiting.rows], _products(n).middle)
+        more = points_of(one, [row[0] for row in waiting.rows], products(n).middle)
         flat = one.values(np.concatenate([points.reshape(-1), more.reshape(-1)]))
         flat, seen = flat[: n * count], flat[n * count :].reshape(more.shape)
     rows = None
     if flat.ndim == 1 and flat.dtype == float:
         values = flat.reshape(n, count)
-        sums = _sums(values, n)
+        sums = sums_of(values, n)
         if sums is not None:
-            rows = [_row(one, cell, sums, values, i) for i, cell in enumerate(cells)]
+            rows = [row_of(one, cell, sums, values, i) for i, cell in enumerate(cells)]
     if rows is None or (waiting is not None and not np.isfinite(seen).all()):
         own = jobs.take(np.zeros(count, dtype=np.int64))
         half = np.array([(high - low) / 2 for low, high, _, _ in cells])
@@ -243,108 +236,6 @@ def _measure(
         keep = bool(wide(_cells(cells)).any())
         return amount_of(search, own, half, sample, n, keep=keep), seen
     return rows, seen
-
-
-class Products(NamedTuple):
-    """The rule as matrices, so that few products do what a level needs.
-
-    Attributes:
-        first: From the ends, as Single has them, and the length of a piece to the nodes
-            of the whole and of its parts, ``(5 n, 3)``.
-        place: From middle and half length of a cell to its nodes, ``(n, 2)``.
-        middle: The same to the middles of its gaps, ``(k, 2)``.
-        apply: From values to the integral, its error, the values and their distances
-            from the mean; ``(2 n + 2, n)``.
-        add: From the absolute values of the last two to their integrals, ``(2, 2 n)``.
-    """
-
-    first: Array
-    place: Array
-    middle: Array
-    apply: Array
-    add: Array
-
-
-@lru_cache(maxsize=32)
-def _products(n: int) -> Products:
-    nodes, both = kronrod_table(n)
-    centre, middles = np.eye(n) - both[0] / 2, gaps(n).middles
-    half = np.array([0.5] + [0.5 / PARTS] * PARTS)
-    middle = np.append(0.5, (np.arange(PARTS) + 0.5) / PARTS)
-    # Counted from the nearer end, as by _points.
-    late = middle > 0.5
-    place = middle - late + half * nodes[:, None]
-    ends = np.broadcast_to([~late, late], (n, 2, 1 + PARTS))
-    return Products(
-        np.stack([ends[:, 0], ends[:, 1], place], 2).reshape(-1, 3),
-        np.stack([np.ones(n), nodes], 1),
-        np.stack([np.ones(len(middles)), middles], 1),
-        np.concatenate([both, np.eye(n), centre]),
-        np.kron(np.eye(2), both[0]),
-    )
-
-
-#: Cells of one level up to which products with matrices are faster than arithmetic on
-#: all values, and are done on one thread (see :func:`host.contract`).
-FEW = 64
-
-
-def _points(one: Single, cells: list[Cell], place: Array) -> Array:
-    """Nodes of the cells, or points between them, ``(n, count)``."""
-    middles, halves, unit = [], [], one.unit
-    for low, high, _, _ in cells:
-        half = (high - low) / 2
-        middle = low + half
-        # Counted from the nearer end, as the batch does.
-        if middle > 0.5:
-            middles.append(one.negative + unit * (middle - 1))
-        else:
-            middles.append(one.positive + unit * middle)
-        halves.append(unit * half)
-    return one.rounded(place.dot(np.array([middles, halves])))
-
-
-class Sums(NamedTuple):
-    """Of each cell, as if its half length were 1; see Products."""
-
-    value: list[float]
-    errors: list[float]
-    absolute: list[float]
-    spreads: list[float]
-
-
-def _sums(values: Array, n: int) -> Sums | None:
-    """What values ``(n, count)`` add up to; None if that is nothing, or not finite."""
-    _, _, _, apply, add = _products(n)
-    product = apply.dot(values)
-    absolute, spreads = add.dot(np.abs(product[2:])).tolist()
-    if not 0 < sum(absolute) < math.inf:
-        return None
-    value, errors = product[:2].tolist()
-    return Sums(value, errors, absolute, spreads)
-
-
-def _row(one: Single, cell: Cell, sums: Sums, values: Array, i: int) -> Row:
-    """What a cell holds."""
-    low, high, previous, _ = cell
-    value, error, size, spread = [column[i] for column in sums]
-    factor, error = (high - low) / 2 * one.unit, abs(error)
-    if spread > 0:
-        # QUADPACK's estimate from the difference of the two rules.
-        ratio = 200 * error / spread
-        error = spread * min(1.0, ratio * math.sqrt(ratio))
-    peak = _peak(values[:, i], error, size) if error >= SPIKE * size else None
-    size *= factor
-    error = max(error * factor, ROUNDING * one.search.ledger.epsilon * size)
-    wide = high - low > WIDE and previous < math.inf
-    column = values[:, i] if wide else None
-    return cell, value * factor * one.sign, error, size, peak, column
-
-
-def _peak(values: Values, error: float, absolute: float) -> tuple[float, float] | None:
-    """What :func:`spikes` says of one cell."""
-    ends = spikes(values.reshape(-1, 1, 1), np.array([[error]]), np.array([[absolute]]))
-    return None if np.isnan(ends[0, 0]) else (float(ends[0, 0]), float(ends[1, 0]))
 
 
 def _parts(cell: Cell, parts: int, peak: tuple[float, float] | None) -> list[Cell]:
