@@ -50,8 +50,8 @@ GRAPH_SHARE = 6
 #: Until one so large was freed, glibc hands the memory of each block back to the
 #: kernel, which maps and clears it anew for the next one (mallopt(3),
 #: M_MMAP_THRESHOLD, at most 32 MiB). Value and gradient of that network on one core:
-#: 1e6 nodes in 3.5 s instead of 6.2 s; 57, 57 and 61 MiB at 1e5, 1e6 and 1e7 nodes
-#: instead of 52, 57 and 76 MiB.
+#: 1e6 nodes in 3.5 s instead of 6.2 s; 53 to 61 MiB from 1e5 to 1e7 nodes instead
+#: of 52 to 76 MiB, once 69 MiB.
 LARGEST = 30 * 2**20
 
 #: Arrays of the size of the points that a block holds at once: points, values, weighted
