@@ -75,6 +75,9 @@ def _bell(x: Tensor, centre: Tensor | float, width: float) -> Tensor:
 #: A peak that is found in the first quarters, and a place in a gap of the third.
 FOUND, MISSED = (0.3, 0.03), 0.5 + (1 + gaps(N).middles[8]) / 8
 
+#: A node of the third quarter, in the middle between two of the whole range.
+BETWEEN = 0.5 + (1 + NODES[5]) / 8
+
 
 def _two(x: Tensor, centre: Tensor) -> Tensor:
     return _bell(x, *FOUND) + _bell(x, centre, 1e-3)
@@ -163,12 +166,37 @@ def test_a_look_counts_and_is_not_taken_without_the_budget(batch: tuple) -> None
 
     domain, look = q.Interval(torch.tensor(0.0, dtype=D), 1), len(gaps(N).middles)
     settings = {"rtol": RTOL, "batch_shape": batch}
+    # A single integral has the parts of the range, which it does not use, besides.
+    needed = 12 * N + look + (0 if batch else 4 * N)
     points = [
         q.integrate_with_error(integrand, domain, max_evals=most, **settings).n_evals
-        for most in (12 * N + look, 12 * N + look - 1)
+        for most in (needed, needed - 1)
     ]
-    assert (points[0] == 12 * N + look).all()
-    assert (points[1] == 12 * N).all()
+    assert (points[0] == needed).all()
+    assert (points[1] == needed - look).all()
+
+
+def test_a_single_integral_is_compared_to_its_parts_in_the_same_call() -> None:
+    calls: list[int] = []
+
+    def integrand(x: Tensor) -> Tensor:
+        calls.append(x.numel())
+        return torch.exp(x) + _bell(x, BETWEEN, 2e-3)
+
+    def found(lower: float, most: int | None = None) -> q.Estimate:
+        domain = q.Interval(torch.tensor(lower, dtype=D), 1)
+        return q.integrate_with_error(integrand, domain, rtol=RTOL, max_evals=most)
+
+    exact = math.e - 1 + 2e-3 * math.sqrt(2 * math.pi)
+    assert float(found(0.0).value) == pytest.approx(exact, rel=RTOL)
+    # The nodes of the whole range do not see the peak, those of a part do.
+    calls.clear()
+    whole = found(0.0, most=N)
+    assert calls == [N]
+    assert float(whole.value) == pytest.approx(math.e - 1, rel=RTOL)
+    calls.clear()
+    assert found(0.6).n_evals == 5 * N
+    assert calls == [5 * N]
 
 
 @pytest.mark.parametrize("batch", [(), (2,)], ids=["single", "batch"])

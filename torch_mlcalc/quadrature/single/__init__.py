@@ -7,8 +7,8 @@ fifty such operations besides those on its nodes: most of the time of a cheap in
 What is out of the ordinary - values that are complex, have events or are not finite, a
 range that converges slowly - is handed to the batch where it stands.
 
-``sampling`` evaluates, ``bisection`` is Gauss-Kronrod, ``levels`` double-exponential,
-of ``runs`` of nodes.
+``sampling`` evaluates, ``bisection`` is Gauss-Kronrod, of ``rows`` of cells, ``levels``
+double-exponential, of ``runs`` of nodes.
 """
 
 from torch_mlcalc.quadrature.single.bisection import bisect_single

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from torch_mlcalc.quadrature.cells import (
-    WIDE,
     Cells,
     Measured,
     amount_of,
@@ -36,23 +34,21 @@ from torch_mlcalc.quadrature.gauss_kronrod import (
     SLOW,
     bisect,
 )
-from torch_mlcalc.quadrature.kronrod import kronrod_table
 from torch_mlcalc.quadrature.ledger import ROUNDING, Amount, Ledger
 from torch_mlcalc.quadrature.pieces import Part
 from torch_mlcalc.quadrature.rules import Array
+from torch_mlcalc.quadrature.single.rows import (
+    FEW,
+    WHOLE,
+    Cell,
+    Row,
+    points_of,
+    products,
+    row_of,
+    sums_of,
+)
 from torch_mlcalc.quadrature.single.sampling import ONE, Single
-from torch_mlcalc.quadrature.spikes import SPIKE, spikes
 from torch_mlcalc.quadrature.variables import Jobs, identity
-
-#: Lower and upper end of a cell, error of the cell it is a part of, times in a row that
-#: dividing helped too little: the columns of Cells.
-Cell = tuple[float, float, float, float]
-
-#: A cell with its value, error and absolute value, the range around its peak, and the
-#: integrand at its nodes if it is wide.
-Row = tuple[
-    Cell, float, float, float, tuple[float, float] | None, npt.NDArray[Any] | None
-]
 
 
 def bisect_single(one: Single, jobs: Jobs, n: int, *, windows: bool) -> list[Jobs]:
@@ -67,31 +63,30 @@ def bisect_single(one: Single, jobs: Jobs, n: int, *, windows: bool) -> list[Job
     Returns:
         The jobs handed back.
     """
-    search = one.search
-    ledger = search.ledger
+    ledger = one.search.ledger
     handed: list[Jobs] = []
     kept: list[Row] = []
     set_aside: list[Row] = []
     waiting: Waits | None = None
-    cells: list[Cell] = [(0.0, 1.0, math.inf, 0.0)]
+    cells: list[Cell] = [WHOLE]
+    begun = _begin(one, n)
+    opened, ahead = begun.whole, begun.parts
     while True:
-        opened, seen = _measure(one, jobs, cells, waiting, n)
-        ledger.n_evals[0] += n * len(cells)
-        if not isinstance(opened, list):
-            _book(one, jobs, kept, n)
-            return handed + bisect(
-                search,
-                jobs,
-                _cells(cells),
-                identity,
-                n,
-                windows=windows,
-                measured=opened,
-                waiting=None if waiting is None else _handed(waiting),
-            )
-        if waiting is not None:
-            fine, odd = _looked(one, waiting, seen, n)
-            kept, opened = kept + fine, sorted(opened + odd, key=_low)
+        if not opened:
+            found, fine = _look(one, jobs, cells, waiting, begun.values, n)
+            if not isinstance(found, list):
+                _book(one, jobs, kept, n)
+                return handed + bisect(
+                    one.search,
+                    jobs,
+                    _cells(cells),
+                    identity,
+                    n,
+                    windows=windows,
+                    measured=found,
+                    waiting=None if waiting is None else _handed(waiting),
+                )
+            opened, kept = found, kept + fine
         share = _share(ledger, opened, kept, set_aside)
         if share == math.inf:
             kept += opened
@@ -115,21 +110,103 @@ def bisect_single(one: Single, jobs: Jobs, n: int, *, windows: bool) -> list[Job
                 divided += _parts((low, high, error, slow), parts, peak)
         if not divided:
             break
-        cells = divided
+        # Cut around a peak they are others.
+        opened, ahead = ahead if len(divided) == PARTS else [], []
+        cells, begun = divided, NOTHING
     _book(one, jobs, kept, n)
     return handed
 
 
+class Begun(NamedTuple):
+    """What the first call says.
+
+    Attributes:
+        whole: The whole piece; nothing if it is special.
+        parts: Its parts, which are those of the next level.
+        values: Where it is special, the integrand at the nodes of the whole.
+    """
+
+    whole: list[Row]
+    parts: list[Row]
+    values: Values | None
+
+
+NOTHING = Begun([], [], None)
+
+
+def _begin(one: Single, n: int) -> Begun:
+    """Look at the whole piece and at its parts in one call.
+
+    Of the 105 test problems on finite intervals 16 could do without the parts, to which
+    the whole is compared there; all others save a call and its decisions.
+
+    Returns:
+        What is found; nothing where the budget or a block is too small for the parts,
+        or nodes of theirs fall on an end.
+    """
+    ledger, count = one.search.ledger, 1 + PARTS
+    few = n * (count + PARTS) <= ledger.max_evals
+    if not (few and one.search.evaluate.in_one_block(count, n)):
+        return NOTHING
+    first = products(n).first
+    points = one.rounded(first.dot(np.array([one.positive, one.negative, one.unit])))
+    lower, upper = one.range()
+    if not (lower < points.item(1) and points.item(-1) < upper):
+        return NOTHING
+    flat = one.values(points)
+    ledger.n_evals[0] += n * count
+    values = flat.reshape(n, count, *flat.shape[1:])
+    found = sums_of(values, n) if flat.ndim == 1 and flat.dtype == float else None
+    if found is None:
+        return Begun([], [], values[:, 0].copy())
+    whole = row_of(one, WHOLE, found, values, 0)
+    cell, value, error, size, peak, column = whole
+    news = abs(value - sum(found.value[1:]) * one.unit / (2 * PARTS) * one.sign)
+    whole = (cell, value, max(error, news), size, peak, column)
+    if _share(ledger, [whole], [], []) == math.inf:
+        return Begun([whole], [], None)
+    parts = []
+    for i in range(PARTS):
+        part = (i / PARTS, (i + 1) / PARTS, whole[2], 0.0)
+        parts.append(row_of(one, part, found, values, i + 1))
+    return Begun([whole], parts, None)
+
+
+def _look(
+    one: Single,
+    jobs: Jobs,
+    cells: list[Cell],
+    waiting: Waits | None,
+    known: Values | None,
+    n: int,
+) -> tuple[list[Row] | Measured, list[Row]]:
+    """What cells hold, among them those that wait no longer; and what is finished."""
+    found, seen = _measure(one, jobs, cells, waiting, known, n)
+    if known is None:
+        one.search.ledger.n_evals[0] += n * len(cells)
+    if waiting is None or not isinstance(found, list):
+        return found, []
+    fine, odd = _looked(one, waiting, seen, n)
+    return sorted(found + odd, key=_low), fine
+
+
 def _measure(
-    one: Single, jobs: Jobs, cells: list[Cell], waiting: Waits | None, n: int
+    one: Single,
+    jobs: Jobs,
+    cells: list[Cell],
+    waiting: Waits | None,
+    known: Values | None,
+    n: int,
 ) -> tuple[list[Row] | Measured, Values]:
     """Every cell with what it holds; what the batch says of cells that are special.
+
+    ``known`` are the values at the nodes, if these were evaluated before.
 
     Returns:
         That, and the integrand between the nodes of those that wait, ``(k, m)``.
     """
     search, count = one.search, len(cells)
-    points = _points(one, cells, _products(n).place)
+    points = points_of(one, cells, products(n).place)
     lower, upper = one.range()
     # Cells and nodes ascend.
     safe = lower < points[0, 0] and points[-1, -1] < upper
@@ -137,16 +214,21 @@ def _measure(
     if not safe or count > FEW or not search.evaluate.in_one_block(columns, n):
         own = jobs.take(np.zeros(count, dtype=np.int64))
         return measure(search, own, _cells(cells), identity, n), points
-    if waiting is None:
+    if known is not None:
+        flat, seen = known, points[:0]
+    elif waiting is None:
         flat, seen = one.values(points.reshape(-1)), points[:0]
     else:
         # In the same call, of which a single integral has few.
-        more = _points(one, [row[0] for row in waiting.rows], _products(n).middle)
+        more = points_of(one, [row[0] for row in waiting.rows], products(n).middle)
         flat = one.values(np.concatenate([points.reshape(-1), more.reshape(-1)]))
         flat, seen = flat[: n * count], flat[n * count :].reshape(more.shape)
     rows = None
     if flat.ndim == 1 and flat.dtype == float:
-        rows = _sums(one, cells, flat.reshape(n, count), n)
+        values = flat.reshape(n, count)
+        sums = sums_of(values, n)
+        if sums is not None:
+            rows = [row_of(one, cell, sums, values, i) for i, cell in enumerate(cells)]
     if rows is None or (waiting is not None and not np.isfinite(seen).all()):
         own = jobs.take(np.zeros(count, dtype=np.int64))
         half = np.array([(high - low) / 2 for low, high, _, _ in cells])
@@ -154,90 +236,6 @@ def _measure(
         keep = bool(wide(_cells(cells)).any())
         return amount_of(search, own, half, sample, n, keep=keep), seen
     return rows, seen
-
-
-class Products(NamedTuple):
-    """The rule as matrices, so that few products do what a level needs.
-
-    Attributes:
-        place: From middle and half length of a cell to its nodes, ``(n, 2)``.
-        middle: The same to the middles of its gaps, ``(k, 2)``.
-        apply: From values to the integral, its error, the values and their distances
-            from the mean; ``(2 n + 2, n)``.
-        add: From the absolute values of the last two to their integrals, ``(2, 2 n)``.
-    """
-
-    place: Array
-    middle: Array
-    apply: Array
-    add: Array
-
-
-@lru_cache(maxsize=32)
-def _products(n: int) -> Products:
-    nodes, both = kronrod_table(n)
-    centre, middles = np.eye(n) - both[0] / 2, gaps(n).middles
-    return Products(
-        np.stack([np.ones(n), nodes], 1),
-        np.stack([np.ones(len(middles)), middles], 1),
-        np.concatenate([both, np.eye(n), centre]),
-        np.kron(np.eye(2), both[0]),
-    )
-
-
-#: Cells of one level up to which products with matrices are faster than arithmetic on
-#: all values, and are done on one thread (see :func:`host.contract`).
-FEW = 64
-
-
-def _points(one: Single, cells: list[Cell], place: Array) -> Array:
-    """Nodes of the cells, or points between them, ``(n, count)``."""
-    middles, halves, unit = [], [], one.unit
-    for low, high, _, _ in cells:
-        half = (high - low) / 2
-        middle = low + half
-        # Counted from the nearer end, as the batch does.
-        if middle > 0.5:
-            middles.append(one.negative + unit * (middle - 1))
-        else:
-            middles.append(one.positive + unit * middle)
-        halves.append(unit * half)
-    return one.rounded(place.dot(np.array([middles, halves])))
-
-
-def _sums(one: Single, cells: list[Cell], values: Array, n: int) -> list[Row] | None:
-    """What the cells hold; None if that is nothing, or not finite."""
-    _, _, apply, add = _products(n)
-    product = apply.dot(values)
-    absolute, spreads = add.dot(np.abs(product[2:])).tolist()
-    if not 0 < sum(absolute) < math.inf:
-        return None
-    value, errors = product[:2].tolist()
-    unit, floor = one.unit, ROUNDING * one.search.ledger.epsilon
-    least, sign = WIDE / 2 * unit, one.sign
-    rows: list[Row] = []
-    for i, cell in enumerate(cells):
-        low, high, previous, _ = cell
-        factor, size = (high - low) / 2 * unit, absolute[i]
-        error, spread = abs(errors[i]), spreads[i]
-        if spread > 0:
-            # QUADPACK's estimate from the difference of the two rules.
-            ratio = 200 * error / spread
-            error = spread * min(1.0, ratio * math.sqrt(ratio))
-        peak = None
-        if error >= SPIKE * size:
-            peak = _peak(values[:, i], error, size)
-        size *= factor
-        error = max(error * factor, floor * size)
-        column = values[:, i] if factor > least and previous < math.inf else None
-        rows.append((cell, value[i] * factor * sign, error, size, peak, column))
-    return rows
-
-
-def _peak(values: Values, error: float, absolute: float) -> tuple[float, float] | None:
-    """What :func:`spikes` says of one cell."""
-    ends = spikes(values.reshape(-1, 1, 1), np.array([[error]]), np.array([[absolute]]))
-    return None if np.isnan(ends[0, 0]) else (float(ends[0, 0]), float(ends[1, 0]))
 
 
 def _parts(cell: Cell, parts: int, peak: tuple[float, float] | None) -> list[Cell]:

@@ -12,6 +12,7 @@ import torch
 from torch_mlcalc.quadrature.double_exponential import (
     FIRST_STEP,
     GUARD,
+    LINEAR,
     Levels,
     first_levels,
     negligible,
@@ -178,8 +179,8 @@ def begin(one: Single, jobs: Jobs, max_level: int) -> list[Run] | Levels:
     not used; but a call costs as much as some hundred points.
 
     Returns:
-        The runs at level 2, or less if the budget or ``max_level`` is; for the batch,
-        level 0 of an integrand that is no number.
+        The runs at level 2, or 3 where that will not do, or less if the budget or
+        ``max_level`` is; for the batch, level 0 of an integrand that is no number.
     """
     ledger, finest = one.search.ledger, WINDOW if one.kind == FINITE else WHOLE
     finest = min(finest, max_level)
@@ -193,7 +194,7 @@ def begin(one: Single, jobs: Jobs, max_level: int) -> list[Run] | Levels:
     runs = [_narrowed(one, job, terms, finest) for job, terms in seen]
     if not finest and max_level > 1:
         runs = [_at_level_1(run) for run in halved(one, runs)]
-    return runs if runs[0].level == min(2, max_level) else halved(one, runs)
+    return runs if runs[0].level >= min(2, max_level) else halved(one, runs)
 
 
 def _first_sample(
@@ -249,7 +250,12 @@ def _narrowed(one: Single, jobs: Jobs, seen: Terms, finest: int) -> Run:
             first, last = before, after
     inner = seen.at(slice(first * stride, last * stride + 1))
     run = Run(jobs, first, 0, finest, inner, FIRST_STEP * sum(values), math.inf, False)
-    return _at_level_1(run) if finest > 1 else run
+    if finest < 2:
+        return run
+    run = _at_level_1(run)
+    ends = max(sizes[first], sizes[last])
+    known = finest > 2 and inner.usable is None and 0 < sum(sizes) < math.inf
+    return _at_level_3(one, run) if known and ends <= cut else run
 
 
 def _at_level_1(run: Run) -> Run:
@@ -261,6 +267,23 @@ def _at_level_1(run: Run) -> Run:
     # Those that change by their names take twice as long.
     jobs, first, _, finest, evaluated, _, _, slow = run
     return Run(jobs, first, level, finest, evaluated, value, change, slow)
+
+
+def _at_level_3(one: Single, run: Run) -> Run:
+    """The same, where level 3 was evaluated and nothing lies beyond the ends.
+
+    Returns:
+        The run at level 3; at level 2 if the change of that says that it may do.
+    """
+    values = run.evaluated.values[::2]
+    value = FIRST_STEP / 4 * float(np.add.reduce(values))
+    absolute = FIRST_STEP / 4 * float(np.add.reduce(np.abs(values)))
+    change, ledger, unit = abs(value - run.value), one.search.ledger, one.unit
+    if change * unit <= ledger.allowed_plain(value * unit, absolute * unit):
+        return run
+    slow = change > max(LINEAR * run.change, ledger.epsilon * absolute)
+    jobs, first, _, finest, evaluated, *_ = run
+    return Run(jobs, first, 3, finest, evaluated, value, change, slow)
 
 
 def halved(one: Single, runs: list[Run]) -> list[Run]:

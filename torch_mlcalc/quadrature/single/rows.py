@@ -1,0 +1,137 @@
+"""Cells of a single integral: their nodes, and what they hold, in plain numbers."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from torch_mlcalc.quadrature.cells import WIDE
+from torch_mlcalc.quadrature.evaluator import Values
+from torch_mlcalc.quadrature.gaps import gaps
+from torch_mlcalc.quadrature.gauss_kronrod import PARTS
+from torch_mlcalc.quadrature.kronrod import kronrod_table
+from torch_mlcalc.quadrature.ledger import ROUNDING
+from torch_mlcalc.quadrature.rules import Array
+from torch_mlcalc.quadrature.single.sampling import Single
+from torch_mlcalc.quadrature.spikes import SPIKE, spikes
+
+#: Lower and upper end of a cell, error of the cell it is a part of, times in a row that
+#: dividing helped too little: the columns of Cells.
+Cell = tuple[float, float, float, float]
+
+#: A cell with its value, error and absolute value, the range around its peak, and the
+#: integrand at its nodes if it is wide.
+Row = tuple[
+    Cell, float, float, float, tuple[float, float] | None, npt.NDArray[Any] | None
+]
+
+
+#: The whole piece, which no cell was divided for.
+WHOLE: Cell = (0.0, 1.0, math.inf, 0.0)
+
+
+class Products(NamedTuple):
+    """The rule as matrices, so that few products do what a level needs.
+
+    Attributes:
+        first: From the ends, as Single has them, and the length of a piece to the nodes
+            of the whole and of its parts, ``(5 n, 3)``.
+        place: From middle and half length of a cell to its nodes, ``(n, 2)``.
+        middle: The same to the middles of its gaps, ``(k, 2)``.
+        apply: From values to the integral, its error, the values and their distances
+            from the mean; ``(2 n + 2, n)``.
+        add: From the absolute values of the last two to their integrals, ``(2, 2 n)``.
+    """
+
+    first: Array
+    place: Array
+    middle: Array
+    apply: Array
+    add: Array
+
+
+@lru_cache(maxsize=32)
+def products(n: int) -> Products:
+    """The matrices of the rule with so many nodes."""
+    nodes, both = kronrod_table(n)
+    centre, middles = np.eye(n) - both[0] / 2, gaps(n).middles
+    half = np.array([0.5] + [0.5 / PARTS] * PARTS)
+    middle = np.append(0.5, (np.arange(PARTS) + 0.5) / PARTS)
+    # Counted from the nearer end, as by _points.
+    late = middle > 0.5
+    place = middle - late + half * nodes[:, None]
+    ends = np.broadcast_to([~late, late], (n, 2, 1 + PARTS))
+    return Products(
+        np.stack([ends[:, 0], ends[:, 1], place], 2).reshape(-1, 3),
+        np.stack([np.ones(n), nodes], 1),
+        np.stack([np.ones(len(middles)), middles], 1),
+        np.concatenate([both, np.eye(n), centre]),
+        np.kron(np.eye(2), both[0]),
+    )
+
+
+#: Cells of one level up to which products with matrices are faster than arithmetic on
+#: all values, and are done on one thread (see :func:`host.contract`).
+FEW = 64
+
+
+def points_of(one: Single, cells: list[Cell], place: Array) -> Array:
+    """Nodes of the cells, or points between them, ``(n, count)``."""
+    middles, halves, unit = [], [], one.unit
+    for low, high, _, _ in cells:
+        half = (high - low) / 2
+        middle = low + half
+        # Counted from the nearer end, as the batch does.
+        if middle > 0.5:
+            middles.append(one.negative + unit * (middle - 1))
+        else:
+            middles.append(one.positive + unit * middle)
+        halves.append(unit * half)
+    return one.rounded(place.dot(np.array([middles, halves])))
+
+
+class Sums(NamedTuple):
+    """Of each cell, as if its half length were 1; see Products."""
+
+    value: list[float]
+    errors: list[float]
+    absolute: list[float]
+    spreads: list[float]
+
+
+def sums_of(values: Array, n: int) -> Sums | None:
+    """What values ``(n, count)`` add up to; None if that is nothing, or not finite."""
+    _, _, _, apply, add = products(n)
+    product = apply.dot(values)
+    absolute, spreads = add.dot(np.abs(product[2:])).tolist()
+    if not 0 < sum(absolute) < math.inf:
+        return None
+    value, errors = product[:2].tolist()
+    return Sums(value, errors, absolute, spreads)
+
+
+def row_of(one: Single, cell: Cell, sums: Sums, values: Array, i: int) -> Row:
+    """What a cell holds."""
+    low, high, previous, _ = cell
+    value, error, size, spread = [column[i] for column in sums]
+    factor, error = (high - low) / 2 * one.unit, abs(error)
+    if spread > 0:
+        # QUADPACK's estimate from the difference of the two rules.
+        ratio = 200 * error / spread
+        error = spread * min(1.0, ratio * math.sqrt(ratio))
+    peak = _peak(values[:, i], error, size) if error >= SPIKE * size else None
+    size *= factor
+    error = max(error * factor, ROUNDING * one.search.ledger.epsilon * size)
+    wide = high - low > WIDE and previous < math.inf
+    column = values[:, i] if wide else None
+    return cell, value * factor * one.sign, error, size, peak, column
+
+
+def _peak(values: Values, error: float, absolute: float) -> tuple[float, float] | None:
+    """What :func:`spikes` says of one cell."""
+    ends = spikes(values.reshape(-1, 1, 1), np.array([[error]]), np.array([[absolute]]))
+    return None if np.isnan(ends[0, 0]) else (float(ends[0, 0]), float(ends[1, 0]))
