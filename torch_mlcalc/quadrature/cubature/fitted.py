@@ -53,7 +53,8 @@ LEAST = 0.03
 
 #: The part that is taken to be seen on a whole cube before any rule is: of a product of
 #: functions of one axis each the lines tell all, and up to 1.2 times as much is seen of
-#: it. What is more is taken by its square.
+#: it. What is more is taken by its square. In more than FLAT dimensions a node more on
+#: some axes costs more than a second try now and then.
 EXACT = 1.25
 
 #: Nodes on an axis from which on a rule is checked by one of 0.6 times as many. That is
@@ -136,9 +137,11 @@ def _rough(probe: Probe, lines: Lines, seen: Sum) -> list[int]:
 
 def _climb(probe: Probe, seen: Sum, parts: Parts, lines: Lines) -> Fitted | None:
     """Rules that are made larger until one of them will do."""
-    regions, doubt, most = _between(parts), 1.0, MOST
-    if len(regions.owner) == 1:
-        doubt, most = EXACT, MOST_ON_ONE[len(parts) > FLAT]
+    regions, flat = _between(parts), len(parts) <= FLAT
+    if len(regions.owner) > 1:
+        doubt, most = 1.0, MOST
+    else:
+        doubt, most = (EXACT if flat else 1.0), MOST_ON_ONE[not flat]
     for _ in range(TRIES):
         allowed = probe.terms.allowed(seen) / seen.absolute
         sizes = _sizes(lines.sloped, allowed / (SAFE * doubt))
