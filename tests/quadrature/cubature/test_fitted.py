@@ -13,6 +13,12 @@ from torch import Tensor
 import torch_mlcalc as mlc
 from torch_mlcalc.quadrature.cubature.along import Probe, look_along
 from torch_mlcalc.quadrature.cubature.climbed import Sum, Terms
+from torch_mlcalc.quadrature.cubature.fitted import _measured as measured
+from torch_mlcalc.quadrature.cubature.genz_malik import DEGREE, look_at_one
+from torch_mlcalc.quadrature.cubature.genz_malik_table import symmetric_table
+from torch_mlcalc.quadrature.cubature.grid import marginals, means_of, values_on
+from torch_mlcalc.quadrature.cubature.regions import Regions, whole_cubes
+from torch_mlcalc.quadrature.cubature.symmetric import judge
 from torch_mlcalc.quadrature.estimate import Tolerance
 
 D = torch.float64
@@ -79,20 +85,29 @@ def test_an_axis_has_the_nodes_that_it_needs() -> None:
 
 
 ROWS = [
-    ("product_peak", 5, 2.0, 1e-3, 80_000),
-    ("gaussian", 5, 1.0, 1e-6, 30_000),
-    ("oscillatory", 8, 2.0, 1e-3, 150_000),
+    ("product_peak", 5, 2.0, 1e-3, 30_000),
+    ("product_peak", 5, 2.0, 1e-6, 600_000),
+    ("gaussian", 5, 1.0, 1e-6, 8_000),
+    ("oscillatory", 8, 2.0, 1e-3, 25_000),
     ("corner_peak", 8, 2.0, 1e-3, 150_000),
-    ("continuous", 5, 1.0, 1e-6, 400_000),
-    ("discontinuous", 5, 1.0, 1e-3, 20_000),
-    ("continuous", 8, 0.3, 1e-3, 150_000),
+    ("continuous", 5, 1.0, 1e-6, 120_000),
+    ("discontinuous", 5, 1.0, 1e-3, 8_000),
+    ("continuous", 8, 0.3, 1e-3, 100_000),
+    # What lines show of the rule of 263 or 1089 nodes.
+    ("oscillatory", 5, 1.0, 1e-3, 1_100),
+    ("product_peak", 5, 0.3, 1e-6, 1_100),
+    ("gaussian", 8, 1.0, 1e-3, 2_400),
+    # Before any search for kinks.
+    ("product_peak", 2, 2.0, 1e-3, 1_100),
+    # One search for kinks is near enough.
+    ("continuous", 2, 0.3, 1e-3, 2_500),
 ]
 
 
 @pytest.mark.parametrize(
     ("family", "d", "difficulty", "rtol", "most"),
     ROWS,
-    ids=[f"{row[0]}-{row[1]}d-{row[2]:g}" for row in ROWS],
+    ids=[f"{row[0]}-{row[1]}d-{row[2]:g}-{row[3]:g}" for row in ROWS],
 )
 def test_few_points_are_enough(
     family: str, d: int, difficulty: float, rtol: float, most: int
@@ -134,6 +149,95 @@ def test_what_lines_do_not_show_is_not_claimed(f: object, rtol: float) -> None:
     )
     assert estimate.status == mlc.Status.CONVERGED
     assert abs(estimate.value - exact) <= (rtol + 1e-6) * abs(exact)
+
+
+def along_both(x: Tensor) -> Tensor:
+    return 2 + torch.sin(12 * (x[..., 0] - 0.5) * (x[..., 1] - 0.5))
+
+
+def between(x: Tensor) -> Tensor:
+    return 1 + torch.cos(6 * (x[..., 0] - x[..., 1]))
+
+
+@pytest.mark.parametrize("f", [*OTHERS.values(), along_both, between])
+@pytest.mark.parametrize("rtol", [1e-1, 1e-3])
+def test_nor_is_it_in_many_dimensions(f: object, rtol: float) -> None:
+    nodes, weights = np.polynomial.legendre.leggauss(600)
+    t, w = torch.tensor((1 + nodes) / 2), torch.tensor(weights / 2)
+    exact = w @ f(torch.cartesian_prod(t, t)).reshape(600, 600) @ w
+    estimate = mlc.integrate_with_error(
+        lambda x: f(x[..., :2]),
+        mlc.Box(0.0, 1.0, 5),
+        rtol=rtol,
+        on_failure="ignore",
+        max_evals=200_000,
+    )
+    if estimate.status == mlc.Status.CONVERGED:
+        assert abs(estimate.value - exact) <= (rtol + 1e-6) * abs(exact)
+
+
+@pytest.mark.parametrize("d", [4, 5, 8])
+@pytest.mark.parametrize("rate", [0.5, 1.0, 2.0])
+def test_lines_bound_the_error_of_the_symmetric_rule(d: int, rate: float) -> None:
+    # Of a product the lines tell all.
+    f = lambda x: np.exp(rate * x).prod(1)  # noqa: E731
+    exact = (math.expm1(rate) / rate) ** d
+    table = symmetric_table(DEGREE, d)
+    looked = look_at_one(table, f(table.nodes), 1.0, 2.0**-52)
+    missed = abs(looked.total.value / exact - 1)
+    parts = [[0.0, 1.0]] * d
+    lines = look_along(probe_of(f, d), np.full((1, d), 0.4), parts, looked.total)
+    assert missed <= judge(looked, lines) <= max(1e-13, 2e3 * missed)
+    # The more the rules of lower degree differ from it, the less is it believed.
+    doubtful = looked._replace(first=1e3 * looked.first, second=1e3 * looked.second)
+    assert judge(doubtful, lines) > 1e3 * judge(looked, lines)
+
+
+def test_a_rule_corrects_what_lines_predict() -> None:
+    f = lambda x: np.exp(x @ np.array([1.0, -2.0, 0.5]))  # noqa: E731
+    exact = math.prod(math.expm1(r) / r for r in (1.0, -2.0, 0.5))
+    seen = Sum(exact, 0.0, exact)
+    lines = look_along(probe_of(f, 3), np.full((1, 3), 0.4), [[0.0, 1.0]] * 3, seen)
+    errors = []
+    for factor in (1.0, 0.01, 5.0):
+        own = type(lines)(*(factor * each for each in lines))
+        cube = whole_cubes(1, (1, 1, 1))
+        total, _, _ = measured(probe_of(f, 3), cube, (3, 4, 3), own)
+        missed = abs(total.value - exact)
+        assert missed <= total.tail
+        errors.append(total.tail)
+    # What lines show too little of is doubted more than it is too little; of what they
+    # show too much of, a part is seen.
+    assert errors[1] > 10 * errors[0]
+    assert errors[2] < 1.1 * errors[0]
+
+
+def test_a_grid_is_the_same_in_blocks() -> None:
+    f = lambda x: np.exp(x @ np.array([1.0, -2.0, 0.5]))  # noqa: E731
+    low = np.array([[0.0, 0.0, 0.0], [0.2, 0.0, 0.5]])
+    high = np.array([[0.2, 1.0, 0.5], [1.0, 1.0, 1.0]])
+    both = Regions(np.zeros(2, int), np.zeros((2, 3), int), low, high)
+    for regions in (both, both.take(np.array([0]))):
+        whole, parts = probe_of(f, 3), probe_of(f, 3)
+        parts.block = 7
+        if len(regions.owner) == 1:
+            regions = regions._replace(low=0 * regions.low, high=1 + 0 * regions.high)
+        one = values_on(whole, regions, (5, 4, 3), (4, 3, 2))
+        other = values_on(parts, regions, (5, 4, 3), (4, 3, 2))
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-15)
+        exact = np.ones(len(regions.owner))
+        for axis, rate in enumerate((1.0, -2.0, 0.5)):
+            ends = np.exp(rate * regions.high) - np.exp(rate * regions.low)
+            width = regions.high - regions.low
+            exact *= (ends / (rate * width))[:, axis]
+        means, tails = marginals(one[1], (5, 4, 3))
+        np.testing.assert_allclose(means, exact, rtol=1e-4)
+        np.testing.assert_allclose(means_of(one[1], (5, 4, 3)), means, rtol=1e-14)
+        # Fewer nodes resolve less, but the coefficient of degree 1 is always there.
+        fewer = marginals(one[0], (4, 3, 2)).tails
+        assert (tails[:2] < fewer[:2]).all()
+        np.testing.assert_allclose(tails[2], fewer[2], rtol=1e-2)
 
 
 def test_single_precision() -> None:

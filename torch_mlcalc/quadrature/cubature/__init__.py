@@ -33,10 +33,12 @@ Read in this order; imports never run back.
 * ``climbed.py``, ``single.py``, ``single_kinks.py``: the same for a single integral in
   plain numbers, and ``at_once.py`` from the public function to its value, where that is
   all there is to it.
-* ``along.py``, ``fitted.py``: before anything is divided, a single integral is tried by
-  one tensor rule with as many nodes on each axis as lines along it show to be needed,
-  between the kinks that they show. Its points ``(n, d)`` have their coordinates one
-  after another in memory, which halves the time of most integrands.
+* ``along.py``, ``symmetric.py``: before anything is divided, lines along the axes of a
+  single integral show whether the rule of Genz and Malik, used already, is enough.
+* ``grid.py``, ``fitted.py``: else it is tried by one tensor rule with as many nodes on
+  each axis as the lines show to be needed, between the kinks that they show. Its points
+  ``(n, d)`` have their coordinates one after another in memory, which halves the time
+  of most integrands.
 * ``modes.py``, ``whitened.py``, ``hermite.py``: grids in variables in which a density
   is about standard normal, for :class:`AdaptiveGaussHermite`; ``unimodal.py``: also by
   default, where a look elsewhere finds nothing.

@@ -9,11 +9,11 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from torch_mlcalc.quadrature.cubature.climbed import Sum, Terms
 from torch_mlcalc.quadrature.cubature.regions import gauss_table
 from torch_mlcalc.quadrature.evaluator import Values
-from torch_mlcalc.quadrature.host import contract
 from torch_mlcalc.quadrature.pieces import Index
 from torch_mlcalc.quadrature.rules import Array
 
@@ -86,10 +86,10 @@ class _Line(NamedTuple):
     Attributes:
         nodes: In ``[0, 1]``, ``(k)``.
         weights: They sum to 1.
-        rows: Weights of all Legendre coefficients, ``(k, k)``.
+        rows: Weights of all Legendre coefficients, one column each, ``(k, k)``.
         noise: What rounding leaves of each, in epsilons of the mean.
-        missed: Size of the error of the rule of ``1, 2, ...`` nodes on each Legendre
-            polynomial, ``(k // 2, k)``.
+        missed: Size of the error on each Legendre polynomial of the rule of ``1, 2,
+            ...`` nodes, one column each, ``(k, k // 2)``.
         slopes: How much more than this counts, ``(k // 2)``.
     """
 
@@ -127,23 +127,37 @@ def look_along(probe: Probe, bases: Array, parts: Parts, seen: Sum) -> Lines | N
     values = probe(points.reshape(d, -1).T)
     if values is None:
         return None
-    values = values.reshape(-1, k).T
-    mean = line.weights @ np.abs(values)
-    size = np.abs(contract(line.rows, values))
-    size = np.maximum(size - line.noise * (probe.terms.epsilon * mean), 0)
-    errors = contract(line.missed, size)
-    last = np.add.reduce(size[k - k // 4 :])
-    before = np.add.reduce(size[k // 2 : k - k // 4])
-    fall = np.minimum(last / np.maximum(before, 1e-300), 1.0)
-    unseen = last * np.where(fall < FALLING, fall / (1 - fall + (fall == 1)), MISSING)
-    every = np.concatenate([errors + unseen, unseen[None], size, mean[None]])
-    # Parts of an axis together.
-    whole = np.add.reduceat(every.reshape(-1, b, m) * width[:, 0], first, 2)
-    whole /= np.maximum(whole[-1], seen.absolute / abs(probe.volume))
-    worst = np.maximum.reduce(whole, 1).T
-    half = k // 2
+    every = _resolved(line, values.reshape(-1, k), probe.terms.epsilon)
+    if m > d:  # Parts of an axis together.
+        every = np.add.reduceat(every.reshape(b, m, -1) * width, first, 1)
+    every = every.reshape(b * d, -1)
+    every /= np.maximum(every[:, -1:], seen.absolute / abs(probe.volume))
+    worst, half = np.maximum.reduce(every.reshape(b, d, -1)), k // 2
     sloped = worst[:, :half] * line.slopes
     return Lines(worst[:, :half], sloped, worst[:, half], worst[:, half + 1 : -1])
+
+
+def _resolved(line: _Line, values: Values, epsilon: float) -> Array:
+    """Errors, what is not resolved, coefficients and mean of each line, ``(m, *)``."""
+    k, half = len(line.nodes), len(line.nodes) // 2
+    every = np.empty((len(values), half + k + 2))
+    mean, size, unseen = every[:, -1], every[:, half + 1 : -1], every[:, half]
+    np.matmul(np.abs(values), line.weights, out=mean)
+    every[:, half + 1 : -1] = _product(values, line.rows)
+    np.abs(size, out=size)
+    size -= line.noise * (epsilon * mean[:, None])
+    np.maximum(size, 0.0, out=size)
+    last = np.add.reduce(size[:, k - k // 4 :], 1)
+    before = np.add.reduce(size[:, half : k - k // 4], 1)
+    fall = np.minimum(last / np.maximum(before, 1e-300), 1.0)
+    unseen[:] = last * np.where(fall < FALLING, fall / (1.0001 - fall), MISSING)
+    np.add(_product(size, line.missed), unseen[:, None], out=every[:, :half])
+    return every
+
+
+def _product(values: Values, table: Array) -> Values:
+    """Of two matrices, on the threads that torch has; see :func:`contract`."""
+    return (torch.from_numpy(values) @ torch.from_numpy(table)).numpy()
 
 
 @lru_cache(maxsize=16)
@@ -160,12 +174,12 @@ def _pieces(parts: tuple[tuple[float, ...], ...]) -> tuple[Index, Array, Array, 
 def _line(k: int) -> _Line:
     nodes, weights = gauss_table(k)
     every = np.polynomial.legendre.legvander(2 * nodes - 1, k - 1)
-    rows = (every * weights[:, None] * (2 * np.arange(k) + 1)).T.copy()
-    missed = np.zeros((k // 2, k))
+    rows = every * weights[:, None] * (2 * np.arange(k) + 1)
+    missed = np.zeros((k, k // 2))
     for n in range(1, k // 2 + 1):
         u, w = gauss_table(n)
         own = w @ np.polynomial.legendre.legvander(2 * u - 1, k - 1)
-        missed[n - 1, 2 * n :] = np.abs(own[2 * n :])
-    noise = (2 * np.arange(k)[:, None] + 1) / math.sqrt(k)
+        missed[2 * n :, n - 1] = np.abs(own[2 * n :])
+    noise = (2 * np.arange(k) + 1) / math.sqrt(k)
     slopes = np.maximum(1.0, np.arange(1, k // 2 + 1) / SLOPES)
     return _Line(nodes, weights, rows, noise, missed, slopes)

@@ -27,10 +27,15 @@ from torch_mlcalc.quadrature.cubature.climbed import (
 )
 from torch_mlcalc.quadrature.cubature.fitted import fit
 from torch_mlcalc.quadrature.cubature.found import MAX_EVALS
-from torch_mlcalc.quadrature.cubature.genz_malik import DEGREE, sum_of_one
+from torch_mlcalc.quadrature.cubature.genz_malik import DEGREE, Looked, look_at_one
 from torch_mlcalc.quadrature.cubature.genz_malik import FEW as FEW_REGIONS
 from torch_mlcalc.quadrature.cubature.genz_malik_table import symmetric_table
 from torch_mlcalc.quadrature.cubature.ladder import FITTED, MOST_AXES, stage_of
+from torch_mlcalc.quadrature.cubature.single import climb_parts
+from torch_mlcalc.quadrature.cubature.single_kinks import (
+    find_kinks_single,
+    pieces_between,
+)
 from torch_mlcalc.quadrature.estimate import Tolerance
 from torch_mlcalc.quadrature.evaluator import Values
 from torch_mlcalc.quadrature.host import dual_level, transforming
@@ -100,8 +105,8 @@ class _Cube:
 
     def __call__(self, points: Array) -> Values | None:
         """The values on the host, or None where they are not plain finite numbers."""
-        # An integrand may write to its points.
-        x = torch.from_numpy(points.copy("K"))
+        # An integrand may write to its points, so those of tables are not writable.
+        x = torch.from_numpy(points if points.flags.writeable else points.copy("K"))
         if self.span.dtype != torch.float64:
             x = x.to(self.span.dtype)
         if self.low is not None:
@@ -142,10 +147,23 @@ def _climb(cube: _Cube, probe: Probe) -> Attempt:
         if begun.left or begun.step == FITTED.get(d):
             begun = begun.seen(stage, values)
             break
-    if d not in FITTED:
-        return Attempt(None, begun, probe.spent)
     assert begun.before is not None and begun.base is not None  # noqa: S101
-    return _fit(cube, probe, begun, begun.before, begun.base)
+    if d in FITTED:
+        return _fit(cube, probe, begun, begun.before, begun.base)
+    return _cut(cube, probe, begun, begun.before, begun.base)
+
+
+def _cut(cube: _Cube, probe: Probe, begun: Climbed, seen: Sum, base: Array) -> Attempt:
+    """Tensor rules on the parts between kinks."""
+    _limit(cube, probe)
+    places = find_kinks_single(probe, base, seen, list(range(len(base))))
+    if places is None or all(map(math.isnan, places)):
+        return Attempt(None, begun, probe.spent)
+    found = climb_parts(probe, pieces_between(places))
+    if found is None:
+        return Attempt(None, begun, probe.spent)
+    value = cube.result(found.weights, found.value)
+    return Attempt(value, Climbed(1, done=True), probe.spent)
 
 
 def _look(cube: _Cube, probe: Probe) -> Attempt | None:
@@ -154,23 +172,42 @@ def _look(cube: _Cube, probe: Probe) -> Attempt | None:
     values = probe(table.nodes)
     if values is None or not values.any():
         return None
-    total = sum_of_one(table, values, probe.volume, terms.epsilon)
+    looked = look_at_one(table, values, probe.volume, terms.epsilon)
+    total = looked.total
     if total.tail <= terms.allowed(total) / FEW_REGIONS:
         value = cube.result(table.weights * probe.volume, total.value)
         return Attempt(value, Climbed(1, done=True), probe.spent)
     base = table.nodes[int(np.abs(values).argmax())]
-    return _fit(cube, probe, Climbed(1), total, base)
+    return _fit(cube, probe, Climbed(1), total, base, looked)
 
 
-def _fit(cube: _Cube, probe: Probe, begun: Climbed, seen: Sum, base: Array) -> Attempt:
-    """A fitted rule; where more is needed the search goes on."""
+def _limit(cube: _Cube, probe: Probe) -> bool:
+    """Leave to the search what would make a large graph, block by block."""
     few = cube.values is not None and cube.values.requires_grad
-    if few:  # A graph of more is made block by block.
+    if few:
         probe.budget, probe.block = FEW, FEW
-    found = fit(probe, seen, base)
+    return few
+
+
+def _fit(
+    cube: _Cube,
+    probe: Probe,
+    begun: Climbed,
+    seen: Sum,
+    base: Array,
+    looked: Looked | None = None,
+) -> Attempt:
+    """A fitted rule; where more is needed the search goes on."""
+    before, few = cube.values, _limit(cube, probe)
+    found = fit(probe, seen, base, looked)
     if found is None:
         return Attempt(None, begun._replace(fitted=not few), probe.spent)
-    value = cube.result(found.weights * probe.volume, float(found.columns[0].sum()))
+    if found.sizes is None:
+        cube.values = before
+        weights = symmetric_table(DEGREE, probe.terms.dimension).weights
+    else:
+        weights = found.weights
+    value = cube.result(weights * probe.volume, float(found.columns[0].sum()))
     return Attempt(value, Climbed(1, done=True), probe.spent)
 
 

@@ -17,10 +17,13 @@ from torch_mlcalc.quadrature.cubature.ladder import (
     LADDERS,
     LEAST,
     LEAST_UNBOUNDED,
+    OFTEN,
     ROUGH,
     SMOOTH,
+    SMOOTH_AGAIN,
     STEADY,
     SURE,
+    TAIL_ROUGH,
     TAIL_UNBOUNDED,
     Pace,
     Stage,
@@ -65,10 +68,9 @@ class Terms(NamedTuple):
     parts: bool = False
     unbounded: bool = False
 
-    @property
-    def patience(self) -> int:
+    def patience(self, step: int) -> float:
         """See :func:`patience_of`."""
-        return patience_of(self.begin, self.dimension, parts=self.parts)
+        return patience_of(step, self.begin, self.dimension, parts=self.parts)
 
     def budget(self, max_evals: int) -> int:
         """See :func:`budget_of`."""
@@ -133,7 +135,7 @@ class Climbed(NamedTuple):
         rough = rough + 1 if slow else 0
         change = abs(total.value - before.value)
         last = step + 1 == len(LADDERS[d])
-        left = late or last or rough >= terms.patience
+        left = late or last or rough >= terms.patience(step)
         going = Climbed(step + 1, total, rate, rough, change, error, left=left)
         return going._replace(fitted=self.fitted)
 
@@ -178,9 +180,12 @@ def _judge(
             floor = floor if sure else TAIL_UNBOUNDED**2 * floor
         elif steady:
             floor = min(floor, total.tail * fall**pace.passed)
+        elif rough >= OFTEN:
+            floor *= TAIL_ROUGH
         extrapolated = change * min(max(EXTRAPOLATED * trusted, least), 1.0)
         error = max(extrapolated, floor)
-    seen, smooth = change > rounding, fall < SMOOTH
+    seen = change > rounding
+    smooth = fall < (SMOOTH_AGAIN if rough >= OFTEN else SMOOTH)
     best = change * fall ** (2 + 2 * pace.left) if smooth else 0.0
     late = best > terms.allowed(total) and seen
     rate = min(own, rate) if rate else own

@@ -106,6 +106,21 @@ class GenzMalik(Rule):
             raise ValueError(f"GenzMalik got degree={self.degree}; 7 or 9 is wanted.")
 
 
+class Looked(NamedTuple):
+    """What the rule says of an integral that it was used on as a whole.
+
+    Attributes:
+        total: Value, error and absolute value, as :func:`attempt` knows them at first.
+        first: Size of the difference to the rule of next lower degree, as a part of the
+            absolute value.
+        second: The same of the one after.
+    """
+
+    total: Sum
+    first: float
+    second: float
+
+
 class Pool(NamedTuple):
     """Regions that may still be halved, with what is known of each.
 
@@ -230,23 +245,22 @@ def _measure(
     return Pool(regions, amount, axis, measured.broken, measured.lost, rough)
 
 
-def sum_of_one(
+def look_at_one(
     table: SymmetricTable, values: Values, volume: float, epsilon: float
-) -> Sum:
-    """What the rule says of values ``(n,)`` in a whole cube, in plain numbers.
-
-    Returns:
-        Value, error and absolute value, as :func:`attempt` knows them at first.
-    """
+) -> Looked:
+    """What the rule says of values ``(n,)`` in a whole cube, in plain numbers."""
     value, difference, lower, *fourth = contract(table.rows, values).tolist()
-    absolute = float(np.abs(values) @ table.weights)
+    # Weights are of either sign, so that their sum may be too small, and even below 0.
+    sizes = np.abs(values)
+    absolute = max(float(sizes @ table.weights), abs(value)) or float(sizes.mean())
     error, coarse = abs(difference), abs(lower)
+    differences = error / absolute, coarse / absolute
     if error > RESOLVED * coarse:
         error = UNRESOLVED * max(error, coarse)
-    if absolute > 0:
-        error = max(error, max(map(abs, fourth)) ** 2 / absolute)
+    error = max(error, max(map(abs, fourth)) ** 2 / absolute)
     error, size = max(error, ROUNDING * epsilon * absolute), abs(volume)
-    return Sum(value * volume, CERTAIN * error * size, absolute * size)
+    total = Sum(value * volume, CERTAIN * error * size, absolute * size)
+    return Looked(total, *differences)
 
 
 def _error(difference: Values, lower: Values) -> tuple[Array, Mask]:

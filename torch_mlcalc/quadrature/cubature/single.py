@@ -5,6 +5,8 @@ What is out of the ordinary goes on in ``tensor.py``.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from torch_mlcalc.quadrature.contract import BLOCK_BYTES, TEMPORARIES
@@ -17,7 +19,7 @@ from torch_mlcalc.quadrature.cubature.climbed import (
     Terms,
 )
 from torch_mlcalc.quadrature.cubature.fitted import fit
-from torch_mlcalc.quadrature.cubature.genz_malik import DEGREE, sum_of_one
+from torch_mlcalc.quadrature.cubature.genz_malik import DEGREE, look_at_one
 from torch_mlcalc.quadrature.cubature.genz_malik import FEW as FEW_REGIONS
 from torch_mlcalc.quadrature.cubature.genz_malik_table import symmetric_table
 from torch_mlcalc.quadrature.cubature.ladder import FITTED, LADDERS, Stage, stage_of
@@ -67,7 +69,7 @@ def fit_single(search: CubeSearch, regions: Regions) -> bool:
     Returns:
         Whether that was enough.
     """
-    d, step = search.dimension, FITTED[search.dimension]
+    d, step, looked = search.dimension, FITTED[search.dimension], None
     if step > 1:
         begun = search.begun or Climbed(1)
         begun = climb_single(search, regions, 1, begun, parts=False, last=step)
@@ -81,18 +83,27 @@ def fit_single(search: CubeSearch, regions: Regions) -> bool:
         if values is None or not values.any():
             return False
         search.begun = begun = Climbed(1)
-        seen = sum_of_one(table, values, probe.volume, probe.terms.epsilon)
+        looked = look_at_one(table, values, probe.volume, probe.terms.epsilon)
+        seen = looked.total
         if seen.tail <= probe.terms.allowed(seen) / FEW_REGIONS:
-            columns = np.array(seen).reshape(3, 1, 1)
-            search.keep(Table(*table[:2]), regions, Amount(columns, None))
+            _keep_symmetric(search, regions, np.array(seen))
             return True
         base = table.nodes[int(np.abs(values).argmax())]
-    found = fit(probe_of(search), seen, base)
+    found = fit(probe_of(search), seen, base, looked)
     search.begun = begun._replace(fitted=True)
     if found is None:
         return False
+    if found.sizes is None:
+        _keep_symmetric(search, regions, found.columns)
+        return True
     search.keep(found.table, found.regions, Amount(found.columns[..., None], None))
     return True
+
+
+def _keep_symmetric(search: CubeSearch, regions: Regions, columns: Array) -> None:
+    """Book the integral by the rule of Genz and Malik."""
+    table = Table(*symmetric_table(DEGREE, search.dimension)[:2])
+    search.keep(table, regions, Amount(columns.reshape(3, 1, 1), None))
 
 
 def climb_single(
@@ -149,6 +160,33 @@ def climb_single(
             search.keep(gauss_table(stage.size), regions, Amount(kept, None))
             return begun
     return begun._replace(left=True)
+
+
+class Parts(NamedTuple):
+    """An integral over parts: its value, and weights in the order of the nodes."""
+
+    value: float
+    weights: Array
+
+
+def climb_parts(probe: Probe, regions: Regions) -> Parts | None:
+    """Take the steps of :func:`climb` on the parts between kinks, if they will do."""
+    terms, begun = probe.terms._replace(parts=True), Climbed(1)
+    d, width = terms.dimension, regions.high - regions.low
+    volume = np.multiply.reduce(width, 1) * probe.volume
+    while not begun.left:
+        stage = stage_of(begun.step, d, first=begun.before is None)
+        points = regions.low + width * stage.table.nodes[:, None]
+        values = probe(points.reshape(-1, d))
+        if values is None or not values.any():
+            return None
+        columns = _sums(stage, values, volume, terms.epsilon)
+        sums = [Sum(*each) for each in np.add.reduce(columns, 2).tolist()]
+        begun = begun.judged(sums, terms)
+        if begun.done:
+            weights = np.outer(stage.table.weights[-(stage.size**d) :], volume)
+            return Parts(sums[-1].value, weights.ravel())
+    return None
 
 
 def _sums(stage: Stage, values: Values, volume: Array, epsilon: float) -> Array:

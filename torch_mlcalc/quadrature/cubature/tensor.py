@@ -15,10 +15,13 @@ from torch_mlcalc.quadrature.cubature.ladder import (
     LEAST_UNBOUNDED,
     MILD,
     MOST,
+    OFTEN,
     ROUGH,
     SMOOTH,
+    SMOOTH_AGAIN,
     STEADY,
     SURE,
+    TAIL_ROUGH,
     TAIL_UNBOUNDED,
     Pace,
     Stage,
@@ -91,7 +94,7 @@ def climb(
         before = totals[0] if before is None else before
         pace = pace_of(step, search.dimension)
         error, slow, late, rate, change = _judge(
-            search, total, before, pace, rate, change, rough > 0
+            search, total, before, pace, rate, change, rough
         )
         leaves = np.zeros(search.elements, dtype=bool)
         leaves[regions.owner[broken]] = True
@@ -106,7 +109,8 @@ def climb(
                 regions = regions.take(~own)
                 break
         rough = (rough + slow) * (slow > 0)
-        leaves |= late | (rough >= patience_of(begin, search.dimension, parts=parts))
+        patience = patience_of(step, begin, search.dimension, parts=parts)
+        leaves |= late | (rough >= patience)
         leaves |= done
         gone = leaves[regions.owner]
         failed.append(regions.take(gone & ~done[regions.owner]))
@@ -144,7 +148,7 @@ def _judge(
     pace: Pace,
     rate: Array | float,
     moved: Array | float,
-    rough: Mask,
+    count: Array,
 ) -> tuple[Array, Array, Mask, Array, Array]:
     """Error of each integral, whether it shrinks slowly or too late, and at which rate.
 
@@ -178,7 +182,7 @@ def _judge(
     floor = np.where(np.isnan(floor), 0.0, floor)
     smooth, fall = fall < SMOOTH, np.minimum(fall, 1)
     own, rate = fall ** (1 / pace.length), np.asarray(rate)
-    rough = rough[:, None]
+    rough, often = count[:, None] > 0, count[:, None] >= OFTEN
     doubted = (fall > SURE) & (rough | (rate == 0))
     steady = (own <= rate**STEADY) & ~doubted
     trusted = np.where(steady | ((rate == 0) & ~doubted), fall**2, fall)
@@ -189,7 +193,7 @@ def _judge(
     else:
         least = np.where(doubted & rough, 1.0, LEAST)
         extended = np.minimum(floor, np.nan_to_num(tail) * fall**pace.passed)
-        floor = np.where(steady, extended, floor)
+        floor = np.where(steady, extended, np.where(often, TAIL_ROUGH * floor, floor))
     extrapolated = change * np.clip(EXTRAPOLATED * trusted, least, 1)
     error = np.where(
         smooth,
@@ -201,6 +205,7 @@ def _judge(
         best = change * fall ** (2 + 2 * pace.left)
     seen = change > rounding
     counted = np.where(fall < MILD.get(search.dimension, 0.0), 0.5, 1.0)
+    smooth &= (fall < SMOOTH_AGAIN) | ~often
     slow = np.maximum.reduce(np.where(~smooth & seen, counted, 0.0), 1)
     late = np.logical_or.reduce(smooth & (best > ledger.allowed(total)) & seen, 1)
     rate = np.where(rate > 0, np.minimum(own, rate), own)
