@@ -29,6 +29,7 @@ def crps_of_cdf(
     thresholds: Thresholds,
     levels: Levels,
     options: Settings,
+    eps: float,
 ) -> Tensor:
     r"""The score of each element by quadrature.
 
@@ -46,6 +47,7 @@ def crps_of_cdf(
         thresholds: What counts on the line.
         levels: What counts of the probabilities.
         options: Tolerances, and what to do if they are not reached.
+        eps: Rounding error of the result, from which those follow that are not given.
 
     Returns:
         The scores.
@@ -77,13 +79,17 @@ def crps_of_cdf(
     inside = RealLine(loc, scale) if unbounded else Interval(lower, upper)
     # Where the mass is; a narrow one would be missed from far off.
     around = middle + scale * _AROUND.to(scale).reshape(-1, *(1,) * scale.ndim)
-    finite = lower.isfinite() & upper.isfinite()
-    splits = torch.where(finite, around, middle)
-    total = _solve(at_middle, inside, splits, scale, options)
+    # Nothing is to be split off where it has ended: a rule for an infinite range that
+    # begins there sees zeros alone, or rounding errors. On a line nodes are placed.
+    start_of_tail = [around[i] for i in (1, 3)]
+    splits = torch.where(lower.isinf(), around.clamp(min=start_of_tail[0]), around)
+    splits = torch.where(upper.isinf(), splits.clamp(max=start_of_tail[1]), splits)
+    splits = torch.where(lower.isinf() & upper.isinf(), middle, splits)
+    total = _solve(at_middle, inside, splits, scale, options, eps)
     end = thresholds.clip(torch.minimum(torch.maximum(target, lower), upper))
     reach = Interval(middle, end.nan_to_num())
     # Its tolerance is relative to the sum: alone it may be nearly 0.
-    total = total + _solve(further, reach, around, scale, options, total.detach())
+    total = total + _solve(further, reach, around, scale, options, eps, total.detach())
     total = total + _outside(target, (start, stop), thresholds, levels, options)
     return total.to(target.dtype)
 
@@ -94,6 +100,7 @@ def _solve(
     breakpoints: Tensor,
     scale: Tensor,
     options: Settings,
+    eps: float,
     other: Tensor | None = None,
 ) -> Tensor:
     """Integrate, and report what has not converged unless it is nothing.
@@ -108,15 +115,15 @@ def _solve(
         breakpoints: Where to split.
         scale: Widths of the forecasts.
         options: Tolerances, and what to do if they are not reached.
+        eps: Rounding error of the result.
         other: What the integral is added to, if anything.
 
     Returns:
         The integral.
     """
-    finfo = torch.finfo(scale.dtype)
     rtol, atol = options.rtol, options.atol
     if rtol is None and atol is None:
-        rtol, atol = math.sqrt(finfo.eps), float(finfo.eps * read(scale).min())
+        rtol, atol = math.sqrt(eps), float(eps * read(scale).min())
     if rtol and other is not None:
         atol = max(atol or 0.0, rtol * float(read(other).min()))
     estimate = integrate_with_error(

@@ -19,8 +19,13 @@ from torch_mlcalc.losses.integral.places import (
     place_of,
     within,
 )
-from torch_mlcalc.losses.integral.settings import IntegralLoss, check_function
-from torch_mlcalc.losses.reduction import Reduction, prepare_all, reduce
+from torch_mlcalc.losses.integral.settings import (
+    IntegralLoss,
+    check_function,
+    check_weight,
+    reduce_to,
+)
+from torch_mlcalc.losses.reduction import Reduction, prepare_all
 from torch_mlcalc.losses.regression import (
     HuberLoss,
     L1Loss,
@@ -118,9 +123,7 @@ def expected_loss(
         "on_failure": on_failure,
     }
     mean = _mean(loss, value, distribution, offsets, rule, options)
-    if weight is not None:
-        dtype = torch.promote_types(dtype, weight.dtype)
-    return reduce(mean, weight, reduction).to(dtype)
+    return reduce_to(mean, weight, reduction, dtype)
 
 
 class ExpectedLoss(IntegralLoss):
@@ -221,11 +224,7 @@ def _prepare(
             f"action must have the shape of a sample, {tuple(wanted)}, got "
             f"{tuple(value.shape)}; expand one of them"
         )
-    if weight is not None and weight.shape != distribution.batch_shape:
-        raise ValueError(
-            f"weight must have the shape {tuple(distribution.batch_shape)} of the "
-            f"decisions, got {tuple(weight.shape)}"
-        )
+    check_weight(weight, distribution.batch_shape, "of the decisions")
     return value, dtype
 
 

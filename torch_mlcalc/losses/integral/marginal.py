@@ -11,7 +11,11 @@ from torch.distributions import Distribution, constraints
 
 from torch_mlcalc.density.expectation import log_expectation
 from torch_mlcalc.losses.integral.places import place_of
-from torch_mlcalc.losses.integral.settings import IntegralLoss, check_function
+from torch_mlcalc.losses.integral.settings import (
+    IntegralLoss,
+    check_function,
+    check_weight,
+)
 from torch_mlcalc.losses.reduction import Reduction, check_reduction, reduce
 from torch_mlcalc.quadrature.adaptive_hermite import AdaptiveGaussHermite
 from torch_mlcalc.quadrature.integrand import Function
@@ -100,11 +104,7 @@ def marginal_nll_loss(
         )
     args = tuple(args)
     batch = _batch(prior, args, batch_shape)
-    if weight is not None and weight.shape != batch:
-        raise ValueError(
-            f"weight must have the shape {tuple(batch)} of the groups, got "
-            f"{tuple(weight.shape)}"
-        )
+    check_weight(weight, batch, "of the groups")
     options: dict[str, Any] = {
         "rtol": rtol,
         "atol": atol,

@@ -20,7 +20,7 @@ from torch_mlcalc.losses.integral.samples import (
     prepare_samples,
     step_quantiles,
 )
-from torch_mlcalc.losses.integral.settings import IntegralLoss
+from torch_mlcalc.losses.integral.settings import IntegralLoss, reduce_to
 from torch_mlcalc.losses.reduction import Reduction, reduce
 from torch_mlcalc.quadrature.rules import Rule
 
@@ -112,7 +112,7 @@ def wasserstein_1d_loss(
         loss = between_cdfs(torch.abs, pair, search, kinks=True)
     else:
         loss = between_quantiles(lambda d: _power(d, p), pair, search, p % 2 != 0)
-    return reduce(loss, weight, reduction)
+    return reduce_to(loss, weight, reduction, pair.dtype)
 
 
 def cramer_loss(
@@ -189,7 +189,7 @@ def cramer_loss(
         cast(Distribution, input), cast(Distribution, target), weight, reduction
     )
     loss = between_cdfs(torch.square, pair, search, kinks=False)
-    return reduce(loss, weight, reduction)
+    return reduce_to(loss, weight, reduction, pair.dtype)
 
 
 class Wasserstein1DLoss(IntegralLoss):
