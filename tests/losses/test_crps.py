@@ -196,6 +196,7 @@ CASES = {
         mlc.crps_poisson,
         truth.poisson,
         [(2.5, 3.0)]
+        + [(rate, y) for rate in (1e-6, 0.24, 0.26) for y in (0.0, 0.7)]
         + [(rate, y) for rate in (1e-3, 19.9, 20.1, 400.0) for y in (0.0, 21.5, -1.5)],
         lambda x: (
             1 - truth.lower_gamma(mp.floor(x) + 1, mp.mpf(2.5)) if x >= 0 else mp.mpf(0)
@@ -207,6 +208,8 @@ CASES = {
         mlc.crps_negative_binomial,
         truth.negative_binomial,
         [(2.5, 0.5, 3.0)]
+        + [(r, p, y) for r, p in ((0.01, 1e-4), (1.0, 1e-6)) for y in (0.0, 0.7)]
+        + [(30.0, 1e-5, 0.0), (30.0, 0.99, 0.0)]
         + [
             (r, p, y)
             for r in (0.01, 3.0)
@@ -488,6 +491,19 @@ def test_student_t_becomes_normal() -> None:
             mlc.crps_student_t(df * one, zero, one, z, "none"),
             mlc.crps_normal(zero, one, z, "none"),
         )
+
+
+def test_slope_of_a_target_at_the_limit_of_a_censored_forecast() -> None:
+    # It is between those of both sides, -1 and 2 F - 1; half of the latter is not.
+    loc = torch.tensor([2.0, -2.0], dtype=DOUBLE, requires_grad=True)
+    y = torch.zeros(2, dtype=DOUBLE, requires_grad=True)
+    for sign, limits in ((1, (0.0, INF)), (-1, (-INF, 0.0))):
+        score = mlc.crps_censored_normal(sign * loc, torch.ones(2), *limits, y, "sum")
+        slope, by_loc = torch.autograd.grad(score, (y, loc))
+        expected = sign * torch.special.ndtr(-loc.detach()) * 2 - sign
+        torch.testing.assert_close(slope, expected, rtol=1e-14, atol=0)
+        share = torch.special.ndtr(-loc.detach())
+        torch.testing.assert_close(by_loc, (1 - share).square(), rtol=1e-12, atol=0)
 
 
 def test_derivatives_of_the_kink_free_laplace_at_its_median() -> None:

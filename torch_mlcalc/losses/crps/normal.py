@@ -403,7 +403,9 @@ def censored_normal(
     loc: Tensor, scale: Tensor, lower: Tensor, upper: Tensor, target: Tensor
 ) -> Tensor:
     """CRPS of each element."""
-    inside = torch.minimum(torch.maximum(target, lower), upper)
+    # Not by minimum and maximum, which halve the slope of a target at a limit.
+    inside = torch.where(target < lower, lower, target)
+    inside = torch.where(inside > upper, upper, inside)
     at, low, high = (_placed(end, loc, scale) for end in (inside, lower, upper))
     score = _squared_cdf(at) - _squared_cdf(low)
     score = score + _squared_cdf(-at) - _squared_cdf(-high)

@@ -11,9 +11,12 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from torch_mlcalc.losses.integral.pairs import Pair, pair_of
-from torch_mlcalc.losses.integral.settings import IntegralLoss, check_weight
+from torch_mlcalc.losses.integral.settings import (
+    IntegralLoss,
+    check_weight,
+    rtol_for,
+)
 from torch_mlcalc.losses.reduction import Reduction, check_reduction, prepare_all
-from torch_mlcalc.quadrature.contract import accumulator
 from torch_mlcalc.quadrature.host import frozen
 from torch_mlcalc.quadrature.integrate import integrate
 from torch_mlcalc.quadrature.rules import Rule
@@ -46,11 +49,8 @@ class Search(NamedTuple):
         Returns:
             The arguments.
         """
-        options = self._asdict()
-        fixed = isinstance(self.rule, Rule) and self.rule.fixed
-        if not fixed and self.rtol is None and not self.atol:
-            options["rtol"] = math.sqrt(torch.finfo(accumulator(dtype)).eps)
-        return options
+        rtol = rtol_for(dtype, self.rule, self.rtol, self.atol)
+        return self._replace(rtol=rtol)._asdict()
 
 
 class PairLoss(IntegralLoss):

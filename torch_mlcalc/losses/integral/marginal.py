@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from torch_mlcalc.density.expectation import log_expectation
-from torch_mlcalc.losses.integral.places import place_of
+from torch_mlcalc.losses.integral.places import log_density, place_of
 from torch_mlcalc.losses.integral.settings import (
     IntegralLoss,
     check_function,
@@ -217,7 +217,7 @@ def _around_modes(
     apart = () if prior.batch_shape else args
 
     def log_joint(z: Tensor, *rows: Any) -> Tensor:  # noqa: ANN401
-        return log_likelihood(z, *(rows or args)) + prior.log_prob(z)
+        return log_likelihood(z, *(rows or args)) + log_density(prior, z)
 
     return log_integrate(
         log_joint,

@@ -125,8 +125,8 @@ def pair_of(input: Distribution, target: Distribution) -> Pair:
         # is larger by one standard deviation was 22104 instead of 0.45.
         input, target, like = in_double(input), in_double(target), like.double()
     domain = _union(place_of(input), place_of(target))
-    table = [_breaks(p, domain, like) for p in (input, target)]
-    table = within(domain, torch.cat(table))
+    rows = [_breaks(p, domain, like) for p in (input, target)]
+    table = within(domain, torch.cat(rows))
     home = within(domain, _middle(target, domain, like)[0])
     # Home comes second, as useful() wants.
     pair = Pair(input, target, domain, home.expand(2, *batch), batch, dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from torch_mlcalc.losses.reduction import Loss, Reduction, reduce
 from torch_mlcalc.quadrature.checks import Settings, check_settings, refuse_tolerance
+from torch_mlcalc.quadrature.contract import accumulator
 from torch_mlcalc.quadrature.rules import Rule
 
 
@@ -111,6 +113,26 @@ def reduce_to(
     if weight is not None:
         dtype = torch.promote_types(dtype, weight.dtype)
     return reduce(loss, weight, reduction).to(dtype)
+
+
+def rtol_for(
+    dtype: torch.dtype, rule: object, rtol: float | None, atol: float | None
+) -> float | None:
+    """The relative tolerance for a result of a dtype, computed in a wider one.
+
+    Args:
+        dtype: That of the loss.
+        rule: How to integrate.
+        rtol: What the caller wants, or None.
+        atol: The same.
+
+    Returns:
+        What the caller wants, or the default of :func:`integrate` for the dtype; None
+        for a rule that has no tolerance.
+    """
+    if rtol is not None or atol or (isinstance(rule, Rule) and rule.fixed):
+        return rtol
+    return math.sqrt(torch.finfo(accumulator(dtype)).eps)
 
 
 def check_function(name: str, value: object) -> None:
