@@ -217,4 +217,6 @@ def _with_tails(grid: Tensor) -> Tensor:
     tails = [step * 10.0**-k for k in range(1, 8)]
     low = torch.stack([grid[0] - step + tail for tail in reversed(tails)])
     high = torch.stack([grid[-1] + step - tail for tail in tails])
-    return torch.cat([low, grid, high])
+    # Where those near 1 are rounded to it, the quantile may be infinite.
+    most = 1 - torch.finfo(grid.dtype).eps / 2
+    return torch.cat([low, grid, high.clamp(max=most)])

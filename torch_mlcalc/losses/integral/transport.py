@@ -60,8 +60,8 @@ def wasserstein_1d_loss(
         reduction: ``"none"``, ``"mean"`` or ``"sum"``, over the batch.
         weight: Weight of each pair; ``"mean"`` divides by the sum of the weights.
         p: Power, at least 1.
-        input_weight: Weights of the samples, not negative, of any sum; by default all
-            are equal. They have a gradient.
+        input_weight: Weights of the samples, not negative, of any sum but 0, which
+            gives NaN; by default all are equal. They have a gradient.
         target_weight: The same for the target.
         rule: How to integrate, for distributions; by default as :func:`integrate` does.
         rtol: Wanted relative error; adaptive rules only.
@@ -147,8 +147,8 @@ def cramer_loss(
         target: The same kind.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``, over the batch.
         weight: Weight of each pair; ``"mean"`` divides by the sum of the weights.
-        input_weight: Weights of the samples, not negative, of any sum; by default all
-            are equal. They have a gradient.
+        input_weight: Weights of the samples, not negative, of any sum but 0, which
+            gives NaN; by default all are equal. They have a gradient.
         target_weight: The same for the target.
         rule: How to integrate, for distributions; by default as :func:`integrate` does.
         rtol: Wanted relative error; adaptive rules only.
