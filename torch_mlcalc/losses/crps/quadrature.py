@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from torch_mlcalc.density.nodes import nodes_of
+from torch_mlcalc.losses.crossings import crossings
 from torch_mlcalc.losses.crps.cdf import Cdf
 from torch_mlcalc.losses.crps.weighting import Levels, Thresholds
 from torch_mlcalc.quadrature.checks import Settings
@@ -75,16 +76,21 @@ def crps_of_cdf(
         p = share(x)
         return thresholds.at(x, levels.below(p) - levels.above(p))
 
+    first, last = _levels_reached(share, middle, scale, levels, (lower, upper))
+    left, right = torch.minimum(first, middle), torch.maximum(last, middle)
     unbounded = isinstance(domain, RealLine) and thresholds.unbounded
-    inside = RealLine(loc, scale) if unbounded else Interval(lower, upper)
+    unbounded = unbounded and first is lower and last is upper
+    inside = RealLine(loc, scale) if unbounded else Interval(left, right)
     # Where the mass is; a narrow one would be missed from far off.
     around = middle + scale * _AROUND.to(scale).reshape(-1, *(1,) * scale.ndim)
     # Nothing is to be split off where it has ended: a rule for an infinite range that
     # begins there sees zeros alone, or rounding errors. On a line nodes are placed.
     start_of_tail = [around[i] for i in (1, 3)]
-    splits = torch.where(lower.isinf(), around.clamp(min=start_of_tail[0]), around)
-    splits = torch.where(upper.isinf(), splits.clamp(max=start_of_tail[1]), splits)
-    splits = torch.where(lower.isinf() & upper.isinf(), middle, splits)
+    splits = torch.where(left.isinf(), around.clamp(min=start_of_tail[0]), around)
+    splits = torch.where(right.isinf(), splits.clamp(max=start_of_tail[1]), splits)
+    splits = torch.where(left.isinf() & right.isinf(), middle, splits)
+    kinks = torch.stack([torch.where(x.isinf(), middle, x) for x in (first, last)])
+    splits, around = (torch.cat([t, kinks]) for t in (splits, around))
     total = _solve(at_middle, inside, splits, scale, options, eps)
     end = thresholds.clip(torch.minimum(torch.maximum(target, lower), upper))
     reach = Interval(middle, end.nan_to_num())
@@ -92,6 +98,41 @@ def crps_of_cdf(
     total = total + _solve(further, reach, around, scale, options, eps, total.detach())
     total = total + _outside(target, (start, stop), thresholds, levels, options)
     return total.to(target.dtype)
+
+
+def _levels_reached(
+    share: Cdf,
+    middle: Tensor,
+    scale: Tensor,
+    levels: Levels,
+    limits: tuple[Tensor, Tensor],
+) -> list[Tensor]:
+    """Where the distribution function reaches the ends of the levels that count.
+
+    There the integrands have kinks, below the first V is 0, above the last W. They move
+    with the forecast, so that second derivatives are right.
+
+    Args:
+        share: The distribution function.
+        middle: A middle of the forecast.
+        scale: Its width.
+        levels: Those that count.
+        limits: Where it reaches 0 and 1, or what to return where it is not found.
+
+    Returns:
+        Two points ``(*batch)``.
+    """
+    steps = 2.0 ** torch.arange(-6, 40, dtype=torch.float64, device="cpu")
+    steps = torch.cat([-steps.flip(0), steps]).to(scale)
+    grid = middle + scale * steps.reshape(-1, *(1,) * scale.ndim)
+    found = []
+    for p, limit in zip((levels.lower, levels.upper), limits, strict=True):
+        at = limit
+        if levels.density is None and 0 < p < 1:
+            at = crossings(lambda x, p=p: share(x) - p, grid)[0]  # type: ignore[misc]
+            at = torch.where(at == grid[0], limit, at)
+        found.append(at)
+    return found
 
 
 def _solve(
@@ -123,7 +164,8 @@ def _solve(
     """
     rtol, atol = options.rtol, options.atol
     if rtol is None and atol is None:
-        rtol, atol = math.sqrt(eps), float(eps * read(scale).min())
+        rtol = math.sqrt(eps)
+        atol = torch.finfo(scale.dtype).eps * float(read(scale).min())
     if rtol and other is not None:
         atol = max(atol or 0.0, rtol * float(read(other).min()))
     estimate = integrate_with_error(

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.nn.functional import softplus
 
+from torch_mlcalc.losses.crossings import crossings
 from torch_mlcalc.losses.integral.compare import (
     PairLoss,
     Search,
@@ -16,7 +17,6 @@ from torch_mlcalc.losses.integral.compare import (
     finite,
     prepare_pair,
 )
-from torch_mlcalc.losses.integral.crossings import crossings
 from torch_mlcalc.losses.integral.settings import reduce_to
 from torch_mlcalc.losses.reduction import Reduction
 from torch_mlcalc.quadrature.rules import Rule
