@@ -110,6 +110,7 @@ CASES = {
             (0.5, 1.0, 0.0, 2.0, -3.0),
             (0.5, 1.0, 0.0, 2.0, 3.0),
             (-4.0, 1.0, 0.0, 2.0, 0.5),
+            (-5.0, 1.0, 0.0, 2.0, 0.0),
             (5.0, 2.0, 0.0, INF, 4.0),
             (5.0, 2.0, -INF, 6.0, 4.0),
             (5.0, 2.0, -INF, INF, 4.0),
@@ -493,17 +494,24 @@ def test_student_t_becomes_normal() -> None:
         )
 
 
-def test_slope_of_a_target_at_the_limit_of_a_censored_forecast() -> None:
-    # It is between those of both sides, -1 and 2 F - 1; half of the latter is not.
-    loc = torch.tensor([2.0, -2.0], dtype=DOUBLE, requires_grad=True)
-    y = torch.zeros(2, dtype=DOUBLE, requires_grad=True)
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE], ids=str)
+def test_a_target_at_the_limit_of_a_censored_forecast(dtype: torch.dtype) -> None:
+    # As on a dry day. Half of 2 F - 1, which its slope was, is not between those of
+    # both sides, -1 and 2 F - 1; and from 4 deviations on float32 had no digits.
+    loc = torch.tensor([2.0, -2.0, -6.0], dtype=dtype, requires_grad=True)
+    y = torch.zeros_like(loc, requires_grad=True)
+    rain = torch.special.erfc(-loc.detach().double() / math.sqrt(2)) / 2
     for sign, limits in ((1, (0.0, INF)), (-1, (-INF, 0.0))):
-        score = mlc.crps_censored_normal(sign * loc, torch.ones(2), *limits, y, "sum")
-        slope, by_loc = torch.autograd.grad(score, (y, loc))
-        expected = sign * torch.special.ndtr(-loc.detach()) * 2 - sign
-        torch.testing.assert_close(slope, expected, rtol=1e-14, atol=0)
-        share = torch.special.ndtr(-loc.detach())
-        torch.testing.assert_close(by_loc, (1 - share).square(), rtol=1e-12, atol=0)
+        one = torch.ones_like(loc)
+        score = mlc.crps_censored_normal(sign * loc, one, *limits, y, "none")
+        slope, by_loc = torch.autograd.grad(score.sum(), (y, loc))
+        error = {"rtol": 40 * torch.finfo(dtype).eps, "atol": 0.0}
+        torch.testing.assert_close(by_loc, rain.square().to(dtype), **error)
+        torch.testing.assert_close(slope, (-sign * rain.square()).to(dtype), **error)
+        assert (-1 <= sign * slope).all()
+        assert (sign * slope <= 1 - 2 * rain).all()
+    inner = mlc.crps_censored_normal(loc, one, -INF, 1e-6, y, "none")
+    assert (inner - mlc.crps_normal(loc, one, y, "none") <= 1e-6).all()
 
 
 def test_derivatives_of_the_kink_free_laplace_at_its_median() -> None:

@@ -172,6 +172,24 @@ def test_interval_of_thresholds_is_the_censored_score() -> None:
         torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.parametrize("make", [td.Normal, td.Laplace, td.Cauchy], ids=str)
+def test_thresholds_far_in_a_tail(make: type[td.Distribution]) -> None:
+    # Of 1 - F there are no digits there, and torch has none of a normal F either. At 5
+    # deviations it was right to 1e-10, with a warning, at 8 to 0.1.
+    p = make(torch.zeros(2, dtype=DOUBLE), 1.0)
+    for far, upper in ((5.0, True), (8.0, True), (5.0, False), (8.0, False)):
+        limits = (far, INF) if upper else (-INF, -far)
+        found = mlc.crps_loss(p, p.mode, threshold_weight=limits)
+        if make is td.Laplace:
+            exact = math.exp(-2 * far) / 8
+        elif make is td.Cauchy:
+            exact = float(mp.quad(lambda x: (mp.atan(1 / x) / mp.pi) ** 2, [far, INF]))
+        else:
+            ends = [far, far + 1, far + 3, far + 9]
+            exact = float(mp.quad(lambda x: mp.ncdf(-x) ** 2, ends))
+        assert found.item() == pytest.approx(exact, rel=3e-8)
+
+
 def test_density_of_thresholds_is_a_normal_cdf_in_closed_form() -> None:
     # Forecast with all mass in 0 .. 1 and an observation above: the weights count.
     forecast = td.Uniform(torch.zeros(2, dtype=DOUBLE), 1.0)

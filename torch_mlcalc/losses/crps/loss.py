@@ -13,7 +13,13 @@ from torch.distributions import Distribution
 from torch_mlcalc.density.nodes import is_exact
 from torch_mlcalc.density.wide import in_double, is_torchs
 from torch_mlcalc.losses.crps import dispatch
-from torch_mlcalc.losses.crps.cdf import cdf_of, is_integrated, place_of, support_of
+from torch_mlcalc.losses.crps.cdf import (
+    is_integrated,
+    place_of,
+    support_of,
+    tails_from,
+    tails_of,
+)
 from torch_mlcalc.losses.crps.quadrature import crps_of_cdf, crps_of_steps
 from torch_mlcalc.losses.crps.weighting import (
     Levels,
@@ -230,8 +236,9 @@ def _scores(
     if not isinstance(forecast, Distribution):
         assert isinstance(domain, Line)  # noqa: S101
         place = place_of(domain, target)
+        tails = tails_from(forecast)
         return crps_of_cdf(
-            forecast, domain, place, target, thresholds, levels, options, eps
+            tails, domain, place, target, thresholds, levels, options, eps
         )
     if closed and thresholds.plain and levels.plain:
         scores = dispatch.closed_form(forecast, target)
@@ -249,8 +256,8 @@ def _scores(
     if options.rtol is None and options.atol is None and is_integrated(forecast):
         # Its distribution function has an error of its own, of some roots of epsilon.
         options = options._replace(rtol=64 * eps**0.5)
-    cdf = cdf_of(forecast)
-    found = crps_of_cdf(cdf, support, place, target, thresholds, levels, options, eps)
+    tails = tails_of(forecast)
+    found = crps_of_cdf(tails, support, place, target, thresholds, levels, options, eps)
     return found.to(dtype)
 
 

@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 
 from torch_mlcalc.density.nodes import nodes_of
 from torch_mlcalc.losses.crossings import crossings
-from torch_mlcalc.losses.crps.cdf import Cdf
+from torch_mlcalc.losses.crps.cdf import Cdf, Tails
 from torch_mlcalc.losses.crps.weighting import Levels, Thresholds
 from torch_mlcalc.quadrature.checks import Settings
 from torch_mlcalc.quadrature.domains import Domain, Interval, Line, RealLine
@@ -23,7 +23,7 @@ _AROUND = torch.tensor([-40.0, -4.0, 0.0, 4.0, 40.0], device="cpu")
 
 
 def crps_of_cdf(
-    cdf: Cdf,
+    tails: Tails,
     domain: Line,
     place: tuple[Tensor, Tensor],
     target: Tensor,
@@ -41,7 +41,7 @@ def crps_of_cdf(
     limit of an integral without being a breakpoint in one that is 0 there.
 
     Args:
-        cdf: Distribution function of points ``(n, *batch)``.
+        tails: Probabilities below and above points ``(n, *batch)``.
         domain: The support.
         place: Middle and width of the forecast, which carry no gradient.
         target: Observations ``(*batch)``.
@@ -62,21 +62,25 @@ def crps_of_cdf(
 
     start, stop = _limits(domain, target)
 
-    def share(x: Tensor) -> Tensor:
+    def shares(x: Tensor) -> tuple[Tensor, Tensor]:
         # A point may be rounded to the end of the support, where slopes are infinite.
         inside = (x > start) & (x < stop)
-        return torch.where(inside, cdf(torch.where(inside, x, home)), 1.0 * (x >= stop))
+        below, above = tails(torch.where(inside, x, home))
+        return (
+            torch.where(inside, below, 1.0 * (x >= stop)),
+            torch.where(inside, above, 1.0 * (x <= start)),
+        )
 
     def at_middle(x: Tensor) -> Tensor:
-        p = share(x)
-        score = torch.where(x < middle, levels.below(p), levels.above(p))
+        p, q = shares(x)
+        score = torch.where(x < middle, levels.below(p), levels.above(q))
         return thresholds.at(x, score)
 
     def further(x: Tensor) -> Tensor:
-        p = share(x)
-        return thresholds.at(x, levels.below(p) - levels.above(p))
+        p, q = shares(x)
+        return thresholds.at(x, levels.below(p) - levels.above(q))
 
-    first, last = _levels_reached(share, middle, scale, levels, (lower, upper))
+    first, last = _levels_reached(shares, middle, scale, levels, (lower, upper))
     left, right = torch.minimum(first, middle), torch.maximum(last, middle)
     unbounded = isinstance(domain, RealLine) and thresholds.unbounded
     unbounded = unbounded and first is lower and last is upper
@@ -101,7 +105,7 @@ def crps_of_cdf(
 
 
 def _levels_reached(
-    share: Cdf,
+    shares: Tails,
     middle: Tensor,
     scale: Tensor,
     levels: Levels,
@@ -113,7 +117,7 @@ def _levels_reached(
     with the forecast, so that second derivatives are right.
 
     Args:
-        share: The distribution function.
+        shares: Probabilities below and above.
         middle: A middle of the forecast.
         scale: Its width.
         levels: Those that count.
@@ -129,7 +133,7 @@ def _levels_reached(
     for p, limit in zip((levels.lower, levels.upper), limits, strict=True):
         at = limit
         if levels.density is None and 0 < p < 1:
-            at = crossings(lambda x, p=p: share(x) - p, grid)[0]  # type: ignore[misc]
+            at = crossings(lambda x, p=p: shares(x)[0] - p, grid)[0]  # type: ignore[misc]
             at = torch.where(at == grid[0], limit, at)
         found.append(at)
     return found
@@ -201,7 +205,7 @@ def _outside(
     options: Settings,
 ) -> Tensor:
     """The score from the support to an observation outside of it; NaN for NaN."""
-    zero, one = torch.zeros_like(target), torch.ones_like(target)
+    one = torch.ones_like(target)
     start, end = torch.maximum(target, limits[0]), torch.minimum(target, limits[1])
     if thresholds.density is None:
         below = thresholds.clip(start) - thresholds.clip(target)
@@ -212,7 +216,7 @@ def _outside(
         below, above = (
             integrate(thresholds.density, side, **options._asdict()) for side in sides
         )
-    return below * levels.above(zero) + above * levels.below(one)
+    return below * levels.above(one) + above * levels.below(one)
 
 
 def crps_of_steps(
@@ -243,11 +247,11 @@ def crps_of_steps(
     # Each step is split where the observation is; outside of all there is nothing.
     split = torch.minimum(torch.maximum(target, start), end)
     below = thresholds.between(start, split) * levels.below(share)
-    above = thresholds.between(split, end) * levels.above(share)
-    zero, one = torch.zeros_like(target), torch.ones_like(target)
+    above = thresholds.between(split, end) * levels.above(1 - share)
+    one = torch.ones_like(target)
     first, last = points[0], points[-1]
     before = thresholds.between(torch.minimum(target, first), first)
     after = thresholds.between(last, torch.maximum(target, last))
     return (
-        (below + above).sum(0) + before * levels.above(zero) + after * levels.below(one)
+        (below + above).sum(0) + before * levels.above(one) + after * levels.below(one)
     )
