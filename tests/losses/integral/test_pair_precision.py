@@ -1,6 +1,7 @@
 """Two distributions in single and half precision, and what cannot be in double."""
 
 import copy
+import math
 from collections.abc import Callable
 
 import pytest
@@ -18,8 +19,14 @@ from torch.distributions import (
     Normal,
     StudentT,
     TransformedDistribution,
+    Uniform,
 )
-from torch.distributions.transforms import ExpTransform, Transform
+from torch.distributions.transforms import (
+    AffineTransform,
+    ExpTransform,
+    SigmoidTransform,
+    Transform,
+)
 
 import torch_mlcalc as mlc
 from torch_mlcalc.density.wide import in_double, is_torchs
@@ -116,6 +123,33 @@ def test_a_density_of_the_callers_is_asked_in_its_own_dtype() -> None:
     )
     found = mlc.kl_divergence_loss(density, Normal(torch.tensor(1.0), 1.0))
     assert found.item() == pytest.approx(0.5, rel=1e-4)
+
+
+def test_transformed_distributions_without_a_mean() -> None:
+    # Of which torch says that it is not implemented, and so the divergence did.
+    def logistic(loc: float, scale: float) -> Distribution:
+        base = Uniform(torch.zeros(1), torch.ones(1))
+        steps = [SigmoidTransform().inv, AffineTransform(loc, scale)]
+        return TransformedDistribution(base, steps)
+
+    # E log p / q for a shift by d scales is d coth(d / 2) - 2.
+    expected = 1 / math.tanh(0.5) - 2
+    for loc, scale in ((0.0, 1.0), (1000.0, 1e-2)):
+        pair = logistic(loc, scale), logistic(loc + scale, scale)
+        found = mlc.kl_divergence_loss(*pair)
+        assert found.item() == pytest.approx(expected, rel=1e-3)
+        assert mlc.wasserstein_1d_loss(*pair).item() == pytest.approx(scale, rel=1e-3)
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.distributions, "GeneralizedPareto"), reason="newer than torch"
+)
+def test_a_distribution_that_torch_has_in_single_precision_alone() -> None:
+    make = torch.distributions.GeneralizedPareto
+    p, q = (make(torch.zeros(1), torch.tensor([s]), 0.2) for s in (1.0, 2.0))
+    assert not is_torchs(p)
+    assert mlc.wasserstein_1d_loss(p, q).item() == pytest.approx(1.25, rel=1e-3)
+    assert mlc.kl_divergence_loss(p, q).item() > 0
 
 
 def test_what_is_torchs_own_is_so_with_all_its_parts() -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, TransformedDistribution
 
 from torch_mlcalc.density.normalized import NormalizedDensity
 from torch_mlcalc.density.support import extent_of
@@ -164,7 +164,10 @@ def _like(p: Distribution) -> Tensor:
     """A zero with dtype, device and batch of a distribution."""
     if isinstance(p, NormalizedDensity):
         return torch.zeros(p.batch_shape, dtype=p.dtype, device=p.device)
-    values = [getattr(p, name, None) for name in p.arg_constraints]
+    base = p
+    while isinstance(base, TransformedDistribution):
+        base = base.base_dist
+    values = [getattr(base, name, None) for name in base.arg_constraints]
     tensors = [v for v in values if isinstance(v, Tensor) and v.is_floating_point()]
     like = tensors[0] if tensors else p.mean
     return like.detach().new_zeros(p.batch_shape)
@@ -176,6 +179,8 @@ def _middle(p: Distribution, domain: Domain, like: Tensor) -> tuple[Tensor, Tens
         at, width = p.mean.detach(), p.stddev.detach()
     except (NotImplementedError, AttributeError):
         at = width = torch.full_like(like, math.nan)
+        if isinstance(p, TransformedDistribution):
+            at, width = _moved(p, like)
     loc, scale = (getattr(p, name, None) for name in ("loc", "scale"))
     if isinstance(loc, Tensor):
         at = torch.where(at.isfinite(), at, loc.detach())
@@ -183,6 +188,17 @@ def _middle(p: Distribution, domain: Domain, like: Tensor) -> tuple[Tensor, Tens
         width = torch.where(width.isfinite(), width, scale.detach())
     at = torch.where(at.isfinite(), at, inner_point(domain, at))
     return at, torch.where(width.isfinite(), width, 1)
+
+
+def _moved(p: TransformedDistribution, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the middle of the base goes, and half of how far apart its sides do."""
+    at, width = _middle(p.base_dist, place_of(p.base_dist), like)
+    points = torch.stack(torch.broadcast_tensors(at - width, at, at + width))
+    with frozen():
+        for transform in p.transforms:
+            points = transform(points)
+    points = points.detach().expand(3, *p.batch_shape)
+    return points[1], (points[2] - points[0]).abs() / 2
 
 
 def _is_end(limit: Limit) -> bool:
