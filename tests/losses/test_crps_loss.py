@@ -242,35 +242,30 @@ def test_levels_are_those_of_the_quantile_loss() -> None:
     )
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE], ids=str)
-@pytest.mark.parametrize("low", [0.3, 0.9, 0.999999])
-def test_levels_of_a_tail_are_those_of_the_definition(
-    low: float, dtype: torch.dtype
-) -> None:
+@pytest.mark.parametrize("low", [0.9, 0.999999])
+def test_levels_of_a_tail_are_those_of_the_definition(low: float) -> None:
     # Where the levels begin the integrand has a kink, and nothing below: in single
     # precision it was off by 1e-3 to 0.1, in double right, each with a warning.
-    def scored(mu: Tensor, y: Tensor) -> Tensor:
-        one = torch.ones((), dtype=dtype)
-        return mlc.crps_loss(td.Normal(mu, one), y, quantile_weight=(low, 1.0))
-
     def truth(mu: mp.mpf, y: float) -> mp.mpf:
         first = mu + mp.sqrt(2) * mp.erfinv(2 * mp.mpf(low) - 1)
-        ends = {first, max(first, mp.mpf(y)), *(max(first, mp.mpf(k)) for k in (2, 6))}
+        ends = {first, max(first, mp.mpf(y)), max(first, mp.mpf(2)), mp.mpf(12)}
         return mp.quad(
             lambda x: 2 * abs((mp.ncdf(x - mu) - (x > y)) * (y - x)) * mp.npdf(x - mu),
-            sorted({*ends, mp.mpf(12)}),
+            sorted(ends),
         )
 
-    error = 4e-7 if dtype == torch.float32 else 1e-9
     for at in (0.0, 8.0):
-        mu = torch.tensor(0.0, dtype=dtype, requires_grad=True)
-        y = torch.tensor(at, dtype=dtype)
-        score = scored(mu, y)
-        (slope,) = torch.autograd.grad(score, mu, create_graph=True)
-        (bend,) = torch.autograd.grad(slope, mu)
-        for order, found in enumerate((score, slope, bend)):
-            exact = float(mp.diff(lambda m, at=at: truth(m, at), 0, order))
-            assert found.item() == pytest.approx(exact, rel=10**order * error)
+        exact = [float(mp.diff(lambda m, at=at: truth(m, at), 0, n)) for n in range(3)]
+        for dtype, error in ((torch.float32, 4e-7), (DOUBLE, 1e-9)):
+            mu = torch.tensor(0.0, dtype=dtype, requires_grad=True)
+            forecast = td.Normal(mu, torch.ones((), dtype=dtype))
+            y = torch.tensor(at, dtype=dtype)
+            score = mlc.crps_loss(forecast, y, quantile_weight=(low, 1.0))
+            (slope,) = torch.autograd.grad(score, mu, create_graph=True)
+            (bend,) = torch.autograd.grad(slope, mu)
+            for order, found in enumerate((score, slope, bend)):
+                wanted = pytest.approx(exact[order], rel=10**order * error)
+                assert found.item() == wanted
 
 
 def test_steps_with_weights_are_sums() -> None:

@@ -61,7 +61,7 @@ LARGE: dict[str, Callable[[Tensor], Distribution]] = {
 }
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", ["kl", "variation", "cramer", "wasserstein"])
 @pytest.mark.parametrize("family", LARGE)
 def test_single_precision_is_that_of_its_arguments(family: str, loss: str) -> None:
     # The divergence of two Gamma(1e7) was 22104 instead of 0.45, with a warning.
