@@ -120,6 +120,20 @@ def test_density_without_distribution_function() -> None:
     )
 
 
+def test_density_with_a_parameter_that_is_no_constraint() -> None:
+    # The log odds of a relaxed coin are logistic; making one without its temperature
+    # was a TypeError.
+    logits = torch.tensor([0.5], dtype=DOUBLE, requires_grad=True)
+    temperature = torch.tensor(0.7, dtype=DOUBLE)
+    forecast = td.RelaxedBernoulli(temperature, logits=logits).base_dist
+    y = torch.tensor([1.3], dtype=DOUBLE)
+    found = mlc.crps_loss(forecast, y)
+    exact = mlc.crps_logistic(logits / 0.7, torch.ones_like(y) / 0.7, y)
+    torch.testing.assert_close(found, exact, rtol=1e-6, atol=0)
+    slopes = [torch.autograd.grad(v, logits)[0] for v in (found, exact)]
+    torch.testing.assert_close(*slopes, rtol=1e-5, atol=0)
+
+
 def test_truncated_normal_is_a_normalised_density() -> None:
     density = mlc.NormalizedDensity(
         td.Normal(torch.tensor(0.5, dtype=DOUBLE), 1.0).log_prob, mlc.Interval(0.0, 2.0)

@@ -97,7 +97,14 @@ def _integrated(distribution: Distribution) -> NormalizedDensity:
         if name in distribution.arg_constraints and isinstance(value, Tensor)
     }
 
+    try:
+        kind(**parameters, validate_args=False)
+    except TypeError:  # it takes others besides, such as a temperature
+        parameters = {}
+
     def log_density(x: Tensor, *values: Tensor) -> Tensor:
+        if not parameters:
+            return log_prob_anywhere(distribution, x)
         settings = dict(zip(parameters, values, strict=True))
         return log_prob_anywhere(kind(**settings, validate_args=False), x)
 
