@@ -110,6 +110,7 @@ CASES = {
             (0.5, 1.0, 0.0, 2.0, -3.0),
             (0.5, 1.0, 0.0, 2.0, 3.0),
             (-4.0, 1.0, 0.0, 2.0, 0.5),
+            (-5.0, 1.0, 0.0, 2.0, 0.0),
             (5.0, 2.0, 0.0, INF, 4.0),
             (5.0, 2.0, -INF, 6.0, 4.0),
             (5.0, 2.0, -INF, INF, 4.0),
@@ -196,6 +197,7 @@ CASES = {
         mlc.crps_poisson,
         truth.poisson,
         [(2.5, 3.0)]
+        + [(rate, y) for rate in (1e-6, 0.24, 0.26) for y in (0.0, 0.7)]
         + [(rate, y) for rate in (1e-3, 19.9, 20.1, 400.0) for y in (0.0, 21.5, -1.5)],
         lambda x: (
             1 - truth.lower_gamma(mp.floor(x) + 1, mp.mpf(2.5)) if x >= 0 else mp.mpf(0)
@@ -207,6 +209,8 @@ CASES = {
         mlc.crps_negative_binomial,
         truth.negative_binomial,
         [(2.5, 0.5, 3.0)]
+        + [(r, p, y) for r, p in ((0.01, 1e-4), (1.0, 1e-6)) for y in (0.0, 0.7)]
+        + [(30.0, 1e-5, 0.0), (30.0, 0.99, 0.0)]
         + [
             (r, p, y)
             for r in (0.01, 3.0)
@@ -308,6 +312,9 @@ def test_scores_agree_with_scoringrules(case: Case) -> None:
     if case.function is mlc.crps_truncated_normal:
         # Theirs is off by 5e-8 where both limits are four deviations above the mean.
         agree |= points[0] == -4
+    if case.function is mlc.crps_censored_normal:
+        # Theirs is off by 7 % at a limit five deviations above the mean.
+        agree |= points[0] == -5
     assert agree.all(), (points, ours, theirs)
     assert theirs.isfinite().any()
 
@@ -488,6 +495,26 @@ def test_student_t_becomes_normal() -> None:
             mlc.crps_student_t(df * one, zero, one, z, "none"),
             mlc.crps_normal(zero, one, z, "none"),
         )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE], ids=str)
+def test_a_target_at_the_limit_of_a_censored_forecast(dtype: torch.dtype) -> None:
+    # As on a dry day. Half of 2 F - 1, which its slope was, is not between those of
+    # both sides, -1 and 2 F - 1; and from 4 deviations on float32 had no digits.
+    loc = torch.tensor([2.0, -2.0, -6.0], dtype=dtype, requires_grad=True)
+    y = torch.zeros_like(loc, requires_grad=True)
+    rain = torch.special.erfc(-loc.detach().double() / math.sqrt(2)) / 2
+    for sign, limits in ((1, (0.0, INF)), (-1, (-INF, 0.0))):
+        one = torch.ones_like(loc)
+        score = mlc.crps_censored_normal(sign * loc, one, *limits, y, "none")
+        slope, by_loc = torch.autograd.grad(score.sum(), (y, loc))
+        error = {"rtol": 1e4 * torch.finfo(dtype).eps, "atol": 0.0}
+        torch.testing.assert_close(by_loc, rain.square().to(dtype), **error)
+        torch.testing.assert_close(slope, (-sign * rain.square()).to(dtype), **error)
+        assert (-1 <= sign * slope).all()
+        assert (sign * slope <= 1 - 2 * rain).all()
+    inner = mlc.crps_censored_normal(loc, one, -INF, 1e-6, y, "none")
+    assert (inner - mlc.crps_normal(loc, one, y, "none") <= 1e-6).all()
 
 
 def test_derivatives_of_the_kink_free_laplace_at_its_median() -> None:

@@ -65,15 +65,43 @@ def widened(distribution: D) -> D:
         One with gradients in the same parameters, that does not check the points, which
         are ours.
     """
-    if not is_known(distribution):
-        return distribution
+    return in_double(distribution) if is_known(distribution) else distribution
+
+
+def is_torchs(distribution: Distribution) -> bool:
+    """Whether a distribution, and all that it is made of, is one of torch's own.
+
+    Such one can be asked at points in float64 whatever it holds; one with a network of
+    the caller's inside cannot.
+
+    Returns:
+        Whether it is.
+    """
+    parts = [v for v in vars(distribution).values() if isinstance(v, Distribution)]
+    transforms = vars(distribution).get("transforms", ())
+    kinds = list(map(type, (distribution, *transforms)))
+    own = all(kind.__module__.startswith("torch.distributions.") for kind in kinds)
+    # It compares its concentration with a number in float32, which fails in float64.
+    own = own and kinds[0].__name__ != "GeneralizedPareto"
+    return own and all(map(is_torchs, parts))
+
+
+def in_double(distribution: D) -> D:
+    """A distribution of torch's own with all that it holds in float64.
+
+    Args:
+        distribution: One of which :func:`is_torchs` holds; it stays as it is.
+
+    Returns:
+        One with gradients in the same parameters, that does not check points.
+    """
     wide = copy(distribution)
     wide._validate_args = False
     for name, value in vars(distribution).items():
         if isinstance(value, Tensor) and value.is_floating_point():
             setattr(wide, name, value.to(torch.float64))
         elif isinstance(value, Distribution):
-            setattr(wide, name, widened(value))
+            setattr(wide, name, in_double(value))
     # Logits that were derived from probabilities have lost digits, and the other way.
     given = vars(distribution).get("_param")
     for name in ("probs", "logits"):

@@ -54,7 +54,7 @@ def betainc(a: Tensor | float, b: Tensor | float, x: Tensor | float) -> Tensor:
         NIST Digital Library of Mathematical Functions, 8.17.2 and 8.17.20,
         https://dlmf.nist.gov/8.17
     """
-    return _both(*promoted(a=a, b=b, x=x))[0]
+    return both_betas(a, b, x)[0]
 
 
 def betaincc(a: Tensor | float, b: Tensor | float, x: Tensor | float) -> Tensor:
@@ -84,7 +84,7 @@ def betaincc(a: Tensor | float, b: Tensor | float, x: Tensor | float) -> Tensor:
         >>> mlc.special.betaincc(torch.tensor([0.5, 2.0]), 100.0, 0.5)
         tensor([6.2556e-32, 4.0232e-29])
     """
-    return _both(*promoted(a=a, b=b, x=x))[1]
+    return both_betas(a, b, x)[1]
 
 
 def log_negative_binomial(a: Tensor, b: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -112,8 +112,11 @@ def log_negative_binomial(a: Tensor, b: Tensor, x: Tensor, y: Tensor) -> Tensor:
     )
 
 
-def _both(a: Tensor, b: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The function and its complement, at the edges of their domain too."""
+def both_betas(
+    a: Tensor | float, b: Tensor | float, x: Tensor | float
+) -> tuple[Tensor, Tensor]:
+    """The function and its complement at once, at the edges of their domain too."""
+    a, b, x = promoted(a=a, b=b, x=x)
     valid = (a >= 0) & (b >= 0) & (x >= 0) & (x <= 1)
     valid = valid & (a + b > 0) & (a.isfinite() | b.isfinite())
     inside = valid & (a > 0) & (b > 0) & (x > 0) & (x < 1)

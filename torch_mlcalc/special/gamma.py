@@ -56,7 +56,7 @@ def gammainc(a: Tensor | float, x: Tensor | float) -> Tensor:
         NIST Digital Library of Mathematical Functions, 8.2.4 and 8.8.5,
         https://dlmf.nist.gov/8
     """
-    return _both(*promoted(a=a, x=x))[0]
+    return both_gammas(a, x)[0]
 
 
 def gammaincc(a: Tensor | float, x: Tensor | float) -> Tensor:
@@ -87,7 +87,7 @@ def gammaincc(a: Tensor | float, x: Tensor | float) -> Tensor:
         >>> mlc.special.gammaincc(torch.tensor([0.5, 2.0]), 50.0)
         tensor([1.5240e-23, 9.8366e-21])
     """
-    return _both(*promoted(a=a, x=x))[1]
+    return both_gammas(a, x)[1]
 
 
 def log_poisson(a: Tensor, x: Tensor) -> Tensor:
@@ -97,8 +97,9 @@ def log_poisson(a: Tensor, x: Tensor) -> Tensor:
     return a * ratio - (x - a) - scaled_log_factorial(a)
 
 
-def _both(a: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """P and Q, at the edges of their domain too."""
+def both_gammas(a: Tensor | float, x: Tensor | float) -> tuple[Tensor, Tensor]:
+    """P and Q at once, at the edges of their domain too."""
+    a, x = promoted(a=a, x=x)
     valid = (a >= 0) & (x >= 0) & (a + x > 0) & (a.isfinite() | x.isfinite())
     inside = valid & (a > 0) & (x > 0)
     # So that 700 times it does not overflow; P or Q is 0 long before.

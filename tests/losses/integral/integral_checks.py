@@ -41,6 +41,10 @@ def assert_reductions(loss: Callable[..., Tensor], like: Tensor) -> None:
         loss("average", None)
     with pytest.raises(ValueError, match="weight must have the (batch_)?shape"):
         loss("mean", torch.ones(7, 3))
+    with pytest.raises(TypeError, match="weight must be a torch.Tensor, got list"):
+        loss("mean", [1.0] * len(elements))
+    with pytest.raises(TypeError, match="weight must be real, got torch.complex128"):
+        loss("mean", weight * 1j)
 
 
 def assert_module(

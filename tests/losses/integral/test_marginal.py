@@ -24,6 +24,7 @@ from torch.distributions import (
     MultivariateNormal,
     Normal,
     Poisson,
+    StudentT,
 )
 
 import torch_mlcalc as mlc
@@ -166,6 +167,18 @@ def test_prior_of_each_group() -> None:
     )
     expected = -Normal(prior.loc, math.sqrt(2)).log_prob(t(0.5, 0.5))
     torch.testing.assert_close(loss, expected, rtol=1e-8, atol=0)
+
+
+def test_a_prior_has_its_digits_in_single_precision() -> None:
+    # torch's density of a Student variable with 1e6 degrees of freedom is 8 % too low.
+    prior = StudentT(torch.tensor([1e6]), 0.0, 1.0)
+    y = torch.tensor([1.3])
+    loss = mlc.marginal_nll_loss(
+        lambda z, y: Normal(z, 1.0).log_prob(y), prior, args=(y,)
+    )
+    expected = -Normal(0.0, math.sqrt(2)).log_prob(y)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_reductions() -> None:

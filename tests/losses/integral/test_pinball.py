@@ -121,6 +121,20 @@ def test_reductions() -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE], ids=str)
+def test_targets_that_no_quantile_reaches(dtype: torch.dtype) -> None:
+    # In single precision levels above 1 - 6e-8 are 1, where the quantile is infinite.
+    for y in (-200.0, -18.0, 18.0, 40.0, 200.0):
+        numbers = [torch.tensor(v, dtype=dtype) for v in (y, 0.0, 1.0)]
+        target, loc, scale = (v.requires_grad_() for v in numbers)
+        loss = mlc.integrated_quantile_loss(logistic, target, args=(loc, scale))
+        assert loss.item() == pytest.approx((abs(y) - 1) / 2, rel=1e-6)
+        slopes = torch.autograd.grad(loss, (target, loc, scale))
+        side = math.copysign(0.5, y)
+        found = [slope.item() for slope in slopes]
+        assert found == pytest.approx([side, -side, -0.5], rel=1e-5)
+
+
 def test_empty_and_half() -> None:
     def linear(tau: Tensor) -> Tensor:
         return 2 * tau

@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 from torch.distributions import (
     Beta,
+    Cauchy,
     Distribution,
     Exponential,
     FisherSnedecor,
     Gamma,
     Independent,
+    Laplace,
     MixtureSameFamily,
+    Normal,
     SigmoidTransform,
     StudentT,
     TransformedDistribution,
@@ -25,12 +28,15 @@ from torch.distributions import (
 from torch_mlcalc.density.divergence import log_prob_anywhere
 from torch_mlcalc.density.normalized import NormalizedDensity
 from torch_mlcalc.quadrature.domains import Interval, Line, RealLine, domain_of
-from torch_mlcalc.special import betainc, gammainc, stdtr
+from torch_mlcalc.special import stdtr
+from torch_mlcalc.special.beta import both_betas
+from torch_mlcalc.special.gamma import both_gammas
 
 #: What makes a logistic variable of a uniform one.
 LOGIT = SigmoidTransform().inv
 
 Cdf = Callable[[Tensor], Tensor]
+Tails = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def cdf_of(distribution: Distribution) -> Cdf:
@@ -38,6 +44,22 @@ def cdf_of(distribution: Distribution) -> Cdf:
 
     Args:
         distribution: Of one variable.
+
+    Returns:
+        A function of points within the support.
+
+    Raises:
+        ValueError: If it has neither ``cdf`` nor ``log_prob`` and ``support``.
+    """  # noqa: DOC502
+    tails = tails_of(distribution)
+    return lambda x: tails(x)[0]
+
+
+def tails_of(distribution: Distribution) -> Tails:
+    """The probabilities below and above a point, the smaller one with all its digits.
+
+    Args:
+        distribution: Of one variable, continuous.
 
     Returns:
         A function of points within the support.
@@ -75,7 +97,14 @@ def _integrated(distribution: Distribution) -> NormalizedDensity:
         if name in distribution.arg_constraints and isinstance(value, Tensor)
     }
 
+    try:
+        kind(**parameters, validate_args=False)
+    except TypeError:  # it takes others besides, such as a temperature
+        parameters = {}
+
     def log_density(x: Tensor, *values: Tensor) -> Tensor:
+        if not parameters:
+            return log_prob_anywhere(distribution, x)
         settings = dict(zip(parameters, values, strict=True))
         return log_prob_anywhere(kind(**settings, validate_args=False), x)
 
@@ -150,69 +179,123 @@ def place_of(
     return loc, scale
 
 
-def _given(distribution: Distribution) -> Cdf:
-    cdf: Cdf = distribution.cdf
-    return cdf
+def tails_from(cdf: Cdf) -> Tails:
+    """Those of a distribution function of which nothing else is known."""
+
+    def tails(x: Tensor) -> tuple[Tensor, Tensor]:
+        below = cdf(x)
+        return below, 1 - below
+
+    return tails
+
+
+def _given(distribution: Distribution) -> Tails:
+    return tails_from(distribution.cdf)
 
 
 # Bases of transformed distributions see points outside of their own support.
-def _uniform(p: Uniform) -> Cdf:
-    return lambda x: ((x - p.low) / (p.high - p.low)).clamp(0, 1)
+def _uniform(p: Uniform) -> Tails:
+    width = p.high - p.low
+    return lambda x: tuple(  # type: ignore[return-value]
+        (part / width).clamp(0, 1) for part in (x - p.low, p.high - x)
+    )
 
 
-def _exponential(p: Exponential) -> Cdf:
-    return lambda x: -torch.expm1(-p.rate * x.clamp(min=0))
+def _exponential(p: Exponential) -> Tails:
+    def tails(x: Tensor) -> tuple[Tensor, Tensor]:
+        depth = -p.rate * x.clamp(min=0)
+        return -torch.expm1(depth), torch.exp(depth)
+
+    return tails
 
 
-def _gamma(p: Gamma) -> Cdf:
-    return lambda x: gammainc(p.concentration, (p.rate * x).clamp(min=0))
+def _gamma(p: Gamma) -> Tails:
+    return lambda x: both_gammas(p.concentration, (p.rate * x).clamp(min=0))
 
 
-def _beta(p: Beta) -> Cdf:
-    return lambda x: betainc(p.concentration1, p.concentration0, x.clamp(0, 1))
+def _beta(p: Beta) -> Tails:
+    return lambda x: both_betas(p.concentration1, p.concentration0, x.clamp(0, 1))
 
 
-def _student_t(p: StudentT) -> Cdf:
-    return lambda x: stdtr(p.df, (x - p.loc) / p.scale)
-
-
-def _fisher_snedecor(p: FisherSnedecor) -> Cdf:
-    def cdf(x: Tensor) -> Tensor:
+def _fisher_snedecor(p: FisherSnedecor) -> Tails:
+    def tails(x: Tensor) -> tuple[Tensor, Tensor]:
         share = p.df1 * x.clamp(min=0)
-        return betainc(p.df1 / 2, p.df2 / 2, share / (share + p.df2))
+        return both_betas(p.df1 / 2, p.df2 / 2, share / (share + p.df2))
 
-    return cdf
-
-
-def _independent(p: Any) -> Cdf:  # noqa: ANN401
-    return cdf_of(p.base_dist)
+    return tails
 
 
-def _mixture(p: MixtureSameFamily) -> Cdf:
-    part = cdf_of(p.component_distribution)
-    return lambda x: (p.mixture_distribution.probs * part(x[..., None])).sum(-1)
+def _symmetric(below: Cdf) -> Callable[[Any], Tails]:
+    """Of a location and a scale, from the lower tail of the standard one."""
+
+    def make(p: Any) -> Tails:  # noqa: ANN401
+        def tails(x: Tensor) -> tuple[Tensor, Tensor]:
+            z = (x - p.loc) / p.scale
+            return below(z), below(-z)
+
+        return tails
+
+    return make
 
 
-def _transformed(p: TransformedDistribution) -> Cdf:
+def lower_normal(z: Tensor) -> Tensor:
+    """The normal distribution function; torch's has no digits left from -8 on."""
+    return torch.erfc(z * -math.sqrt(0.5)) / 2
+
+
+def _lower_cauchy(z: Tensor) -> Tensor:
+    return torch.atan2(torch.ones_like(z), -z) / math.pi
+
+
+def _lower_laplace(z: Tensor) -> Tensor:
+    # Not abs, which has no slope at 0.
+    small = torch.exp(torch.where(z < 0, z, -z)) / 2
+    return torch.where(z < 0, small, 1 - small)
+
+
+def _student_t(p: StudentT) -> Tails:
+    return _symmetric(lambda z: stdtr(p.df, z))(p)
+
+
+def _independent(p: Any) -> Tails:  # noqa: ANN401
+    return tails_of(p.base_dist)
+
+
+def _mixture(p: MixtureSameFamily) -> Tails:
+    parts = tails_of(p.component_distribution)
+
+    def tails(x: Tensor) -> tuple[Tensor, Tensor]:
+        probs = p.mixture_distribution.probs
+        below, above = ((probs * part).sum(-1) for part in parts(x[..., None]))
+        return below, above
+
+    return tails
+
+
+def _transformed(p: TransformedDistribution) -> Tails:
     if any(not t.bijective for t in p.transforms):
         return _given(p)  # such as that of HalfNormal, which knows better
-    base = cdf_of(p.base_dist)
+    base = tails_of(p.base_dist)
 
-    def cdf(x: Tensor) -> Tensor:
+    def tails(x: Tensor) -> tuple[Tensor, Tensor]:
         rising = torch.ones_like(x)
         for transform in reversed(p.transforms):
             # torch's sigmoid stops short of 1, so that its logit has a heavy tail.
             x = torch.sigmoid(x) if transform == LOGIT else transform.inv(x)
             rising = rising * transform.sign
-        share = base(x)
-        # The rounding error of 1 - F would be no small integral over an infinite tail.
-        rest = torch.where(share < 1 - 4 * torch.finfo(share.dtype).eps, 1 - share, 0.0)
-        return torch.where(rising > 0, share, rest)
+        below, above = base(x)
+        return (
+            torch.where(rising > 0, below, above),
+            torch.where(rising > 0, above, below),
+        )
 
-    return cdf
+    return tails
 
 
-_OWN: dict[type[Distribution], Callable[[Any], Cdf]] = {
+_OWN: dict[type[Distribution], Callable[[Any], Tails]] = {
+    Normal: _symmetric(lower_normal),
+    Cauchy: _symmetric(_lower_cauchy),
+    Laplace: _symmetric(_lower_laplace),
     Uniform: _uniform,
     Exponential: _exponential,
     Gamma: _gamma,

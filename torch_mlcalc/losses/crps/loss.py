@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce as fold
 from typing import Any
 
 import torch
@@ -10,8 +11,15 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from torch_mlcalc.density.nodes import is_exact
+from torch_mlcalc.density.wide import in_double, is_torchs
 from torch_mlcalc.losses.crps import dispatch
-from torch_mlcalc.losses.crps.cdf import cdf_of, is_integrated, place_of, support_of
+from torch_mlcalc.losses.crps.cdf import (
+    is_integrated,
+    place_of,
+    support_of,
+    tails_from,
+    tails_of,
+)
 from torch_mlcalc.losses.crps.quadrature import crps_of_cdf, crps_of_steps
 from torch_mlcalc.losses.crps.weighting import (
     Levels,
@@ -22,7 +30,9 @@ from torch_mlcalc.losses.crps.weighting import (
 from torch_mlcalc.losses.reduction import Loss, Reduction, prepare_all, reduce
 from torch_mlcalc.losses.validation import check_values, is_validated
 from torch_mlcalc.quadrature.checks import Settings, check_settings
+from torch_mlcalc.quadrature.contract import accumulator
 from torch_mlcalc.quadrature.domains import Domain, Line
+from torch_mlcalc.quadrature.integrand import HALF
 
 Forecast = Distribution | Callable[[Tensor], Tensor]
 
@@ -95,8 +105,7 @@ def crps_loss(
         ``input.batch_shape``, ``target`` and ``weight``: ``(*)``, the same.
 
     Returns:
-        The loss, of shape ``()``, or ``(*)`` with ``"none"``; in ``float32`` for half
-        precision.
+        The loss, of shape ``()``, or ``(*)`` with ``"none"``.
 
     Raises:
         TypeError: If an argument is of the wrong type.
@@ -130,7 +139,8 @@ def crps_loss(
     if isinstance(input, Distribution):
         _check_univariate(input, target)
         if not target.is_floating_point():
-            target = target.to(_dtype_of(input))
+            own = _dtype_of(input, torch.get_default_dtype())
+            target = target.to(accumulator(own))
     (observed,), dtype = prepare_all({"target": target}, weight, reduction)
     if is_validated(validate):
         check_values("target", observed, ~observed.isnan(), "must not be NaN")
@@ -143,7 +153,8 @@ def crps_loss(
         closed=closed_form,
         options=settings,
     )
-    dtype = torch.promote_types(dtype, scores.dtype)
+    if dtype not in HALF or _dtype_of(input, dtype) not in HALF:
+        dtype = torch.promote_types(dtype, scores.dtype)
     return reduce(scores, weight, reduction).to(dtype)
 
 
@@ -221,23 +232,33 @@ def _scores(
     closed: bool,
     options: Settings,
 ) -> Tensor:
+    eps = torch.finfo(target.dtype).eps
     if not isinstance(forecast, Distribution):
         assert isinstance(domain, Line)  # noqa: S101
         place = place_of(domain, target)
-        return crps_of_cdf(forecast, domain, place, target, thresholds, levels, options)
+        tails = tails_from(forecast)
+        return crps_of_cdf(
+            tails, domain, place, target, thresholds, levels, options, eps
+        )
     if closed and thresholds.plain and levels.plain:
         scores = dispatch.closed_form(forecast, target)
         if scores is not None:
             return scores
     if is_exact(forecast):
         return crps_of_steps(forecast, target, thresholds, levels)
+    dtype = torch.promote_types(target.dtype, _dtype_of(forecast, target.dtype))
+    if is_torchs(forecast):
+        # In single precision a distribution function has steps of 6e-8, numbers around
+        # 1e6 are 1/16 apart, and log densities with such parameters have no digits.
+        forecast, target = in_double(forecast), target.double()
     support = support_of(forecast)
     place = place_of(support, target, forecast)
     if options.rtol is None and options.atol is None and is_integrated(forecast):
         # Its distribution function has an error of its own, of some roots of epsilon.
-        options = options._replace(rtol=64 * torch.finfo(target.dtype).eps ** 0.5)
-    cdf = cdf_of(forecast)
-    return crps_of_cdf(cdf, support, place, target, thresholds, levels, options)
+        options = options._replace(rtol=64 * eps**0.5)
+    tails = tails_of(forecast)
+    found = crps_of_cdf(tails, support, place, target, thresholds, levels, options, eps)
+    return found.to(dtype)
 
 
 def _check_domain(forecast: object, domain: object) -> None:
@@ -281,10 +302,11 @@ def _check_univariate(forecast: Distribution, target: Tensor) -> None:
         )
 
 
-def _dtype_of(forecast: Distribution) -> torch.dtype:
-    """The dtype of the parameters, for targets that are integers."""
-    for name in forecast.arg_constraints:
-        value = getattr(forecast, name, None)
-        if isinstance(value, Tensor) and value.is_floating_point():
-            return value.dtype
-    return torch.get_default_dtype()
+def _dtype_of(forecast: object, otherwise: torch.dtype) -> torch.dtype:
+    """The dtype of the parameters of a distribution, or what is known instead."""
+    if not isinstance(forecast, Distribution):
+        return otherwise
+    held = vars(forecast).values()
+    found = [v.dtype for v in held if isinstance(v, Tensor) and v.is_floating_point()]
+    found += [_dtype_of(v, otherwise) for v in held if isinstance(v, Distribution)]
+    return fold(torch.promote_types, found) if found else otherwise

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from torch_mlcalc.density.nodes import nodes_of
-from torch_mlcalc.losses.crps.cdf import Cdf
+from torch_mlcalc.losses.crossings import crossings
+from torch_mlcalc.losses.crps.cdf import Cdf, Tails
 from torch_mlcalc.losses.crps.weighting import Levels, Thresholds
 from torch_mlcalc.quadrature.checks import Settings
 from torch_mlcalc.quadrature.domains import Domain, Interval, Line, RealLine
@@ -22,13 +23,14 @@ _AROUND = torch.tensor([-40.0, -4.0, 0.0, 4.0, 40.0], device="cpu")
 
 
 def crps_of_cdf(
-    cdf: Cdf,
+    tails: Tails,
     domain: Line,
     place: tuple[Tensor, Tensor],
     target: Tensor,
     thresholds: Thresholds,
     levels: Levels,
     options: Settings,
+    eps: float,
 ) -> Tensor:
     r"""The score of each element by quadrature.
 
@@ -39,13 +41,14 @@ def crps_of_cdf(
     limit of an integral without being a breakpoint in one that is 0 there.
 
     Args:
-        cdf: Distribution function of points ``(n, *batch)``.
+        tails: Probabilities below and above points ``(n, *batch)``.
         domain: The support.
         place: Middle and width of the forecast, which carry no gradient.
         target: Observations ``(*batch)``.
         thresholds: What counts on the line.
         levels: What counts of the probabilities.
         options: Tolerances, and what to do if they are not reached.
+        eps: Rounding error of the result, from which those follow that are not given.
 
     Returns:
         The scores.
@@ -59,33 +62,81 @@ def crps_of_cdf(
 
     start, stop = _limits(domain, target)
 
-    def share(x: Tensor) -> Tensor:
+    def shares(x: Tensor) -> tuple[Tensor, Tensor]:
         # A point may be rounded to the end of the support, where slopes are infinite.
         inside = (x > start) & (x < stop)
-        return torch.where(inside, cdf(torch.where(inside, x, home)), 1.0 * (x >= stop))
+        below, above = tails(torch.where(inside, x, home))
+        return (
+            torch.where(inside, below, 1.0 * (x >= stop)),
+            torch.where(inside, above, 1.0 * (x <= start)),
+        )
 
     def at_middle(x: Tensor) -> Tensor:
-        p = share(x)
-        score = torch.where(x < middle, levels.below(p), levels.above(p))
+        p, q = shares(x)
+        score = torch.where(x < middle, levels.below(p), levels.above(q))
         return thresholds.at(x, score)
 
     def further(x: Tensor) -> Tensor:
-        p = share(x)
-        return thresholds.at(x, levels.below(p) - levels.above(p))
+        p, q = shares(x)
+        return thresholds.at(x, levels.below(p) - levels.above(q))
 
+    first, last = _levels_reached(shares, middle, scale, levels, (lower, upper))
+    left, right = torch.minimum(first, middle), torch.maximum(last, middle)
     unbounded = isinstance(domain, RealLine) and thresholds.unbounded
-    inside = RealLine(loc, scale) if unbounded else Interval(lower, upper)
+    unbounded = unbounded and first is lower and last is upper
+    inside = RealLine(loc, scale) if unbounded else Interval(left, right)
     # Where the mass is; a narrow one would be missed from far off.
     around = middle + scale * _AROUND.to(scale).reshape(-1, *(1,) * scale.ndim)
-    finite = lower.isfinite() & upper.isfinite()
-    splits = torch.where(finite, around, middle)
-    total = _solve(at_middle, inside, splits, scale, options)
+    # Nothing is to be split off where it has ended: a rule for an infinite range that
+    # begins there sees zeros alone, or rounding errors. On a line nodes are placed.
+    start_of_tail = [around[i] for i in (1, 3)]
+    splits = torch.where(left.isinf(), around.clamp(min=start_of_tail[0]), around)
+    splits = torch.where(right.isinf(), splits.clamp(max=start_of_tail[1]), splits)
+    splits = torch.where(left.isinf() & right.isinf(), middle, splits)
+    kinks = torch.stack([torch.where(x.isinf(), middle, x) for x in (first, last)])
+    splits, around = (torch.cat([t, kinks]) for t in (splits, around))
+    total = _solve(at_middle, inside, splits, scale, options, eps)
     end = thresholds.clip(torch.minimum(torch.maximum(target, lower), upper))
     reach = Interval(middle, end.nan_to_num())
     # Its tolerance is relative to the sum: alone it may be nearly 0.
-    total = total + _solve(further, reach, around, scale, options, total.detach())
+    total = total + _solve(further, reach, around, scale, options, eps, total.detach())
     total = total + _outside(target, (start, stop), thresholds, levels, options)
     return total.to(target.dtype)
+
+
+def _levels_reached(
+    shares: Tails,
+    middle: Tensor,
+    scale: Tensor,
+    levels: Levels,
+    limits: tuple[Tensor, Tensor],
+) -> list[Tensor]:
+    """Where the distribution function reaches the ends of the levels that count.
+
+    There the integrands have kinks, below the first V is 0, above the last W. They move
+    with the forecast, so that second derivatives are right.
+
+    Args:
+        shares: Probabilities below and above.
+        middle: A middle of the forecast.
+        scale: Its width.
+        levels: Those that count.
+        limits: Where it reaches 0 and 1, or what to return where it is not found.
+
+    Returns:
+        Two points ``(*batch)``.
+    """
+    steps = 2.0 ** torch.arange(-6, 40, dtype=torch.float64, device="cpu")
+    steps = torch.cat([-steps.flip(0), steps]).to(scale)
+    grid = middle + scale * steps.reshape(-1, *(1,) * scale.ndim)
+    found = []
+    for p, limit in zip((levels.lower, levels.upper), limits, strict=True):
+        at = limit
+        if levels.density is None and 0 < p < 1:
+            at = crossings(lambda x, p=p: shares(x)[0] - p, grid)[0]  # type: ignore[misc]
+            at = torch.where(at == grid[0], limit, at)
+        found.append(at)
+    return found
 
 
 def _solve(
@@ -94,6 +145,7 @@ def _solve(
     breakpoints: Tensor,
     scale: Tensor,
     options: Settings,
+    eps: float,
     other: Tensor | None = None,
 ) -> Tensor:
     """Integrate, and report what has not converged unless it is nothing.
@@ -108,15 +160,16 @@ def _solve(
         breakpoints: Where to split.
         scale: Widths of the forecasts.
         options: Tolerances, and what to do if they are not reached.
+        eps: Rounding error of the result.
         other: What the integral is added to, if anything.
 
     Returns:
         The integral.
     """
-    finfo = torch.finfo(scale.dtype)
     rtol, atol = options.rtol, options.atol
     if rtol is None and atol is None:
-        rtol, atol = math.sqrt(finfo.eps), float(finfo.eps * read(scale).min())
+        rtol = math.sqrt(eps)
+        atol = torch.finfo(scale.dtype).eps * float(read(scale).min())
     if rtol and other is not None:
         atol = max(atol or 0.0, rtol * float(read(other).min()))
     estimate = integrate_with_error(
@@ -152,7 +205,7 @@ def _outside(
     options: Settings,
 ) -> Tensor:
     """The score from the support to an observation outside of it; NaN for NaN."""
-    zero, one = torch.zeros_like(target), torch.ones_like(target)
+    one = torch.ones_like(target)
     start, end = torch.maximum(target, limits[0]), torch.minimum(target, limits[1])
     if thresholds.density is None:
         below = thresholds.clip(start) - thresholds.clip(target)
@@ -163,7 +216,7 @@ def _outside(
         below, above = (
             integrate(thresholds.density, side, **options._asdict()) for side in sides
         )
-    return below * levels.above(zero) + above * levels.below(one)
+    return below * levels.above(one) + above * levels.below(one)
 
 
 def crps_of_steps(
@@ -194,11 +247,11 @@ def crps_of_steps(
     # Each step is split where the observation is; outside of all there is nothing.
     split = torch.minimum(torch.maximum(target, start), end)
     below = thresholds.between(start, split) * levels.below(share)
-    above = thresholds.between(split, end) * levels.above(share)
-    zero, one = torch.zeros_like(target), torch.ones_like(target)
+    above = thresholds.between(split, end) * levels.above(1 - share)
+    one = torch.ones_like(target)
     first, last = points[0], points[-1]
     before = thresholds.between(torch.minimum(target, first), first)
     after = thresholds.between(last, torch.maximum(target, last))
     return (
-        (below + above).sum(0) + before * levels.above(zero) + after * levels.below(one)
+        (below + above).sum(0) + before * levels.above(one) + after * levels.below(one)
     )

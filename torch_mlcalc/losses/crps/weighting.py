@@ -101,17 +101,17 @@ class Levels:
         return self.density is None and (self.lower, self.upper) == (0.0, 1.0)
 
     def below(self, p: Tensor) -> Tensor:
-        """V, the integrand below the observation."""
+        """V, the integrand below the observation, of the probability below."""
         if self.density is None:
             return p.clamp(self.lower, self.upper).square() - self.lower**2
         return self._mean(p * p, lambda u: p * u)
 
-    def above(self, p: Tensor) -> Tensor:
-        """W, the integrand above the observation."""
+    def above(self, q: Tensor) -> Tensor:
+        """W, the integrand above the observation, of the probability above."""
         if self.density is None:
-            rest = 1 - p.clamp(self.lower, self.upper)
-            return rest.square() - (1 - self.upper) ** 2
-        return self._mean((1 - p).square(), lambda u: 1 - (1 - p) * u)
+            low, high = 1 - self.upper, 1 - self.lower
+            return q.clamp(low, high).square() - low**2
+        return self._mean(q * q, lambda u: 1 - q * u)
 
     def _mean(self, size: Tensor, level: Callable[[Tensor], Tensor]) -> Tensor:
         """Mean of the weight over levels, with a density 2 u on [0, 1]."""

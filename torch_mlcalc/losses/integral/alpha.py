@@ -16,7 +16,8 @@ from torch_mlcalc.losses.integral.compare import (
     compare,
     prepare_pair,
 )
-from torch_mlcalc.losses.reduction import Reduction, reduce
+from torch_mlcalc.losses.integral.settings import reduce_to
+from torch_mlcalc.losses.reduction import Reduction
 from torch_mlcalc.quadrature.rules import Rule
 
 #: Coefficients of (exp(x) - 1 - x) / x^2; up to |x| = 1 they leave out 1e-17.
@@ -179,7 +180,7 @@ def alpha_divergence_loss(
         search,
         uncovered=alpha >= 1,
     )
-    return reduce(loss, weight, reduction)
+    return reduce_to(loss, weight, reduction, pair.dtype)
 
 
 class KLDivergenceLoss(PairLoss):

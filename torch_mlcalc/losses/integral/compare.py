@@ -11,8 +11,12 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from torch_mlcalc.losses.integral.pairs import Pair, pair_of
-from torch_mlcalc.losses.integral.settings import IntegralLoss
-from torch_mlcalc.losses.reduction import Reduction, check_reduction
+from torch_mlcalc.losses.integral.settings import (
+    IntegralLoss,
+    check_weight,
+    rtol_for,
+)
+from torch_mlcalc.losses.reduction import Reduction, check_reduction, prepare_all
 from torch_mlcalc.quadrature.host import frozen
 from torch_mlcalc.quadrature.integrate import integrate
 from torch_mlcalc.quadrature.rules import Rule
@@ -33,6 +37,20 @@ class Search(NamedTuple):
     max_evals: int | None
     memory: int | None
     on_failure: str
+
+    def options(self, dtype: torch.dtype) -> dict[str, Any]:
+        """Arguments of :func:`integrate` for a result of a dtype.
+
+        Integrals are computed in a wider one, but to the tolerance of this.
+
+        Args:
+            dtype: That of the loss.
+
+        Returns:
+            The arguments.
+        """
+        rtol = rtol_for(dtype, self.rule, self.rtol, self.atol)
+        return self._replace(rtol=rtol)._asdict()
 
 
 class PairLoss(IntegralLoss):
@@ -101,16 +119,13 @@ def compare(
 
     breaks = pair.breaks
     if crossings is not None:
-        breaks = torch.cat([breaks, _known(crossings, breaks)])
-    options: dict[str, Any] = search._asdict()
-    rule = options.pop("rule")
+        breaks = torch.cat([breaks, _known(pair.useful(crossings), breaks)])
     value = integrate(
         integrand,
         pair.domain,
-        rule,
         batch_shape=pair.batch,
         breakpoints=breaks,
-        **options,
+        **search.options(pair.dtype),
     )[..., 0]
     if not uncovered:
         return value
@@ -163,9 +178,7 @@ def prepare_pair(
     """  # noqa: DOC502
     check_reduction(reduction)
     pair = pair_of(input, target)
-    if weight is not None and weight.shape != pair.batch:
-        raise ValueError(
-            f"weight must have the batch_shape {tuple(pair.batch)} of the "
-            f"distributions, got {tuple(weight.shape)}"
-        )
-    return pair
+    check_weight(weight, pair.batch, "of the distributions", "batch_shape")
+    like = pair.breaks.new_zeros(pair.batch, dtype=pair.dtype)
+    _, dtype = prepare_all({"input": like}, None, reduction)  # another under autocast
+    return pair._replace(dtype=dtype)

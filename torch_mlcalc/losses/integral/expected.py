@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, MixtureSameFamily
 
 from torch_mlcalc.density.expectation import expectation
+from torch_mlcalc.density.wide import in_double, is_torchs
 from torch_mlcalc.losses.integral.places import (
     inner_point,
     is_discrete,
@@ -19,8 +20,14 @@ from torch_mlcalc.losses.integral.places import (
     place_of,
     within,
 )
-from torch_mlcalc.losses.integral.settings import IntegralLoss, check_function
-from torch_mlcalc.losses.reduction import Reduction, prepare_all, reduce
+from torch_mlcalc.losses.integral.settings import (
+    IntegralLoss,
+    check_function,
+    check_weight,
+    reduce_to,
+    rtol_for,
+)
+from torch_mlcalc.losses.reduction import Reduction, prepare_all
 from torch_mlcalc.losses.regression import (
     HuberLoss,
     L1Loss,
@@ -118,9 +125,7 @@ def expected_loss(
         "on_failure": on_failure,
     }
     mean = _mean(loss, value, distribution, offsets, rule, options)
-    if weight is not None:
-        dtype = torch.promote_types(dtype, weight.dtype)
-    return reduce(mean, weight, reduction).to(dtype)
+    return reduce_to(mean, weight, reduction, dtype)
 
 
 class ExpectedLoss(IntegralLoss):
@@ -221,11 +226,7 @@ def _prepare(
             f"action must have the shape of a sample, {tuple(wanted)}, got "
             f"{tuple(value.shape)}; expand one of them"
         )
-    if weight is not None and weight.shape != distribution.batch_shape:
-        raise ValueError(
-            f"weight must have the shape {tuple(distribution.batch_shape)} of the "
-            f"decisions, got {tuple(weight.shape)}"
-        )
+    check_weight(weight, distribution.batch_shape, "of the decisions")
     return value, dtype
 
 
@@ -285,22 +286,32 @@ def _split(
     options: dict[str, Any],
 ) -> Tensor:
     """The mean as an integral over the support, split at the kinks."""
+    dtype = action.dtype
+    if is_torchs(distribution):
+        # As for two distributions; see pairs.py.
+        distribution, at = in_double(distribution), action.double()
+        rtol = rtol_for(dtype, rule, options["rtol"], options["atol"])
+        options = options | {"rtol": rtol}
+    else:
+        at = action
+    if _known(loss):
+        action = at  # of which we know that it does as well in double
 
     def weighted(y: Tensor) -> Tensor:
         log_p = log_density(distribution, y)
         some = log_p > -torch.inf
-        risk = _risk(loss, action, y, distribution)
+        risk = _risk(loss, action, y.to(action.dtype), distribution)
         return torch.where(some, torch.where(some, risk, 0) * log_p.exp(), 0)
 
     domain = place_of(distribution)
-    steps = torch.tensor(kinks, dtype=action.dtype, device=action.device)
-    breaks = action + steps.reshape(-1, *(1,) * action.ndim)
+    steps = torch.tensor(kinks, dtype=at.dtype, device=at.device)
+    breaks = at + steps.reshape(-1, *(1,) * at.ndim)
     with frozen():
         # Where the density underflows a kink has no effect, and beyond it there is
         # nothing that a rule could see.
-        floor = math.log(torch.finfo(action.dtype).tiny)
+        floor = math.log(torch.finfo(at.dtype).tiny)
         seen = log_density(distribution, within(domain, breaks)) > floor
-    breaks = torch.where(seen, within(domain, breaks), inner_point(domain, action))
+    breaks = torch.where(seen, within(domain, breaks), inner_point(domain, at))
     return integrate(
         weighted,
         domain,
@@ -308,7 +319,7 @@ def _split(
         batch_shape=distribution.batch_shape,
         breakpoints=torch.cat([breaks, *kinks_of(distribution)]),
         **options,
-    )
+    ).to(dtype)
 
 
 def _risk(

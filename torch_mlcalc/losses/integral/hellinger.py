@@ -14,7 +14,8 @@ from torch_mlcalc.losses.integral.compare import (
     compare,
     prepare_pair,
 )
-from torch_mlcalc.losses.reduction import Reduction, reduce
+from torch_mlcalc.losses.integral.settings import reduce_to
+from torch_mlcalc.losses.reduction import Reduction
 from torch_mlcalc.quadrature.rules import Rule
 
 
@@ -82,7 +83,7 @@ def chi2_loss(
         search,
         uncovered=True,
     )
-    return reduce(loss, weight, reduction)
+    return reduce_to(loss, weight, reduction, pair.dtype)
 
 
 def hellinger_loss(
@@ -151,7 +152,8 @@ def hellinger_loss(
         search,
         uncovered=False,
     )
-    return reduce(loss if squared else loss.sqrt(), weight, reduction)
+    loss = loss if squared else loss.sqrt()
+    return reduce_to(loss, weight, reduction, pair.dtype)
 
 
 class Chi2Loss(PairLoss):

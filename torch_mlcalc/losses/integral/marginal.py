@@ -10,8 +10,12 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from torch_mlcalc.density.expectation import log_expectation
-from torch_mlcalc.losses.integral.places import place_of
-from torch_mlcalc.losses.integral.settings import IntegralLoss, check_function
+from torch_mlcalc.losses.integral.places import log_density, place_of
+from torch_mlcalc.losses.integral.settings import (
+    IntegralLoss,
+    check_function,
+    check_weight,
+)
 from torch_mlcalc.losses.reduction import Reduction, check_reduction, reduce
 from torch_mlcalc.quadrature.adaptive_hermite import AdaptiveGaussHermite
 from torch_mlcalc.quadrature.integrand import Function
@@ -100,11 +104,7 @@ def marginal_nll_loss(
         )
     args = tuple(args)
     batch = _batch(prior, args, batch_shape)
-    if weight is not None and weight.shape != batch:
-        raise ValueError(
-            f"weight must have the shape {tuple(batch)} of the groups, got "
-            f"{tuple(weight.shape)}"
-        )
+    check_weight(weight, batch, "of the groups")
     options: dict[str, Any] = {
         "rtol": rtol,
         "atol": atol,
@@ -217,7 +217,7 @@ def _around_modes(
     apart = () if prior.batch_shape else args
 
     def log_joint(z: Tensor, *rows: Any) -> Tensor:  # noqa: ANN401
-        return log_likelihood(z, *(rows or args)) + prior.log_prob(z)
+        return log_likelihood(z, *(rows or args)) + log_density(prior, z)
 
     return log_integrate(
         log_joint,

@@ -12,8 +12,13 @@ from torch import Tensor, nn
 from torch_mlcalc.density.support import contains, event_shape, support_of
 from torch_mlcalc.layers import LogNormalizer
 from torch_mlcalc.losses.integral.places import inner_point
-from torch_mlcalc.losses.integral.settings import IntegralLoss, check_function
-from torch_mlcalc.losses.reduction import Reduction, prepare_all, reduce
+from torch_mlcalc.losses.integral.settings import (
+    IntegralLoss,
+    check_function,
+    check_weight,
+    reduce_to,
+)
+from torch_mlcalc.losses.reduction import Reduction, prepare_all
 from torch_mlcalc.quadrature.domains import Domain
 from torch_mlcalc.quadrature.integrand import Function
 from torch_mlcalc.quadrature.integrate import log_integrate
@@ -94,7 +99,7 @@ def normalized_nll_loss(
         http://yann.lecun.com/exdb/publis/pdf/lecun-06.pdf
     """
     check_function("log_unnormalized", log_unnormalized)
-    value, dtype = _prepare(target, reduction)
+    value, dtype = _prepare(target, domain, weight, reduction)
     log_z = log_integrate(
         _WithDtype(log_unnormalized),
         domain,
@@ -107,8 +112,8 @@ def normalized_nll_loss(
         memory=memory,
         on_failure=on_failure,
     )
-    loss = _nll(log_unnormalized, value, domain, args, log_z, weight)
-    return _reduced(loss, weight, reduction, dtype)
+    loss = _nll(log_unnormalized, value, domain, args, log_z)
+    return reduce_to(loss, weight, reduction, dtype)
 
 
 class NormalizedNLLLoss(IntegralLoss):
@@ -194,12 +199,12 @@ class NormalizedNLLLoss(IntegralLoss):
         Returns:
             The loss.
         """
-        value, dtype = _prepare(target, self.reduction)
         layer = self.log_normalizer
+        value, dtype = _prepare(target, layer.domain, weight, self.reduction)
         log_z = layer(*args, value.new_zeros(()), batch_shape=batch_shape)
         function = cast(_WithDtype, layer.integrand).function
-        loss = _nll(function, value, layer.domain, args, log_z, weight)
-        return _reduced(loss, weight, self.reduction, dtype)
+        loss = _nll(function, value, layer.domain, args, log_z)
+        return reduce_to(loss, weight, self.reduction, dtype)
 
 
 class _WithDtype(nn.Module):
@@ -217,8 +222,12 @@ class _WithDtype(nn.Module):
         return self.function(points, *args[:-1])
 
 
-def _prepare(target: Tensor, reduction: Reduction) -> tuple[Tensor, torch.dtype]:
+def _prepare(
+    target: Tensor, domain: Domain, weight: Tensor | None, reduction: Reduction
+) -> tuple[Tensor, torch.dtype]:
     (value,), dtype = prepare_all({"target": target}, None, reduction)
+    shape = value.shape[: value.ndim - len(event_shape(domain))]
+    check_weight(weight, shape, "of the observations")
     return value, dtype
 
 
@@ -228,7 +237,6 @@ def _nll(
     domain: Domain,
     args: Sequence[Any],
     log_z: Tensor,
-    weight: Tensor | None,
 ) -> Tensor:
     """Log normaliser less log density at the target."""
     batch, event = tuple(log_z.shape), event_shape(domain)
@@ -239,11 +247,6 @@ def _nll(
             f"target must have a shape that ends with {wanted}, that of the batch of "
             f"densities and of a point, got {tuple(target.shape)}"
         )
-    if weight is not None and weight.shape != shape:
-        raise ValueError(
-            f"weight must have the shape {tuple(shape)} of the observations, got "
-            f"{tuple(weight.shape)}"
-        )
     count = math.prod(target.shape[: target.ndim - len(wanted)])
     points = target.reshape(count, *wanted)
     inside = contains(support_of(domain), points)
@@ -253,11 +256,3 @@ def _nll(
         torch.where(here, points, inner_point(domain, points)), *args
     )
     return (log_z - torch.where(inside, logs, -math.inf)).reshape(shape)
-
-
-def _reduced(
-    loss: Tensor, weight: Tensor | None, reduction: Reduction, dtype: torch.dtype
-) -> Tensor:
-    if weight is not None:
-        dtype = torch.promote_types(dtype, weight.dtype)
-    return reduce(loss, weight, reduction).to(dtype)

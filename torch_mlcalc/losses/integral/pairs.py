@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, TransformedDistribution
 
 from torch_mlcalc.density.normalized import NormalizedDensity
 from torch_mlcalc.density.support import extent_of
+from torch_mlcalc.density.wide import in_double, is_torchs
 from torch_mlcalc.losses.integral.places import (
     inner_point,
     inside,
@@ -42,6 +43,7 @@ class Pair(NamedTuple):
         domain: The smallest interval that holds both supports.
         breaks: Where densities have kinks, jumps or their mass, ``(k, *batch)``.
         batch: The batch shape.
+        dtype: That of the parameters, and of the loss.
     """
 
     input: Distribution
@@ -49,6 +51,7 @@ class Pair(NamedTuple):
     domain: Domain
     breaks: Tensor
     batch: torch.Size
+    dtype: torch.dtype
 
     @property
     def uncovered(self) -> Tensor | bool:
@@ -60,6 +63,23 @@ class Pair(NamedTuple):
     def log_densities(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Of the target and of the input, minus infinity outside of the supports."""
         return _log_density(self.target, x), _log_density(self.input, x)
+
+    def useful(self, points: Tensor) -> Tensor:
+        """Points to split at, another break in the place of those that are of no use.
+
+        Where both densities underflow a rule could not tell that there is nothing
+        beyond.
+
+        Args:
+            points: Where to split, ``(k, *batch)``.
+
+        Returns:
+            As many.
+        """
+        with frozen():
+            floor = math.log(torch.finfo(points.dtype).tiny)
+            seen = torch.maximum(*self.log_densities(points)) > floor
+        return torch.where(seen, points, self.breaks[1].detach())
 
     def grid(self) -> Tensor:
         """Ascending points where the masses are, ``(n, *batch)``, constants."""
@@ -98,17 +118,19 @@ def pair_of(input: Distribution, target: Distribution) -> Pair:
             f"got {tuple(target.batch_shape)}; expand one of them"
         )
     like = _like(input) + _like(target)
+    dtype = like.dtype
+    if is_torchs(input) and is_torchs(target):
+        # Numbers around 1e6 have 16 values in a unit in float32, and log densities with
+        # parameters of 1e6 no digits: the divergence of Gamma(1e7) from one whose shape
+        # is larger by one standard deviation was 22104 instead of 0.45.
+        input, target, like = in_double(input), in_double(target), like.double()
     domain = _union(place_of(input), place_of(target))
-    breaks = [_breaks(p, domain, like) for p in (input, target)]
-    table = within(domain, torch.cat(breaks))
-    with frozen():
-        # Where both densities underflow a split is of no use, and a rule could not tell
-        # that there is nothing beyond.
-        floor = math.log(torch.finfo(table.dtype).tiny)
-        logs = [_log_density(p, table) for p in (input, target)]
-        seen = torch.maximum(*logs) > floor
-        home = within(domain, _middle(target, domain, like)[0])
-    return Pair(input, target, domain, torch.where(seen, table, home), batch)
+    rows = [_breaks(p, domain, like) for p in (input, target)]
+    table = within(domain, torch.cat(rows))
+    home = within(domain, _middle(target, domain, like)[0])
+    # Home comes second, as useful() wants.
+    pair = Pair(input, target, domain, home.expand(2, *batch), batch, dtype)
+    return pair._replace(breaks=pair.useful(table))
 
 
 def _breaks(p: Distribution, domain: Domain, like: Tensor) -> Tensor:
@@ -142,7 +164,10 @@ def _like(p: Distribution) -> Tensor:
     """A zero with dtype, device and batch of a distribution."""
     if isinstance(p, NormalizedDensity):
         return torch.zeros(p.batch_shape, dtype=p.dtype, device=p.device)
-    values = [getattr(p, name, None) for name in p.arg_constraints]
+    base = p
+    while isinstance(base, TransformedDistribution):
+        base = base.base_dist
+    values = [getattr(base, name, None) for name in base.arg_constraints]
     tensors = [v for v in values if isinstance(v, Tensor) and v.is_floating_point()]
     like = tensors[0] if tensors else p.mean
     return like.detach().new_zeros(p.batch_shape)
@@ -154,6 +179,8 @@ def _middle(p: Distribution, domain: Domain, like: Tensor) -> tuple[Tensor, Tens
         at, width = p.mean.detach(), p.stddev.detach()
     except (NotImplementedError, AttributeError):
         at = width = torch.full_like(like, math.nan)
+        if isinstance(p, TransformedDistribution):
+            at, width = _moved(p, like)
     loc, scale = (getattr(p, name, None) for name in ("loc", "scale"))
     if isinstance(loc, Tensor):
         at = torch.where(at.isfinite(), at, loc.detach())
@@ -161,6 +188,17 @@ def _middle(p: Distribution, domain: Domain, like: Tensor) -> tuple[Tensor, Tens
         width = torch.where(width.isfinite(), width, scale.detach())
     at = torch.where(at.isfinite(), at, inner_point(domain, at))
     return at, torch.where(width.isfinite(), width, 1)
+
+
+def _moved(p: TransformedDistribution, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the middle of the base goes, and half of how far apart its sides do."""
+    at, width = _middle(p.base_dist, place_of(p.base_dist), like)
+    points = torch.stack(torch.broadcast_tensors(at - width, at, at + width))
+    with frozen():
+        for transform in p.transforms:
+            points = transform(points)
+    points = points.detach().expand(3, *p.batch_shape)
+    return points[1], (points[2] - points[0]).abs() / 2
 
 
 def _is_end(limit: Limit) -> bool:

@@ -8,7 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_mlcalc.losses.integral.settings import IntegralLoss, check_function
+from torch_mlcalc.losses.integral.settings import (
+    IntegralLoss,
+    check_function,
+    check_weight,
+)
 from torch_mlcalc.losses.reduction import Reduction, check_reduction, reduce
 from torch_mlcalc.quadrature.domains import Domain
 from torch_mlcalc.quadrature.integrand import Function
@@ -99,11 +103,7 @@ def normalization_penalty(
         memory=memory,
         on_failure=on_failure,
     )
-    if weight is not None and weight.shape != mass.shape:
-        raise ValueError(
-            f"weight must have the shape {tuple(mass.shape)} of the densities, got "
-            f"{tuple(weight.shape)}"
-        )
+    check_weight(weight, mass.shape, "of the densities")
     excess = torch.expm1(mass) if log else mass - 1
     return reduce(excess.square() if squared else excess.abs(), weight, reduction)
 

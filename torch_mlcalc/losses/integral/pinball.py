@@ -8,9 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_mlcalc.losses.integral.crossings import crossings
-from torch_mlcalc.losses.integral.settings import IntegralLoss, check_function
-from torch_mlcalc.losses.reduction import Reduction, prepare_all, reduce
+from torch_mlcalc.losses.crossings import crossings
+from torch_mlcalc.losses.integral.settings import (
+    IntegralLoss,
+    check_function,
+    check_weight,
+    reduce_to,
+)
+from torch_mlcalc.losses.reduction import Reduction, prepare_all
 from torch_mlcalc.quadrature.domains import Interval
 from torch_mlcalc.quadrature.integrand import Function
 from torch_mlcalc.quadrature.integrate import integrate
@@ -95,11 +100,7 @@ def integrated_quantile_loss(
     check_function("quantile", quantile)
     _check_levels(lower, upper)
     (value,), dtype = prepare_all({"target": target}, None, reduction)
-    if weight is not None and weight.shape != value.shape:
-        raise ValueError(
-            f"weight must have the shape {tuple(value.shape)} of target, got "
-            f"{tuple(weight.shape)}"
-        )
+    check_weight(weight, value.shape, "of target")
 
     def pinball(tau: Tensor, y: Tensor, *args: Any) -> Tensor:  # noqa: ANN401
         error = quantile(tau, *args) - y
@@ -122,9 +123,7 @@ def integrated_quantile_loss(
         memory=memory,
         on_failure=on_failure,
     )
-    if weight is not None:
-        dtype = torch.promote_types(dtype, weight.dtype)
-    return reduce(loss, weight, reduction).to(dtype)
+    return reduce_to(loss, weight, reduction, dtype)
 
 
 class IntegratedQuantileLoss(IntegralLoss):
@@ -218,4 +217,6 @@ def _with_tails(grid: Tensor) -> Tensor:
     tails = [step * 10.0**-k for k in range(1, 8)]
     low = torch.stack([grid[0] - step + tail for tail in reversed(tails)])
     high = torch.stack([grid[-1] + step - tail for tail in tails])
-    return torch.cat([low, grid, high])
+    # Where those near 1 are rounded to it, the quantile may be infinite.
+    most = 1 - torch.finfo(grid.dtype).eps / 2
+    return torch.cat([low, grid, high.clamp(max=most)])

@@ -11,6 +11,7 @@ from torch.distributions import Distribution, Laplace, MixtureSameFamily
 from torch_mlcalc.density.divergence import log_prob_anywhere
 from torch_mlcalc.density.normalized import NormalizedDensity
 from torch_mlcalc.density.support import extent_of
+from torch_mlcalc.density.wide import is_known, widened
 from torch_mlcalc.quadrature.cubature.box import Solid
 from torch_mlcalc.quadrature.domains import Domain, Interval, RealLine, domain_of
 from torch_mlcalc.quadrature.problem import as_breakpoints
@@ -65,6 +66,8 @@ def kinks_of(distribution: Distribution) -> list[Tensor]:
 
 def log_density(distribution: Distribution, x: Tensor) -> Tensor:
     """Log density at points of the support, as far as rounding goes."""
+    if is_known(distribution) and x.dtype != torch.float64:
+        return log_density(widened(distribution), x.double()).to(x.dtype)
     # To look whether each is inside would fail under vmap.
     if distribution._validate_args:
         return log_prob_anywhere(distribution, x)

@@ -8,8 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_mlcalc.losses.integral.settings import IntegralLoss, check_function
-from torch_mlcalc.losses.reduction import Reduction, prepare_all, reduce
+from torch_mlcalc.losses.integral.settings import (
+    IntegralLoss,
+    check_function,
+    check_weight,
+    reduce_to,
+)
+from torch_mlcalc.losses.reduction import Reduction, prepare_all
 from torch_mlcalc.losses.validation import check_values, is_validated
 from torch_mlcalc.quadrature.domains import Interval, Limit
 from torch_mlcalc.quadrature.integrand import Function
@@ -104,7 +109,7 @@ def point_process_nll_loss(
             "times must have a dimension for the events, its last one, got shape ()"
         )
     batch = points.shape[:-1]
-    _check_weight(weight, batch)
+    check_weight(weight, batch, "of the sequences")
     mask = _mask(mask, times)
     low, high = (
         _limit(name, limit, points) for name, limit in (("start", start), ("end", end))
@@ -135,9 +140,7 @@ def point_process_nll_loss(
     )
     logs = torch.where(mask.movedim(-1, 0), log_intensity(points, *args), 0)
     loss = expected - logs.sum(0)
-    if weight is not None:
-        dtype = torch.promote_types(dtype, weight.dtype)
-    return reduce(loss, weight, reduction).to(dtype)
+    return reduce_to(loss, weight, reduction, dtype)
 
 
 class PointProcessNLLLoss(IntegralLoss):
@@ -262,11 +265,3 @@ def _limit(name: str, limit: Limit, points: Tensor) -> Tensor:
         )
     tensor = torch.as_tensor(limit, dtype=points.dtype, device=points.device)
     return tensor.expand(batch)
-
-
-def _check_weight(weight: Tensor | None, batch: torch.Size) -> None:
-    if weight is not None and weight.shape != batch:
-        raise ValueError(
-            f"weight must have the shape {tuple(batch)} of the sequences, got "
-            f"{tuple(weight.shape)}"
-        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,8 +10,9 @@ from torch.distributions import Distribution, Gamma, TransformedDistribution
 
 from torch_mlcalc.density.normalized import NormalizedDensity
 from torch_mlcalc.density.support import extent_of
+from torch_mlcalc.losses.crossings import crossings
+from torch_mlcalc.losses.crps.cdf import cdf_of, is_integrated
 from torch_mlcalc.losses.integral.compare import Search
-from torch_mlcalc.losses.integral.crossings import crossings
 from torch_mlcalc.losses.integral.pairs import GRID, Pair
 from torch_mlcalc.losses.integral.places import (
     kinks_of,
@@ -20,6 +20,7 @@ from torch_mlcalc.losses.integral.places import (
     place_of,
     within,
 )
+from torch_mlcalc.quadrature.contract import accumulator
 from torch_mlcalc.quadrature.domains import Interval
 from torch_mlcalc.quadrature.integrate import integrate
 
@@ -40,7 +41,7 @@ def between_cdfs(
     Returns:
         The integrals ``(*batch)``.
     """
-    one, other = (_cdf(p, pair.breaks) for p in (pair.input, pair.target))
+    one, other = (_cdf(p, pair) for p in (pair.input, pair.target))
 
     def difference(x: Tensor) -> Tensor:
         below = one(x)
@@ -58,16 +59,14 @@ def between_cdfs(
 
     breaks = pair.breaks
     if kinks:
-        breaks = torch.cat([breaks, crossings(difference, pair.grid())])
-    options: dict[str, Any] = search._asdict()
-    rule = options.pop("rule")
+        zeros = pair.useful(crossings(difference, pair.grid()))
+        breaks = torch.cat([breaks, zeros])
     return integrate(
         integrand,
         pair.domain,
-        rule,
         batch_shape=pair.batch,
         breakpoints=breaks,
-        **options,
+        **search.options(pair.dtype),
     )[..., 0]
 
 
@@ -85,7 +84,7 @@ def between_quantiles(
     Returns:
         The integrals ``(*batch)``.
     """
-    one, other = (_with("icdf", p, pair.breaks) for p in (pair.input, pair.target))
+    one, other = (_with("icdf", p, pair) for p in (pair.input, pair.target))
 
     def difference(u: Tensor) -> Tensor:
         return one.icdf(u) - other.icdf(u)
@@ -98,31 +97,29 @@ def between_quantiles(
         ]
         grid = levels.to(zero.device).reshape(-1, *(1,) * zero.ndim)
         breaks = crossings(difference, grid.expand(-1, *pair.batch))
-    options: dict[str, Any] = search._asdict()
-    rule = options.pop("rule")
     return integrate(
         lambda u: function(difference(u)),
         Interval(zero, 1.0),
-        rule,
         batch_shape=pair.batch,
         breakpoints=breaks,
-        **options,
+        **search.options(pair.dtype),
     )
 
 
-def _cdf(p: Distribution, like: Tensor) -> Function:
+def _cdf(p: Distribution, pair: Pair) -> Function:
     """The cdf at any number."""
-    known, place = _with("cdf", p, like), place_of(p)
+    known = _with("cdf", p, pair).cdf if is_integrated(p) else cdf_of(p)
+    place = place_of(p)
     upper = extent_of(place)[1]
 
     def cdf(x: Tensor) -> Tensor:
         at = within(place, x)
-        return torch.where(at == x, known.cdf(at), (x >= upper).to(x.dtype))
+        return torch.where(at == x, known(at), (x >= upper).to(x.dtype))
 
     return cdf
 
 
-def _with(method: str, p: Distribution, like: Tensor) -> Distribution:
+def _with(method: str, p: Distribution, pair: Pair) -> Distribution:
     """A distribution that has a cdf or icdf with gradients in all parameters."""
     base = p
     while isinstance(base, TransformedDistribution):
@@ -134,12 +131,12 @@ def _with(method: str, p: Distribution, like: Tensor) -> Distribution:
     breaks = kinks_of(p)
     # Errors of a cdf add up along a heavy tail, so they have to be far below those
     # that are allowed in the end.
-    precise = torch.finfo(like.dtype).eps ** 0.75
+    precise = torch.finfo(accumulator(pair.dtype)).eps ** 0.75
     return NormalizedDensity(
         lambda x, _: log_density(p, x),
         place_of(p),
         # The place may be given by numbers, which say nothing of the dtype.
-        args=(like.new_zeros(()),),
+        args=(pair.breaks.new_zeros(()),),
         batch_shape=p.batch_shape,
         breakpoints=torch.cat(breaks) if breaks else None,
         rtol=precise,

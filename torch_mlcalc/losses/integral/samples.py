@@ -8,11 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from torch_mlcalc.losses.integral.settings import check_weight
 from torch_mlcalc.losses.reduction import Reduction, prepare_all
 
 
 class Samples(NamedTuple):
-    """Values ``(*batch, n)`` and their shares, which sum to 1, likewise.
+    """Values ``(*batch, n)`` and their shares, which sum to 1, in ``float64``.
 
     ``equal`` says that all shares are the same.
     """
@@ -59,24 +60,23 @@ def prepare_samples(
                 f"{tuple(value.shape)}"
             )
         mass = tensors[1] if own is not None else torch.ones_like(tensors[0])
+        # In float32 the sums of 1e5 shares, and so the distances, are 1e-5 off.
+        mass = mass.double()
         shares = mass / mass.sum(-1, keepdim=True)
         found.append(Samples(tensors[0], shares, own is None))
         dtypes.append(dtype)
     batch = input.shape[:-1]
-    for name, shape in (
-        ("target", target.shape[:-1]),
-        ("weight", batch if weight is None else weight.shape),
-    ):
-        if shape != batch:
-            raise ValueError(
-                f"{name} must have the shape {tuple(batch)} before the samples, got "
-                f"{tuple(shape)}"
-            )
+    if target.shape[:-1] != batch:
+        raise ValueError(
+            f"target must have the shape {tuple(batch)} before the samples, got "
+            f"{tuple(target.shape[:-1])}"
+        )
+    check_weight(weight, batch, "before the samples")
     dtype = torch.promote_types(*dtypes)
     if weight is not None:
         dtype = torch.promote_types(dtype, weight.dtype)
     wide = torch.promote_types(found[0].values.dtype, found[1].values.dtype)
-    x, y = (Samples(s.values.to(wide), s.shares.to(wide), s.equal) for s in found)
+    x, y = (s._replace(values=s.values.to(wide)) for s in found)
     return x, y, dtype
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
-from torch_mlcalc.losses.reduction import Loss, Reduction
+import torch
+from torch import Tensor
+
+from torch_mlcalc.losses.reduction import Loss, Reduction, reduce
 from torch_mlcalc.quadrature.checks import Settings, check_settings, refuse_tolerance
+from torch_mlcalc.quadrature.contract import accumulator
 from torch_mlcalc.quadrature.rules import Rule
 
 
@@ -57,6 +63,76 @@ class IntegralLoss(Loss):
         shown = [super().extra_repr(), f"rule={self.rule}"]
         given = {k: v for k, v in self.search.items() if v not in (None, "warn")}
         return ", ".join(shown + [f"{k}={v!r}" for k, v in given.items()])
+
+
+def check_weight(
+    weight: Tensor | None, shape: Sequence[int], of: str, noun: str = "shape"
+) -> None:
+    """Refuse weights that are no real numbers, one for each element.
+
+    Args:
+        weight: What the caller passed, or None.
+        shape: Shape of the loss of the elements.
+        of: Whose shape this is, for the message.
+        noun: What it is called.
+
+    Raises:
+        TypeError: If it is no tensor, or complex.
+        ValueError: If it has another shape.
+    """
+    if weight is None:
+        return
+    if not isinstance(weight, Tensor):
+        raise TypeError(
+            f"weight must be a torch.Tensor, got {type(weight).__name__}; convert with "
+            "torch.as_tensor"
+        )
+    if weight.shape != tuple(shape):
+        raise ValueError(
+            f"weight must have the {noun} {tuple(shape)} {of}, got "
+            f"{tuple(weight.shape)}"
+        )
+    if weight.is_complex():
+        raise TypeError(f"weight must be real, got {weight.dtype}")
+
+
+def reduce_to(
+    loss: Tensor, weight: Tensor | None, reduction: Reduction, dtype: torch.dtype
+) -> Tensor:
+    """Weight, reduce and round to the dtype of the arguments, of which weight is one.
+
+    Args:
+        loss: Loss of each element.
+        weight: Weight of each element, or None.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        dtype: That of the other arguments.
+
+    Returns:
+        The loss.
+    """
+    if weight is not None:
+        dtype = torch.promote_types(dtype, weight.dtype)
+    return reduce(loss, weight, reduction).to(dtype)
+
+
+def rtol_for(
+    dtype: torch.dtype, rule: object, rtol: float | None, atol: float | None
+) -> float | None:
+    """The relative tolerance for a result of a dtype, computed in a wider one.
+
+    Args:
+        dtype: That of the loss.
+        rule: How to integrate.
+        rtol: What the caller wants, or None.
+        atol: The same.
+
+    Returns:
+        What the caller wants, or the default of :func:`integrate` for the dtype; None
+        for a rule that has no tolerance.
+    """
+    if rtol is not None or atol or (isinstance(rule, Rule) and rule.fixed):
+        return rtol
+    return math.sqrt(torch.finfo(accumulator(dtype)).eps)
 
 
 def check_function(name: str, value: object) -> None:

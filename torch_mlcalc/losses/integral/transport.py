@@ -20,7 +20,7 @@ from torch_mlcalc.losses.integral.samples import (
     prepare_samples,
     step_quantiles,
 )
-from torch_mlcalc.losses.integral.settings import IntegralLoss
+from torch_mlcalc.losses.integral.settings import IntegralLoss, reduce_to
 from torch_mlcalc.losses.reduction import Reduction, reduce
 from torch_mlcalc.quadrature.rules import Rule
 
@@ -60,8 +60,8 @@ def wasserstein_1d_loss(
         reduction: ``"none"``, ``"mean"`` or ``"sum"``, over the batch.
         weight: Weight of each pair; ``"mean"`` divides by the sum of the weights.
         p: Power, at least 1.
-        input_weight: Weights of the samples, not negative, of any sum; by default all
-            are equal. They have a gradient.
+        input_weight: Weights of the samples, not negative, of any sum but 0, which
+            gives NaN; by default all are equal. They have a gradient.
         target_weight: The same for the target.
         rule: How to integrate, for distributions; by default as :func:`integrate` does.
         rtol: Wanted relative error; adaptive rules only.
@@ -112,7 +112,7 @@ def wasserstein_1d_loss(
         loss = between_cdfs(torch.abs, pair, search, kinks=True)
     else:
         loss = between_quantiles(lambda d: _power(d, p), pair, search, p % 2 != 0)
-    return reduce(loss, weight, reduction)
+    return reduce_to(loss, weight, reduction, pair.dtype)
 
 
 def cramer_loss(
@@ -147,8 +147,8 @@ def cramer_loss(
         target: The same kind.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``, over the batch.
         weight: Weight of each pair; ``"mean"`` divides by the sum of the weights.
-        input_weight: Weights of the samples, not negative, of any sum; by default all
-            are equal. They have a gradient.
+        input_weight: Weights of the samples, not negative, of any sum but 0, which
+            gives NaN; by default all are equal. They have a gradient.
         target_weight: The same for the target.
         rule: How to integrate, for distributions; by default as :func:`integrate` does.
         rtol: Wanted relative error; adaptive rules only.
@@ -189,7 +189,7 @@ def cramer_loss(
         cast(Distribution, input), cast(Distribution, target), weight, reduction
     )
     loss = between_cdfs(torch.square, pair, search, kinks=False)
-    return reduce(loss, weight, reduction)
+    return reduce_to(loss, weight, reduction, pair.dtype)
 
 
 class Wasserstein1DLoss(IntegralLoss):

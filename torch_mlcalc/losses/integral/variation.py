@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.nn.functional import softplus
 
+from torch_mlcalc.losses.crossings import crossings
 from torch_mlcalc.losses.integral.compare import (
     PairLoss,
     Search,
@@ -16,8 +17,8 @@ from torch_mlcalc.losses.integral.compare import (
     finite,
     prepare_pair,
 )
-from torch_mlcalc.losses.integral.crossings import crossings
-from torch_mlcalc.losses.reduction import Reduction, reduce
+from torch_mlcalc.losses.integral.settings import reduce_to
+from torch_mlcalc.losses.reduction import Reduction
 from torch_mlcalc.quadrature.rules import Rule
 
 
@@ -80,7 +81,7 @@ def jensen_shannon_loss(
     pair = prepare_pair(input, target, weight, reduction)
     search = Search(rule, rtol, atol, max_evals, memory, on_failure)
     loss = compare(_jensen_shannon_term, pair, search)
-    return reduce(loss, weight, reduction)
+    return reduce_to(loss, weight, reduction, pair.dtype)
 
 
 def total_variation_loss(
@@ -149,7 +150,7 @@ def total_variation_loss(
     loss = compare(
         _total_variation_term, pair, search, crossings=crossings(log_ratio, pair.grid())
     )
-    return reduce(loss, weight, reduction)
+    return reduce_to(loss, weight, reduction, pair.dtype)
 
 
 class JensenShannonLoss(PairLoss):
