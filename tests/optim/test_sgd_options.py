@@ -37,6 +37,16 @@ def test_decoupled_decay_equals_exact_arithmetic() -> None:
         assert Fraction(param.item()) == theta
 
 
+@pytest.mark.parametrize("body", [dict(foreach=False), dict(foreach=True), {}], ids=str)
+def test_decoupled_decay_below_the_precision_of_its_tensors(body: Options) -> None:
+    param = torch.ones(3, dtype=torch.float64)
+    param.grad = torch.zeros_like(param)
+    options = dict(weight_decay=torch.tensor(1e-5), decoupled_weight_decay=True)
+    mlc.SGD([param], torch.tensor(1e-4), **options, **body).step()
+    expected = torch.full_like(param, 1e-9)
+    torch.testing.assert_close(1 - param, expected, rtol=1e-6, atol=0)
+
+
 def test_decoupled_decay_of_a_sparse_gradient_shrinks_every_row() -> None:
     param = torch.ones(3, 2)
     param.grad = torch.tensor([[0.0, 0], [2, 2], [0, 0]]).to_sparse()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -82,6 +83,7 @@ class Partition:
         self._settings = Settings.of(group)
         self._absent = []
         positions: dict[Key, list[int]] = {}
+        occurrences = Counter(map(id, self._params))
         self._has_first_steps = False
         for i, (param, grad) in enumerate(zip(self._params, grads, strict=True)):
             if grad is None:
@@ -92,6 +94,8 @@ class Partition:
                 buffer = state.get(param, {}).get("momentum_buffer")
                 self._has_first_steps |= buffer is None
             key = _body_for(self._settings, param, grad, buffer)
+            if occurrences[id(param)] > 1:  # torch just warns; its turns are in order.
+                key = (one_by_one,)
             positions.setdefault(key, []).append(i)
         self._alone = positions.pop((one_by_one,), [])
         self._parts = [
@@ -214,6 +218,9 @@ def _body_for(
         return alone
     tensors = [tensor for tensor in (param, grad, buffer) if tensor is not None]
     if any(t.layout != torch.strided or t.dtype != param.dtype for t in tensors):
+        return alone
+    # Kernels for lists refuse tensors whose memory has the sign or conjugate of them.
+    if any(t.is_neg() or t.is_conj() for t in tensors):
         return alone
     key = (type(grad), param.dtype, param.device)
     plain = type(param) in (Tensor, Parameter) and type(grad) is Tensor
