@@ -390,11 +390,13 @@ class SGD(Optimizer):
                 continue
             self._flat_groups.pop(i, None)
             own = unscaled(own, scale)
-            partition = self._partitions.get(i)
-            if partition is None or not partition.still_fits(group, own):
-                partition = Partition(group, own, self.state)
-                self._partitions[i] = partition
-            partition.step(own, self.state, formula)
+            known = self._partitions.get(i)
+            if known is not None and known.still_fits(group, own):
+                own = known.step(own, self.state, formula, is_new=False)
+                if not own:
+                    continue
+            partition = self._partitions[i] = Partition(group, own, self.state)
+            partition.step(own, self.state, formula, is_new=True)
 
     def _look_for_buffers(self) -> None:
         """Drop what was found out if a momentum buffer is not the one of before."""
