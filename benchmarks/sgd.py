@@ -221,6 +221,8 @@ def _gathered_part(
     params: list[Tensor], grads: list[Tensor], buffers: list[Tensor]
 ) -> _Part:
     numbers = Numbers(1e-3, 0.9, 0, 0, False, False, False)
+    # It moves them, which those of other steps must not be.
+    buffers = [buffer.clone() for buffer in buffers]
     body = Gathered(buffers)
     call = functools.partial(body, params, grads, buffers, numbers)
 
@@ -243,27 +245,31 @@ def flat_floor(params: list[Tensor], momentum: float) -> Step:
     grads = [param.grad for param in params]
     states = list(optimizer.state.values())
     buffers = [state["momentum_buffer"] for state in states]
-    blocks = [
-        torch.empty(0).set_(tensors[0].untyped_storage())
-        for tensors in (params, grads, buffers)
-        if tensors
-    ]
-    tensors = [*params, *grads, *buffers]
-    places = list(map(Tensor.data_ptr, tensors))
-    gradient = operator.attrgetter("grad")
-    buffer = operator.itemgetter("momentum_buffer")
+    lists = [each for each in (params, grads, buffers) if each]
+    blocks = [torch.empty(0).set_(each[0].untyped_storage()) for each in lists]
+    parts = []
+    for start in range(0, len(params), 256):
+        own = [each[start : start + 256] for each in lists]
+        places = [list(map(Tensor.data_ptr, each)) for each in own]
+        parts.append((own[0], own[1:], states[start : start + 256], own, places))
+    readers = (operator.attrgetter("grad"), operator.itemgetter("momentum_buffer"))
     update = kernel(blocks[:1], blocks[1:2], blocks[2:])
 
     def step() -> None:
-        same = (
-            all(map(operator.is_, map(gradient, params), grads))
-            and all(map(operator.is_, map(buffer, states), buffers))
-            and list(map(Tensor.data_ptr, tensors)) == places
-        )
-        if not same:
-            raise AssertionError("the floor is that of a step at which nothing moved")
+        for params, found, states, tensors, places in parts:
+            same = all(
+                all(map(operator.is_, map(read, holders), each))
+                for read, holders, each in zip(
+                    readers, (params, states), found, strict=False
+                )
+            ) and all(
+                list(map(Tensor.data_ptr, each)) == where
+                for each, where in zip(tensors, places, strict=True)
+            )
+            if not same:
+                raise AssertionError("the floor is that of a step where nothing moved")
+            torch.autograd.graph.increment_version(params)
         update()
-        torch.autograd.graph.increment_version(params)
 
     return step
 

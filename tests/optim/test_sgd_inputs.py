@@ -234,6 +234,14 @@ def test_flat_does_not_untie_parameters_of_other_groups(
             mlc.SGD(groups)
 
 
+def test_flat_does_not_untie_what_begins_in_one_of_two_that_are_nested() -> None:
+    outer = torch.ones(12)
+    inner, flat = torch.ones(2), torch.ones(2)
+    inner.data, flat.data = outer.data[1:3], outer.data[6:8]
+    with pytest.raises(ValueError, match="two parameters share theirs, one of the"):
+        mlc.SGD([{"params": [outer, inner]}, {"params": [flat], "flat": True}])
+
+
 def test_flat_refuses_a_late_group_that_shares_memory_and_stays_as_it_was() -> None:
     first, second = shares_memory()
     optimizer = mlc.SGD([first])

@@ -227,6 +227,23 @@ def test_flat_keeps_precise_momentum_of_a_checkpoint() -> None:
     assert torch.equal(optimizer.state[param]["momentum_buffer"], precise / 2)
 
 
+def test_flat_takes_momentum_of_a_wider_checkpoint() -> None:
+    def run(flat: bool) -> Tensor:
+        param = torch.ones(40)
+        optimizer = mlc.SGD([param], 0.1, momentum=0.5, flat=flat, foreach=None)
+        state = optimizer.state_dict()
+        wide = torch.linspace(0, 1, 40, dtype=torch.float64)
+        state["state"] = {0: {"momentum_buffer": wide}}
+        optimizer.load_state_dict(state)
+        for step in range(3):
+            param.grad = torch.full_like(param, float(step))
+            optimizer.step()
+        assert optimizer.state[param]["momentum_buffer"].dtype == torch.float64
+        return param
+
+    torch.testing.assert_close(run(True), run(False), rtol=1e-6, atol=0)
+
+
 def test_flat_can_be_switched_off_and_on() -> None:
     param, other = torch.ones(4, requires_grad=True), torch.ones(2, requires_grad=True)
     optimizer = mlc.SGD([param, other], 0.5, 0.5, flat=True)

@@ -86,7 +86,6 @@ class Partition:
         self._absent = []
         positions: dict[Key, list[int]] = {}
         occurrences = Counter(map(id, self._params))
-        self._has_first_steps = False
         for i, (param, grad) in enumerate(zip(self._params, grads, strict=True)):
             if grad is None:
                 self._absent.append(i)
@@ -94,7 +93,6 @@ class Partition:
             buffer = None
             if self._settings.has_momentum:
                 buffer = state.get(param, {}).get("momentum_buffer")
-                self._has_first_steps |= buffer is None
             key = _body_for(self._settings, param, grad, buffer)
             if occurrences[id(param)] > 1:  # torch just warns; its turns are in order.
                 key = (one_by_one,)
@@ -116,12 +114,10 @@ class Partition:
         """
         params = group["params"]
         return (
-            not self._has_first_steps
-            and len(params) == len(self._params)
+            len(params) == len(self._params)
             and all(map(operator.is_, params, self._params))
             and self._settings == Settings.of(group)
             and all(grads[i] is None for i in self._absent)
-            and all(grads[i] is not None for i in self._alone)
         )
 
     def step(
