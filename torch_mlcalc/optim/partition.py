@@ -37,6 +37,9 @@ _TENSORS_OF_PART = 256
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
 
 
+_grad = operator.attrgetter("grad")
+
+
 class Settings(NamedTuple):
     """What the choice of a body depends on, apart from the tensors."""
 
@@ -103,30 +106,31 @@ class Partition:
             for key, where in _in_blocks(positions, self._params)
         ]
 
-    def still_fits(self, group: dict[str, Any], grads: Grads) -> bool:
+    def still_fits(self, group: dict[str, Any], grads: Grads | None) -> bool:
         """Return whether nothing has changed that concerns more than one tensor.
 
         The momentum buffers are compared by the caller, for all groups at once.
 
         Args:
             group: The group.
-            grads: Gradients of its parameters.
+            grads: Gradients of its parameters, ``None`` for those in ``.grad``.
         """
         params = group["params"]
         return (
             len(params) == len(self._params)
             and all(map(operator.is_, params, self._params))
             and self._settings == Settings.of(group)
-            and all(grads[i] is None for i in self._absent)
+            and all(self._grad(i, grads) is None for i in self._absent)
         )
 
     def step(
-        self, grads: Grads, state: States, formula: Formula, *, is_new: bool
+        self, grads: Grads | None, state: States, formula: Formula, *, is_new: bool
     ) -> Grads:
         """Update every parameter that has a gradient, as long as the tensors fit.
 
         Args:
-            grads: Gradients of the parameters of the group, never written to.
+            grads: Gradients of the parameters of the group, never written to; ``None``
+                for those in ``.grad``, which are then read part by part as well.
             state: The state of the optimizer.
             formula: The options of the group.
             is_new: Whether the division has just been made, so that all of them fit.
@@ -136,7 +140,7 @@ class Partition:
             ``None`` for the others.
         """
         for i in self._alone:
-            grad = grads[i]
+            grad = self._grad(i, grads)
             if grad is not None:
                 one_by_one(self._params[i], grad, state, formula, self._settings)
         if not self._parts:
@@ -145,8 +149,12 @@ class Partition:
         for k, part in enumerate(self._parts):
             if not part.step(grads, numbers, is_new):
                 left = {i for each in self._parts[k:] for i in each.positions}
-                return [grad if i in left else None for i, grad in enumerate(grads)]
+                every = range(len(self._params))
+                return [self._grad(i, grads) if i in left else None for i in every]
         return []
+
+    def _grad(self, i: int, grads: Grads | None) -> Tensor | None:
+        return self._params[i].grad if grads is None else grads[i]
 
 
 class _Part:
@@ -162,9 +170,6 @@ class _Part:
         settings: Settings,
     ) -> None:
         self.positions = positions
-        start, stop = positions[0], positions[-1] + 1
-        is_range = positions == list(range(start, stop))
-        self._range = slice(start, stop) if is_range else None
         self._params = [params[i] for i in positions]
         states = [state[p] for p in self._params] if settings.has_momentum else []
         self._buffers = [held["momentum_buffer"] for held in states]
@@ -184,12 +189,12 @@ class _Part:
         )
         self._grads_fit = (of_types if takes_all else unchanged)(self._select(grads))
 
-    def _select(self, grads: list[Any]) -> list[Any]:
-        if self._range is not None:
-            return grads[self._range]
+    def _select(self, grads: list[Any] | None) -> list[Any]:
+        if grads is None:
+            return list(map(_grad, self._params))
         return [grads[i] for i in self.positions]
 
-    def step(self, grads: Grads, numbers: Numbers, is_new: bool) -> bool:
+    def step(self, grads: Grads | None, numbers: Numbers, is_new: bool) -> bool:
         """Update the parameters if they, and what goes with them, are as they were."""
         own = self._select(grads)
         fits = is_new or (
