@@ -160,6 +160,23 @@ def test_steps_inside_the_backward_pass(body: Options) -> None:
     assert_close(run(True, **body), run(False, foreach=False))
 
 
+@every_body
+@pytest.mark.parametrize("threads", [1, 2])
+def test_two_parameters_with_one_gradient(threads: int, body: Options) -> None:
+    torch.set_num_threads(threads)
+
+    def run(**options: bool) -> list[Tensor]:
+        params = [torch.ones(3), torch.ones(3)]
+        optimizer = mlc.SGD(params, 0.1, momentum=0.9, **options)
+        for step in range(4):
+            params[0].grad = params[1].grad = torch.full((3,), 1.0 + step)
+            optimizer.step()
+        return params
+
+    for found, wanted in zip(run(**body), run(foreach=False), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
+
+
 LAZY: dict[str, Callable[[], Tensor]] = {
     "negative": lambda: torch._neg_view(torch.ones(3)),
     "conjugate": lambda: torch.tensor([1 + 2j, 2j, 3]).conj(),
