@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -351,6 +352,75 @@ def test_momentum_in_blocks_seems_to_be_where_it_was() -> None:
         assert buffer.untyped_storage().nbytes() == 4 * buffer.numel()
         torch.testing.assert_close(buffer, torch.full_like(buffer, 2.71))
     assert buffers[0][1].data_ptr() - buffers[0][0].data_ptr() == 20
+
+
+# Parts that are looked at and updated one after another
+
+
+def sparse_grad(param: Tensor, state: Options) -> None:
+    param.grad = param.grad.to_sparse()
+
+
+def other_strides(param: Tensor, state: Options) -> None:
+    param.grad = torch.stack([param.grad, -param.grad], -1)[..., 0]
+
+
+def no_grad(param: Tensor, state: Options) -> None:
+    param.grad = None
+
+
+def other_memory(param: Tensor, state: Options) -> None:
+    param.data = torch.stack([param.data, param.data], -1)[..., 1]
+
+
+def other_momentum(param: Tensor, state: Options) -> None:
+    buffer = state["momentum_buffer"]
+    buffer.data = torch.stack([buffer.data + 1, buffer.data], -1)[..., 0]
+
+
+PART_CHANGES = [sparse_grad, other_strides, no_grad, other_memory, other_momentum]
+
+
+@pytest.mark.parametrize("body", [{}, dict(foreach=True)], ids=["fused", "foreach"])
+@pytest.mark.parametrize("where", [300, 519])
+@pytest.mark.parametrize("change", PART_CHANGES, ids=lambda c: c.__name__)
+def test_what_changes_in_one_part_is_found_after_others_were_updated(
+    change: Callable[[Tensor, Options], None], where: int, body: Options
+) -> None:
+    def run(options: Options) -> Tensor:
+        # The last but one is updated alone, before the others.
+        params = [torch.ones(4, requires_grad=True) for _ in range(520)]
+        params[518] = torch.ones(4, dtype=torch.bfloat16, requires_grad=True)
+        params[518].grad_dtype = None
+        optimizer = mlc.SGD(params, 0.1, momentum=0.9, weight_decay=0.1, **options)
+        for step in range(5):
+            for i, param in enumerate(params):
+                param.grad = torch.full((4,), float(step + i % 7))
+            if step == 3:
+                change(params[where], optimizer.state[params[where]])
+            optimizer.step()
+        buffers = [state["momentum_buffer"] for state in optimizer.state.values()]
+        return torch.cat([each.detach().float() for each in (*params, *buffers)])
+
+    torch.testing.assert_close(
+        run(body), run(dict(foreach=False)), rtol=1e-6, atol=1e-6
+    )
+
+
+def test_a_step_finds_its_parts_again_only_if_something_has_changed() -> None:
+    params = sized(*[4] * 520)
+    optimizer = after_three_steps(params)
+    known = optimizer._partitions[0]
+    assert [len(part.positions) for part in known._parts] == [256, 256, 8]
+    optimizer.step()
+    assert optimizer._partitions[0] is known
+    params[300].grad = torch.stack([params[300].grad] * 2, -1)[..., 0]
+    for _ in range(3):
+        optimizer.step()
+    again = optimizer._partitions[0]
+    assert again is not known
+    optimizer.step()
+    assert optimizer._partitions[0] is again
 
 
 # Sequences drawn by hypothesis

@@ -160,7 +160,76 @@ def test_steps_inside_the_backward_pass(body: Options) -> None:
     assert_close(run(True, **body), run(False, foreach=False))
 
 
+@every_body
+@pytest.mark.parametrize("threads", [1, 2])
+def test_two_parameters_with_one_gradient(threads: int, body: Options) -> None:
+    torch.set_num_threads(threads)
+
+    def run(**options: bool) -> list[Tensor]:
+        params = [torch.ones(3), torch.ones(3)]
+        optimizer = mlc.SGD(params, 0.1, momentum=0.9, **options)
+        for step in range(4):
+            params[0].grad = params[1].grad = torch.full((3,), 1.0 + step)
+            optimizer.step()
+        return params
+
+    for found, wanted in zip(run(**body), run(foreach=False), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
+
+
+LAZY: dict[str, Callable[[], Tensor]] = {
+    "negative": lambda: torch._neg_view(torch.ones(3)),
+    "conjugate": lambda: torch.tensor([1 + 2j, 2j, 3]).conj(),
+}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("what", ["param", "grad"])
+@pytest.mark.parametrize("kind", LAZY)
+@pytest.mark.parametrize("name", ["default", "foreach", "fused", "flat"])
+def test_memory_that_lacks_its_sign(
+    kind: str, what: str, threads: int, name: str
+) -> None:
+    torch.set_num_threads(threads)
+    if (kind, name) == ("conjugate", "fused") or (what, name) == ("param", "flat"):
+        return  # Refused, as complex numbers and views are.
+
+    def run(**options: bool) -> list[Tensor]:
+        lazy = LAZY[kind]
+        param = lazy() if what == "param" else lazy().resolve_conj().resolve_neg()
+        other = torch.ones(2, dtype=param.dtype)
+        optimizer = mlc.SGD([param, other], 0.1, momentum=0.9, **options)
+        for step in range(4):
+            param.grad, other.grad = lazy().clone(), torch.ones_like(other)
+            if what == "grad" and step != 2:
+                param.grad = lazy()
+            optimizer.step()
+        return [param, other]
+
+    for found, wanted in zip(run(**BODIES[name]), run(foreach=False), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
+
+
 # Memory that is shared
+
+
+@pytest.mark.filterwarnings("ignore:optimizer contains a parameter group with dupl")
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", ["default", "foreach", "fused"])
+def test_a_parameter_that_is_in_a_group_twice(name: str, threads: int) -> None:
+    torch.set_num_threads(threads)
+
+    def run(**options: bool) -> list[Tensor]:
+        param, other = torch.ones(3), torch.ones(2)
+        params = [param, other, param]
+        optimizer = mlc.SGD(params, 0.1, momentum=0.9, weight_decay=0.1, **options)
+        for step in range(4):
+            param.grad, other.grad = torch.full((3,), 1.0 + step), torch.ones(2)
+            optimizer.step()
+        return [param, other, optimizer.state[param]["momentum_buffer"]]
+
+    for found, wanted in zip(run(**BODIES[name]), run(foreach=False), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
 
 
 def shares_memory(second_shape: tuple[int, ...] = (6,)) -> list[Tensor]:
@@ -180,6 +249,14 @@ def test_flat_does_not_untie_parameters_of_other_groups(
         ]
         with pytest.raises(ValueError, match="two parameters share theirs, one of the"):
             mlc.SGD(groups)
+
+
+def test_flat_does_not_untie_what_begins_in_one_of_two_that_are_nested() -> None:
+    outer = torch.ones(12)
+    inner, flat = torch.ones(2), torch.ones(2)
+    inner.data, flat.data = outer.data[1:3], outer.data[6:8]
+    with pytest.raises(ValueError, match="two parameters share theirs, one of the"):
+        mlc.SGD([{"params": [outer, inner]}, {"params": [flat], "flat": True}])
 
 
 def test_flat_refuses_a_late_group_that_shares_memory_and_stays_as_it_was() -> None:

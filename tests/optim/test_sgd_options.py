@@ -37,6 +37,16 @@ def test_decoupled_decay_equals_exact_arithmetic() -> None:
         assert Fraction(param.item()) == theta
 
 
+@pytest.mark.parametrize("body", [dict(foreach=False), dict(foreach=True), {}], ids=str)
+def test_decoupled_decay_below_the_precision_of_its_tensors(body: Options) -> None:
+    param = torch.ones(3, dtype=torch.float64)
+    param.grad = torch.zeros_like(param)
+    options = dict(weight_decay=torch.tensor(1e-5), decoupled_weight_decay=True)
+    mlc.SGD([param], torch.tensor(1e-4), **options, **body).step()
+    expected = torch.full_like(param, 1e-9)
+    torch.testing.assert_close(1 - param, expected, rtol=1e-6, atol=0)
+
+
 def test_decoupled_decay_of_a_sparse_gradient_shrinks_every_row() -> None:
     param = torch.ones(3, 2)
     param.grad = torch.tensor([[0.0, 0], [2, 2], [0, 0]]).to_sparse()
@@ -215,6 +225,23 @@ def test_flat_keeps_precise_momentum_of_a_checkpoint() -> None:
     param.grad = torch.zeros_like(param)
     optimizer.step()
     assert torch.equal(optimizer.state[param]["momentum_buffer"], precise / 2)
+
+
+def test_flat_takes_momentum_of_a_wider_checkpoint() -> None:
+    def run(flat: bool) -> Tensor:
+        param = torch.ones(40)
+        optimizer = mlc.SGD([param], 0.1, momentum=0.5, flat=flat, foreach=None)
+        state = optimizer.state_dict()
+        wide = torch.linspace(0, 1, 40, dtype=torch.float64)
+        state["state"] = {0: {"momentum_buffer": wide}}
+        optimizer.load_state_dict(state)
+        for step in range(3):
+            param.grad = torch.full_like(param, float(step))
+            optimizer.step()
+        assert optimizer.state[param]["momentum_buffer"].dtype == torch.float64
+        return param
+
+    torch.testing.assert_close(run(True), run(False), rtol=1e-6, atol=0)
 
 
 def test_flat_can_be_switched_off_and_on() -> None:

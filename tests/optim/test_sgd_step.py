@@ -137,6 +137,26 @@ def test_sparse_gradients() -> None:
     assert torch.equal(dense, sparse)
 
 
+@pytest.mark.parametrize("shape", [(), (2,)], ids=str)
+@pytest.mark.parametrize("switches", SWITCHES.values(), ids=SWITCHES)
+def test_options_of_a_wider_dtype_do_not_widen_parameters(
+    switches: Options, shape: tuple[int, ...]
+) -> None:
+    options = dict(zip(NUMBERS, numbers_for(switches), strict=True))
+    params, buffers = [torch.ones(shape)], None
+    param = torch.ones(shape)
+    optimizer = mlc.SGD([param], **options, **switches, differentiable=True)
+    for _ in range(2):
+        param.grad = torch.full(shape, 0.5)
+        params, buffers = mlc.sgd_step(
+            params, [param.grad], buffers, **options, **switches
+        )
+        optimizer.step()
+        found = [params[0], buffers[0], optimizer.state[param]["momentum_buffer"]]
+        assert [tensor.dtype for tensor in found] == [torch.float32] * 3
+    assert torch.equal(params[0], param)
+
+
 REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "length": (([torch.ones(1)], []), ValueError, "grads must have an entry for each"),
     "names": (

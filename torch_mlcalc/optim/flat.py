@@ -254,7 +254,7 @@ class _Block:
         block, views = self._copied.block, self._copied.tensors
         dtype = block.dtype
         present = [
-            type(g) is Tensor and g.layout == torch.strided and g.dtype == dtype
+            g is not None and g.layout == torch.strided and g.dtype == dtype
             for g in grads
         ]
         chosen = [i for i, is_present in enumerate(present) if is_present]
@@ -331,7 +331,7 @@ class _Block:
             held = {} if is_fresh else {"momentum_buffer": buffers[0]}
         loop = group["foreach"] is False and not group["fused"]
         same = all(buffer.dtype == param.dtype for buffer in buffers)
-        simple = loop or formula.is_addition() or not formula.is_plain()
+        simple = loop or formula.is_addition()
         if is_fresh or simple or not same:
             update_(param, grad, held, formula)
             if is_fresh:

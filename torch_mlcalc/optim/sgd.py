@@ -383,18 +383,24 @@ class SGD(Optimizer):
         # Set by torch.amp.GradScaler for the length of the call, if fused.
         scale: Tensor | None = getattr(self, "grad_scale", None)
         for i, group in enumerate(self.param_groups):
-            own = grads[i] if grads is not None else list(map(_grad, group["params"]))
-            formula = Formula.of(group, factor)
-            if group["flat"]:
+            params, formula = group["params"], Formula.of(group, factor)
+            own = grads[i] if grads is not None else None
+            if own is None and (group["flat"] or scale is not None):
+                own = list(map(_grad, params))
+            if group["flat"] and own is not None:
                 self._flat_group(i).step(group, own, scale, self.state, formula)
                 continue
             self._flat_groups.pop(i, None)
-            own = unscaled(own, scale)
-            partition = self._partitions.get(i)
-            if partition is None or not partition.still_fits(group, own):
-                partition = Partition(group, own, self.state)
-                self._partitions[i] = partition
-            partition.step(own, self.state, formula)
+            if own is not None:
+                own = unscaled(own, scale)
+            known = self._partitions.get(i)
+            if known is not None and known.still_fits(group, own):
+                own = known.step(own, self.state, formula, is_new=False)
+                if not own:
+                    continue
+            own = list(map(_grad, params)) if own is None else own
+            partition = self._partitions[i] = Partition(group, own, self.state)
+            partition.step(own, self.state, formula, is_new=True)
 
     def _look_for_buffers(self) -> None:
         """Drop what was found out if a momentum buffer is not the one of before."""

@@ -31,7 +31,7 @@ def update_(param: Tensor, grad: Tensor, state: State, formula: Formula) -> None
     if maximize:
         grad = -grad
     if weight_decay != 0 and decoupled:
-        param.mul_(1 - lr * weight_decay)
+        param.mul_(_what_remains(lr, weight_decay))
     elif weight_decay != 0:
         # The sum is dense, whatever the gradient is.
         grad = grad.to_dense() if grad.is_sparse else grad
@@ -93,7 +93,7 @@ def updated(
     # A tensor counts even if it is 0: its gradient is not, and reading it takes time.
     if isinstance(weight_decay, Tensor) or weight_decay != 0:
         if decoupled:
-            param = param * (1 - lr * weight_decay)
+            param = _scaled(param, _what_remains(lr, weight_decay))
         else:
             grad = grad.to_dense() if grad.is_sparse else grad
             grad = _add(grad, param, weight_decay)
@@ -102,11 +102,13 @@ def updated(
             buffer = grad.clone()
         else:
             buffer = _as_dense_as(grad, buffer)
-            buffer = _add(buffer * momentum, grad, 1 - dampening)
+            buffer = _add(_scaled(buffer, momentum), grad, 1 - dampening)
         grad = _ahead(grad, buffer, momentum) if nesterov else buffer
     if _has_gradient(lr):
-        return param.addcmul(grad, lr, value=-1), buffer
-    return param.add(grad, alpha=-lr), buffer  # type: ignore[arg-type]
+        new = param.addcmul(grad, lr, value=-1)
+    else:
+        new = param.add(grad, alpha=-lr)  # type: ignore[arg-type]
+    return new.to(param.dtype), buffer
 
 
 def update_under_autograd_(
@@ -318,6 +320,19 @@ def _as_float(buffer: Tensor | None) -> Tensor | None:
     return None if buffer is None else buffer.float()
 
 
+def _what_remains(lr: float | Tensor, weight_decay: float | Tensor) -> float | Tensor:
+    # In float32, which most tensors of one number are, a decay of 1e-8 would be none.
+    lr, weight_decay = (
+        n.double() if isinstance(n, Tensor) else n for n in (lr, weight_decay)
+    )
+    return 1 - lr * weight_decay
+
+
+def _scaled(tensor: Tensor, factor: float | Tensor) -> Tensor:
+    # A tensor without dimensions would take on the dtype of the factor.
+    return (tensor * factor).to(tensor.dtype)
+
+
 def _has_gradient(option: float | Tensor) -> TypeGuard[Tensor]:
     """Tell whether to multiply by an option; ``alpha=`` drops all gradients in it.
 
@@ -332,6 +347,6 @@ def _has_gradient(option: float | Tensor) -> TypeGuard[Tensor]:
 def _add(input: Tensor, other: Tensor, alpha: float | Tensor) -> Tensor:
     """Return ``input + alpha * other``."""
     if _has_gradient(alpha):
-        return input.addcmul(other, alpha)
+        return input.addcmul(other, alpha).to(torch.result_type(input, other))
     # A 0-d tensor will do for alpha, which the stubs do not know.
     return input.add(other, alpha=alpha)  # type: ignore[arg-type]
