@@ -67,6 +67,12 @@ class Memory:
             self._results[key] = result
         return self._results[key]
 
+    def knows(self, name: str) -> bool:
+        """Whether there is a result of this name that was made without a gradient."""
+        if name in self._results and not (transforming() or dual_level()):
+            self._forget_if_changed()
+        return name in self._results
+
     def _forget_if_changed(self) -> None:
         # Walking through a network of three layers takes a millisecond: only where
         # something is kept.

@@ -59,6 +59,12 @@ class NormalizedDensity(Distribution):
     until a tensor that the function reaches is written to. On a line so are the values
     at all nodes (of a batch, if the function has parameters such as a network): means,
     entropy and distribution function evaluate only what their errors ask for beyond.
+    Of a Gauss-Legendre or Clenshaw-Curtis rule, and of any other whose sum is the
+    integral of the polynomial through its up to 1025 nodes, the distribution function
+    is that of the polynomial. Of other fixed rules, of :class:`AdaptiveGaussHermite`
+    and of runs of more nodes it has the nodes that the default rule finds, since these
+    have no interpolant that is good enough: over a normal density that of a posterior
+    diverges, from 4e-4 with 16 nodes to 6e-2 with 64.
 
     Args:
         log_unnormalized: Function of points ``(n, *batch)`` and ``args`` that returns
@@ -437,7 +443,7 @@ class NormalizedDensity(Distribution):
         """The point of highest density, also at an end of the support."""
         if self.event_shape:
             return mode(self, self._transport)
-        return self._quantiles.mode(self)
+        return self._memory.recall("mode", lambda: self._quantiles.mode(self))
 
     def entropy(self) -> Tensor:
         r"""Differential entropy :math:`-\int p \log p`.
@@ -445,7 +451,7 @@ class NormalizedDensity(Distribution):
         Returns:
             The entropy, ``(*batch)``.
         """
-        return means.mean_of(self, lambda _, log_p: -log_p, atol=1.0)
+        return self._memory.recall("entropy", partial(means.entropy, self))
 
     def expand(
         self, batch_shape: Sequence[int], _instance: Distribution | None = None

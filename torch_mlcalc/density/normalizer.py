@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from torch_mlcalc.density.known import Known
+from torch_mlcalc.density.known import Heard, Known
 from torch_mlcalc.density.pieces import in_pieces
 from torch_mlcalc.quadrature.contract import BLOCK_BYTES
 from torch_mlcalc.quadrature.cubature.box import DETERMINISTIC, Solid
@@ -16,7 +16,7 @@ from torch_mlcalc.quadrature.host import dual_level, read, readable, transformin
 from torch_mlcalc.quadrature.integrand import Function
 from torch_mlcalc.quadrature.integrate import adapt, log_integrate
 from torch_mlcalc.quadrature.plan import Plan
-from torch_mlcalc.quadrature.rules import FixedRule
+from torch_mlcalc.quadrature.rules import FixedRule, Rule
 
 if TYPE_CHECKING:
     from torch_mlcalc.density.normalized import NormalizedDensity
@@ -29,6 +29,16 @@ SINGLE = 1e-4
 
 def find_plan(density: NormalizedDensity) -> Plan:
     """Search for the nodes of the normaliser."""
+    return _search(density, density.rule, **density._search | _sharper(density))
+
+
+def find_other_plan(density: NormalizedDensity) -> Plan:
+    """Search for nodes of other functions, where those of the normaliser won't do."""
+    settings = density._search | {"rtol": None, "atol": None, "on_failure": "ignore"}
+    return _search(density, None, **settings)
+
+
+def _search(density: NormalizedDensity, rule: Rule | None, **settings: Any) -> Plan:  # noqa: ANN401
     # Transforms hide the graph that a look at the gradient needs.
     hidden = transforming() or dual_level() or torch.compiler.is_compiling()
     function, args = density._asked
@@ -36,22 +46,24 @@ def find_plan(density: NormalizedDensity) -> Plan:
         # The first search has nothing to look up.
         function.record if isinstance(function, Known) else function,
         density.domain,
-        density.rule,
+        rule,
         log=True,
         grad_rtol=None if hidden else density._grad_rtol,
         memory=density._block,
         args=args,
         **density._shape,
-        **density._search | _sharper(density),
+        **settings,
     )
 
 
 def log_normalizer(density: NormalizedDensity) -> Tensor:
     """Log of the integral, by the nodes that were found or given."""
-    plan = density._plan
-    if density._fixed and torch.is_grad_enabled():
+    plan, heard = density._plan, None
+    function, args = density.log_unnormalized, density.args
+    training = density._fixed and torch.is_grad_enabled()
+    if training and not density._memory.knows("values"):
         # A step of a training run: a look at what is known costs more.
-        function, args = _in_pieces(density), density.args
+        function = heard = Heard(_in_pieces(density))
     else:
         function, args = density._asked
     log_z = log_integrate(
@@ -69,6 +81,8 @@ def log_normalizer(density: NormalizedDensity) -> Tensor:
             f"{tuple(log_z.shape[len(density.batch_shape) :])}; one number for each "
             "point is wanted."
         )
+    if heard is not None and heard.pairs and not density.event_shape:
+        density._known.remember(heard.pairs)
     # Where nodes were looked for a GPU has been waited for.
     eager = not (transforming() or torch.compiler.is_compiling())
     if readable(log_z) or (eager and not density._fixed):
