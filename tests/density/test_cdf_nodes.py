@@ -16,7 +16,8 @@ from torch import Tensor
 import torch_mlcalc as mlc
 from tests.density.test_cdf import CIRCLE, HALF, LINE, UNIT, Counted
 from torch_mlcalc.density import panels
-from torch_mlcalc.density.rule_nodes import polynomial
+from torch_mlcalc.density.rule_nodes import columns_of_rule, polynomial
+from torch_mlcalc.quadrature.pieces import make_pieces
 from torch_mlcalc.quadrature.rules import table
 
 DOUBLE = torch.float64
@@ -290,6 +291,16 @@ def test_which_rules_integrate_the_polynomial_through_their_nodes(
         whole = 2 * (found.matrix @ values)[:, 0].sum()
         exact = {1: 2.0, 2: 0.0, 3: 2 / 3}.get(rule.n, 0.0)
         assert whole == pytest.approx(exact, abs=1e-11)
+
+
+@pytest.mark.parametrize("upwards", [True, False])
+def test_lopsided_nodes_do_not_run_downwards(upwards: bool) -> None:
+    rule = mlc.TabulatedRule([-0.5, 0.25], [2 / 3, 4 / 3])
+    ends = np.array([[0.0], [np.inf]] if upwards else [[-np.inf], [0.0]])
+    pieces = make_pieces(ends, np.zeros(1), np.ones(1))
+    x = np.array([[1 / 3], [5 / 3]]) if upwards else np.array([[-1 / 3], [-5 / 3]])
+    found = columns_of_rule(rule, pieces, x, 1e-16, np.array([True]))
+    assert (found is not None) == upwards
 
 
 def test_a_normal_series_of_a_posterior_diverges() -> None:

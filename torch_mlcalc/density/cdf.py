@@ -148,6 +148,9 @@ class Quantiles:
         return low.to(density.dtype), high.to(density.dtype)
 
     def _primitive(self, density: NormalizedDensity) -> Primitive | Cumulated:
+        return density._memory.recall("primitive", partial(self._add_up, density))
+
+    def _add_up(self, density: NormalizedDensity) -> Primitive | Cumulated:
         probability = _probability(density)
         if isinstance(self.panels, Mesh):
             return Primitive(probability, self.panels)

@@ -60,7 +60,7 @@ class Memory:
             return self._results[recorded]
         if key not in self._results:
             result = make()
-            if isinstance(result, Tensor) and result.requires_grad:
+            if getattr(result, "requires_grad", False):
                 # Its graph can be used once; the next call needs one of its own.
                 return result
             self._forget_if_changed()
