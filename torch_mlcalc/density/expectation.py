@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.distributions import (
-    Beta,
-    Dirichlet,
     Distribution,
 )
 
@@ -20,7 +18,8 @@ from torch_mlcalc.density.nodes import (
     nodes_per_axis,
 )
 from torch_mlcalc.density.normalized import NormalizedDensity
-from torch_mlcalc.density.placed import density_on, has_box, on_log_odds
+from torch_mlcalc.density.over_support import over_support
+from torch_mlcalc.density.placed import has_box
 from torch_mlcalc.quadrature.checks import Settings, check_settings
 from torch_mlcalc.quadrature.contract import (
     LinearSum,
@@ -33,7 +32,6 @@ from torch_mlcalc.quadrature.contract import (
 from torch_mlcalc.quadrature.estimate import Tolerance, report
 from torch_mlcalc.quadrature.host import frozen, read
 from torch_mlcalc.quadrature.integrand import HALF, Function
-from torch_mlcalc.quadrature.integrate import integrate, log_integrate
 from torch_mlcalc.quadrature.rules import FixedRule, Rule
 from torch_mlcalc.quadrature.sharding import Ranks, ranks_of
 
@@ -196,7 +194,7 @@ def _expect(
         and (entry.rule is not None and isinstance(rule, entry.rule))
     )
     if entry is None or not (rule is None or own):
-        return _over_support(function, distribution, rule, settings, ranks, log=log)
+        return over_support(function, distribution, rule, settings, ranks, log=log)
     n = rule.n if isinstance(rule, FixedRule) else NODES
     try:
         nodes = Nodes(*entry.make(distribution, n))
@@ -215,7 +213,7 @@ def _expect(
                 f"no nodes for {distribution}: {reason}. Pass a smaller problem, or "
                 "average samples."
             ) from None
-        return _over_support(function, distribution, rule, settings, ranks, log=log)
+        return over_support(function, distribution, rule, settings, ranks, log=log)
     missed = _missed(value.detach(), check, settings, log=log)
     if not (read(missed) > 0).any():
         return value
@@ -224,7 +222,7 @@ def _expect(
         where = read(missed).reshape(distribution.batch_shape.numel(), -1).max(1)
         report(where.astype(int), _MANY, settings.on_failure, stacklevel=4)
         return value
-    other = _over_support(function, distribution, rule, settings, ranks, log=log)
+    other = over_support(function, distribution, rule, settings, ranks, log=log)
     return torch.where(missed, other, value)
 
 
@@ -323,46 +321,6 @@ def _sum(
     total = sum_blocks(part, count, block, add, ranks=ranks)
     total = together(total, add, ranks)
     return total.to(nodes.dtype) if nodes.dtype in HALF else total
-
-
-def _over_support(
-    function: Function,
-    distribution: Distribution,
-    rule: Rule | None,
-    settings: Settings,
-    ranks: Ranks | None,
-    *,
-    log: bool,
-) -> Tensor:
-    """Integral over the support with the density, or its log."""
-    if isinstance(distribution, NormalizedDensity) and not log and rule is None:
-        return distribution.expectation(function)
-    if rule is None and isinstance(distribution, (Beta, Dirichlet)):
-        domain, density, place = on_log_odds(distribution)
-    else:
-        domain, density, place = density_on(distribution)
-    options: dict[str, Any] = {**settings._asdict(), "process_group": ranks}
-    if rule is not None and rule.fixed:
-        options.pop("on_failure")
-
-    if isinstance(distribution, NormalizedDensity):
-        # Limits that are numbers have no dtype.
-        options["args"] = (distribution.log_normalizer.detach().new_zeros(()),)
-
-    def weighted(x: Tensor, *_: Tensor) -> Tensor:
-        values, logs = function(place(x)), density(x)
-        logs = logs.reshape(logs.shape + (1,) * (values.ndim - logs.ndim))
-        if log:
-            return values + logs
-        mass = logs.exp()
-        # Where there is none the function may be infinite.
-        some = mass > 0
-        return torch.where(some, torch.where(some, values, 0) * mass, 0)
-
-    solve = log_integrate if log else integrate
-    return solve(
-        weighted, domain, rule, batch_shape=distribution.batch_shape, **options
-    )
 
 
 def _check(
