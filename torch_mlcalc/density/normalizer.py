@@ -86,16 +86,16 @@ def _is_steep(density: NormalizedDensity) -> bool:
         for t in extent_of(density.domain)
     )
     length = torch.where((upper - lower).isfinite(), upper - lower, scale)
-    middle = torch.where(
-        lower.isfinite(), lower + INSIDE * length, upper - INSIDE * length
-    )
+    inside = INSIDE * length
+    middle = torch.where(lower.isfinite(), lower + inside, upper - inside)
     ends = [(t, s) for t, s in ((lower, 1), (upper, -1)) if read(t.isfinite()).any()]
+    if not ends:
+        return False
     eps, rows = torch.finfo(density.dtype).eps, [middle]
     # A logarithm differs by 15 between the two, what is smooth by 1e-8.
     for part in (NEXT * eps, eps**0.5):
-        rows += [
-            torch.where(t.isfinite(), t + s * part * length, middle) for t, s in ends
-        ]
+        step = part * length
+        rows += [torch.where(t.isfinite(), t + s * step, middle) for t, s in ends]
     points = torch.stack([t.expand(density.batch_shape) for t in rows])
     values = density.log_unnormalized(points, *density.args)
     if not values.requires_grad:
