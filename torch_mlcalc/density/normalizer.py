@@ -132,7 +132,10 @@ def log_normalizer(density: NormalizedDensity) -> Tensor:
     training = density._fixed and torch.is_grad_enabled()
     if training and not density._memory.knows("values"):
         # A step of a training run: a look at what is known costs more.
-        function = heard = Heard(_in_pieces(density))
+        function = _in_pieces(density)
+        # A GPU would have to be waited for.
+        if density.device.type == "cpu":
+            function = heard = Heard(function)
     else:
         function, args = density._asked
     log_z = log_integrate(
