@@ -259,7 +259,7 @@ SCORES = [
           lambda a, b: torch.lgamma(a) - a * b.log(), ((2.5, 2.0), (0.4, 1.0))),
     Score("beta", lambda x, a, b: (a - 1) * x.log() + (b - 1) * torch.log1p(-x), UNIT,
           lambda a, b: torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b),
-          ((0.5, 0.5), (0.6, 20.0), (0.9, 0.4))),
+          ((0.5, 0.5), (0.6, 20.0), (0.9, 0.4), (1.0, 1.0), (2.0, 2.0), (3.0, 2.0))),
     Score("von mises", lambda x, m, k: k * (x - m).cos(),
           mlc.Interval(torch.tensor(-math.pi, dtype=DOUBLE), math.pi),
           lambda m, k: torch.special.i0e(k).log() + k + 0 * m,
@@ -283,16 +283,24 @@ def test_gradient_of_the_log_normaliser_is_the_mean_score(family: Score) -> None
 
 def test_gradients_that_nodes_for_the_value_miss() -> None:
     # A polynomial is integrated at once; its derivative by the power has a log in it.
-    def gradient(**settings: float) -> Tensor:
+    def gradient(around: float, **settings: float) -> Tensor:
         a = torch.tensor([3.0, 1.0], dtype=DOUBLE, requires_grad=True)
         p = mlc.NormalizedDensity(
-            lambda x, a: (a - 1) * x.log(), UNIT, args=(a,), **settings
+            lambda x, a: (a - 1) * (x - around).abs().log(), UNIT, args=(a,), **settings
         )
         return torch.autograd.grad(p.log_normalizer.sum(), a)[0]
 
     exact = torch.tensor([-1 / 3, -1.0], dtype=DOUBLE)
-    assert (gradient() - exact).abs().max() > 1e-6
-    torch.testing.assert_close(gradient(grad_rtol=1e-8), exact, rtol=1e-8, atol=0)
+    for settings in ({}, {"grad_rtol": 1e-8}):
+        torch.testing.assert_close(gradient(0.0, **settings), exact, rtol=1e-8, atol=0)
+        torch.testing.assert_close(gradient(1.0, **settings), exact, rtol=1e-8, atol=0)
+    # By default only the ends are looked at. Integrals of log |u| u^2 and log |u|:
+    u, v = 0.6, 0.4
+    square = sum(t**3 * (math.log(t) / 3 - 1 / 9) for t in (u, v))
+    first = square / ((u**3 + v**3) / 3)
+    inside = torch.tensor([first, u * math.log(u) + v * math.log(v) - 1], dtype=DOUBLE)
+    assert (gradient(0.4) - inside).abs().max() > 1e-6
+    torch.testing.assert_close(gradient(0.4, grad_rtol=1e-8), inside, rtol=1e-7, atol=0)
     a = torch.tensor(1.0, dtype=DOUBLE, requires_grad=True)
     layer = mlc.LogNormalizer(lambda x, a: (a - 1) * x.log(), UNIT, grad_rtol=1e-8)
     (slope,) = torch.autograd.grad(layer(a), a)

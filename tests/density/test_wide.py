@@ -170,6 +170,13 @@ DENSITIES: dict[str, tuple[Callable[[], Distribution], float]] = {
     "fisher": (lambda: FisherSnedecor(number(1e6), 1e6), 1.000002),
     "beta": (lambda: Beta(number(1e6), 3e6), 0.25),
     "beta at 1": (lambda: Beta(number(1e6), 2.0), 0.999998),
+    "student, far up": (lambda: StudentT(number(1e9)), 0.0),
+    "gamma, 1e7": (lambda: Gamma(number(1e7), 1.0), 1e7),
+    "gamma, 1e12": (lambda: Gamma(number(1e12), 4.0), 2.5e11),
+    "chi2, 1e8": (lambda: Chi2(number(1e8)), 1e8),
+    "inverse gamma, 1e9": (lambda: InverseGamma(number(1e9), 2e9), 2.0),
+    "fisher, 1e9": (lambda: FisherSnedecor(number(1e9), 1e8), 1.0),
+    "beta, 1e12": (lambda: Beta(number(1e12), 3e12), 0.25),
     "von mises": (lambda: VonMises(number(3.0), 1e6), 3.0),
 }
 

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from torch_mlcalc.density.known import integrand_of
+from torch_mlcalc.density.normalizer import find_other_plan
 from torch_mlcalc.density.panels import blocks_of
-from torch_mlcalc.density.peaks import Peaks
-from torch_mlcalc.density.plan_nodes import columns_of
+from torch_mlcalc.density.peaks import Peaks, seen
+from torch_mlcalc.density.plan_nodes import Columns, columns_of
+from torch_mlcalc.density.rule_nodes import columns_of_rule, polynomial
 from torch_mlcalc.density.series import Cumulated, Plates, plates_of
 from torch_mlcalc.density.support import extent_of
 from torch_mlcalc.quadrature.cumulative import MAX_EVALS, Settings, find_mesh
@@ -27,7 +29,7 @@ from torch_mlcalc.quadrature.mode import expand
 from torch_mlcalc.quadrature.pieces import Index, Pieces, make_pieces
 from torch_mlcalc.quadrature.primitive import Mesh, Primitive
 from torch_mlcalc.quadrature.problem import as_breakpoints, full, per_element
-from torch_mlcalc.quadrature.rules import Array
+from torch_mlcalc.quadrature.rules import Array, FixedRule, Rule
 
 if TYPE_CHECKING:
     from torch_mlcalc.density.normalized import NormalizedDensity
@@ -63,7 +65,10 @@ class Quantiles:
     def of(density: NormalizedDensity) -> Quantiles:
         """Find the panels: on the nodes of the normaliser, or on nodes of their own."""
         with frozen():
-            panels = _on_plan(density) or _on_mesh(density)
+            panels: Plates | Mesh | None = _on_plan(density, density._plan)
+            if panels is None and density.rule is not None:
+                panels = _on_plan(density, find_other_plan(density))
+            panels = panels or _on_mesh(density)
             total = Quantiles(panels)._primitive(density).total
         eps = torch.finfo(density.dtype).eps
         # Where the normaliser failed there is a report on that.
@@ -94,14 +99,25 @@ class Quantiles:
         integrand = integrand_of(density)
         with torch.no_grad():
             low, high = self._bracket(density)
+            left = high - GOLDEN * (high - low)
+            right = low + GOLDEN * (high - low)
+            values = integrand(torch.cat([left, right]))
+            one, other = values[:1], values[1:]
             for _ in range(GOLDEN_STEPS):
-                left = high - GOLDEN * (high - low)
-                right = low + GOLDEN * (high - low)
-                values = integrand(torch.cat([left, right]))
-                better = values[:1] >= values[1:]
-                low, high = (
-                    torch.where(better, low, left),
-                    torch.where(better, right, high),
+                better = one >= other
+                low = torch.where(better, low, left)
+                high = torch.where(better, right, high)
+                step = GOLDEN * (high - low)
+                new = torch.where(better, high - step, low + step)
+                value = integrand(new)
+                left, right, one, other = (
+                    torch.where(better, a, b)
+                    for a, b in (
+                        (new, right),
+                        (left, new),
+                        (value, other),
+                        (one, value),
+                    )
                 )
             at = (low + high) / 2
         for _ in range(2):
@@ -132,26 +148,21 @@ class Quantiles:
         return low.to(density.dtype), high.to(density.dtype)
 
     def _primitive(self, density: NormalizedDensity) -> Primitive | Cumulated:
+        return density._memory.recall("primitive", partial(self._add_up, density))
+
+    def _add_up(self, density: NormalizedDensity) -> Primitive | Cumulated:
         probability = _probability(density)
         if isinstance(self.panels, Mesh):
             return Primitive(probability, self.panels)
         return Cumulated(probability, _log_probability(density), self.panels)
 
 
-def _on_plan(density: NormalizedDensity) -> Plates | None:
-    """Panels on the nodes of the normaliser; None if it has other nodes than panels."""
-    plan = density._plan
-    if not isinstance(plan, LinePlan):
-        return None
-    if read(plan.status).size != plan.status.numel():
-        raise NotImplementedError(_MAPPED)
+def _on_plan(density: NormalizedDensity, plan: Rule) -> Plates | None:
+    """Panels on the nodes of a plan; None if these are no panels."""
     integrand = _log_probability(density)
-    pieces = _pieces(density, integrand)
-    eps = torch.finfo(density.dtype).eps
-    wanted = read(_normalised(density)).astype(bool).ravel()
-    columns = None
-    if not (pieces.sign < 0).any():
-        columns = columns_of(plan, pieces, eps, wanted)
+    if read(density.log_normalizer).size != density.batch_shape.numel():
+        raise NotImplementedError(_MAPPED)
+    columns = _columns(density, plan, integrand)
     if not columns:
         return None
     home = read(density._home.expand(density.batch_shape)).ravel()
@@ -160,10 +171,31 @@ def _on_plan(density: NormalizedDensity) -> Plates | None:
     def logs(element: Index, points: Array) -> Array:
         return evaluate(element, points)[..., 0].real
 
-    tolerance = eps**EXACT
+    tolerance = torch.finfo(density.dtype).eps ** EXACT
     budget = density._search["max_evals"] or MAX_EVALS
     with np.errstate(all="ignore"):
-        return plates_of(blocks_of(logs, columns, tolerance, budget), integrand, home)
+        blocks, good = blocks_of(logs, columns, tolerance, budget)
+        if plan.fixed and not isinstance(plan, LinePlan) and not good:
+            # Who chose the nodes did not choose them for a singular end.
+            return None
+        return plates_of(blocks, integrand, home)
+
+
+def _columns(
+    density: NormalizedDensity, plan: Rule, integrand: Integrand
+) -> list[Columns] | None:
+    """The nodes of the normaliser in their order, if they make panels."""
+    pieces = _pieces(density, integrand)
+    eps = torch.finfo(density.dtype).eps
+    wanted = read(_normalised(density)).astype(bool).ravel()
+    if (pieces.sign < 0).any() or not wanted.any():
+        return None
+    if isinstance(plan, LinePlan):
+        return columns_of(plan, pieces, eps, wanted)
+    if not isinstance(plan, FixedRule) or polynomial(plan) is None:
+        return None
+    x = seen(density).point.reshape(plan.n, wanted.size)
+    return columns_of_rule(plan, pieces, x, eps, wanted)
 
 
 def _pieces(density: NormalizedDensity, integrand: Integrand) -> Pieces:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from torch_mlcalc.quadrature.host import dual_level, read, transforming
-from torch_mlcalc.quadrature.integrand import Integrand
+from torch_mlcalc.quadrature.integrand import Function, Integrand
 from torch_mlcalc.quadrature.rules import Array
 from torch_mlcalc.testing.captured import find_captured
 
@@ -110,6 +110,13 @@ class Known:
             return self.integrand.function(points, *own)
         return self._evaluated(points, own, self._keys_of(points, rows))
 
+    def remember(self, pairs: list[tuple[Tensor, Tensor]]) -> None:
+        """Take down what somebody has evaluated without a gradient."""
+        if self.keeps:
+            self._requires_grad = False
+            for points, values in pairs:
+                self._note(self._keys_of(points, None), values)
+
     @property
     def has_graph(self) -> bool:
         """Whether it is known that the density has a gradient."""
@@ -151,11 +158,14 @@ class Known:
             return values  # to be refused by who asked
         if torch.is_grad_enabled():
             self._requires_grad = values.requires_grad
+        self._note(keys, values)
+        return values
+
+    def _note(self, keys: Keys, values: Tensor) -> None:
         self._dtype = values.dtype
         if self._count < MOST:
             self._new.append((keys.ravel(), _columns(values).ravel()))
             self._count += keys.size
-        return values
 
     def _at_pairs(self, keys: Keys) -> Array:
         """Values of single points of single rows of the batch."""
@@ -180,6 +190,29 @@ class Known:
             return np.empty(keys.shape), np.ones(keys.shape, bool)
         place = np.searchsorted(self._keys, keys).clip(max=self._keys.size - 1)
         return self._values[place], self._keys[place] != keys
+
+
+class Heard:
+    """A log density that takes down values that have no gradient, and no copies."""
+
+    def __init__(self, function: Function) -> None:
+        """Begin with nothing."""
+        self.function = function
+        self.pairs: list[tuple[Tensor, Tensor]] = []
+        self._count = 0
+
+    def __call__(self, points: Tensor, *args: Any) -> Tensor:  # noqa: ANN401
+        """The log density."""
+        if transforming() or dual_level() or torch.compiler.is_compiling():
+            return self.function(points, *args)
+        version = points._version
+        values = self.function(points, *args)
+        usual = isinstance(values, Tensor) and values.shape == points.shape
+        kept = usual and points._version == version and self._count < MOST
+        if kept and not values.requires_grad:
+            self.pairs.append((points, values))
+            self._count += values.numel()
+        return values
 
 
 def _columns(tensor: Tensor) -> Array:

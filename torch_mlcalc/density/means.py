@@ -206,6 +206,11 @@ def variance(density: NormalizedDensity) -> Tensor:
     return square * width**2
 
 
+def entropy(density: NormalizedDensity) -> Tensor:
+    """Differential entropies."""
+    return mean_of(density, lambda _, log_p: -log_p, atol=1.0)
+
+
 def _unit(density: NormalizedDensity) -> tuple[Tensor | float, Tensor | float]:
     """Where the mass is and how wide, to measure errors by; constants."""
     if density.event_shape or transforming():

@@ -60,12 +60,18 @@ class Memory:
             return self._results[recorded]
         if key not in self._results:
             result = make()
-            if isinstance(result, Tensor) and result.requires_grad:
+            if getattr(result, "requires_grad", False):
                 # Its graph can be used once; the next call needs one of its own.
                 return result
             self._forget_if_changed()
             self._results[key] = result
         return self._results[key]
+
+    def knows(self, name: str) -> bool:
+        """Whether there is a result of this name that was made without a gradient."""
+        if name in self._results and not (transforming() or dual_level()):
+            self._forget_if_changed()
+        return name in self._results
 
     def _forget_if_changed(self) -> None:
         # Walking through a network of three layers takes a millisecond: only where

@@ -15,7 +15,7 @@ from torch_mlcalc.density import means
 from torch_mlcalc.density.cdf import Quantiles
 from torch_mlcalc.density.known import Known, integrand_of
 from torch_mlcalc.density.memory import Memory
-from torch_mlcalc.density.normalizer import find_plan, log_normalizer
+from torch_mlcalc.density.normalizer import find_plan, find_steep_plan, log_normalizer
 from torch_mlcalc.density.peaks import NEAR, Peaks
 from torch_mlcalc.density.solid import cdf, mode
 from torch_mlcalc.density.support import (
@@ -27,6 +27,7 @@ from torch_mlcalc.density.support import (
     tensors_of,
 )
 from torch_mlcalc.density.transport import Transport, can_transport
+from torch_mlcalc.quadrature.adaptive_hermite import AdaptiveGaussHermite
 from torch_mlcalc.quadrature.checks import (
     Settings,
     check_settings,
@@ -59,6 +60,12 @@ class NormalizedDensity(Distribution):
     until a tensor that the function reaches is written to. On a line so are the values
     at all nodes (of a batch, if the function has parameters such as a network): means,
     entropy and distribution function evaluate only what their errors ask for beyond.
+    Of a Gauss-Legendre or Clenshaw-Curtis rule, and of any other whose sum is the
+    integral of the polynomial through its up to 1025 nodes, the distribution function
+    is that of the polynomial. Of other fixed rules, of :class:`AdaptiveGaussHermite`
+    and of runs of more nodes it has the nodes that the default rule finds, since these
+    have no interpolant that is good enough: over a normal density that of a posterior
+    diverges, from 4e-4 with 16 nodes to 6e-2 with 64.
 
     Args:
         log_unnormalized: Function of points ``(n, *batch)`` and ``args`` that returns
@@ -76,7 +83,9 @@ class NormalizedDensity(Distribution):
             it is 3e-4, and 1e-4 in several dimensions.
         atol: The same; the larger of the two counts.
         grad_rtol: Wanted relative error of the gradient of the log normaliser, where
-            one is recorded; as for :func:`log_integrate`, nobody looks by default.
+            one is recorded. By default it is 1.5e-8 on a line (3e-4 in ``float32``)
+            if the gradient is found to grow towards a finite end, as a logarithm does;
+            otherwise nobody looks.
         max_evals: Points that each density may use.
         memory: Bytes that a block of points may use.
         on_failure: ``"warn"``, ``"raise"`` or ``"ignore"`` densities that cannot be
@@ -196,7 +205,12 @@ class NormalizedDensity(Distribution):
         if self.rule is not None and self.rule.fixed:
             return self.rule
         looks = self._grad_rtol is not None
-        return self._memory.recall("plan", partial(find_plan, self), value=looks)
+        plan = self._memory.recall("plan", partial(find_plan, self), value=looks)
+        line = not self.event_shape and not isinstance(self.rule, AdaptiveGaussHermite)
+        if looks or not line or not torch.is_grad_enabled():
+            return plan
+        make = partial(find_steep_plan, self, plan)
+        return self._memory.recall("steep plan", make)
 
     @property
     def _asked(self) -> tuple[Function, tuple[Any, ...]]:
@@ -437,7 +451,7 @@ class NormalizedDensity(Distribution):
         """The point of highest density, also at an end of the support."""
         if self.event_shape:
             return mode(self, self._transport)
-        return self._quantiles.mode(self)
+        return self._memory.recall("mode", lambda: self._quantiles.mode(self))
 
     def entropy(self) -> Tensor:
         r"""Differential entropy :math:`-\int p \log p`.
@@ -445,7 +459,7 @@ class NormalizedDensity(Distribution):
         Returns:
             The entropy, ``(*batch)``.
         """
-        return means.mean_of(self, lambda _, log_p: -log_p, atol=1.0)
+        return self._memory.recall("entropy", partial(means.entropy, self))
 
     def expand(
         self, batch_shape: Sequence[int], _instance: Distribution | None = None

@@ -28,6 +28,7 @@ from typing import NamedTuple
 import numpy as np
 
 from torch_mlcalc.density.plan_nodes import LONGEST, Columns, Mask
+from torch_mlcalc.density.rule_nodes import Polynomial, polynomial
 from torch_mlcalc.quadrature.host import contract
 from torch_mlcalc.quadrature.kronrod import kronrod_table
 from torch_mlcalc.quadrature.panels import series
@@ -57,6 +58,9 @@ PROBES = np.array([7 / 8, 15 / 16, 1.0])
 
 #: How much more than the rounding of points counts.
 NOISE = 4.0
+
+#: Kronrod nodes of the halves of a rule, as many as integrals have by default.
+CELL = 21
 
 #: Halvings at most; a kink, which takes most, has cells of its own by then.
 MOST = 12
@@ -107,7 +111,7 @@ class Block(NamedTuple):
 
 def blocks_of(
     evaluate: Evaluate, columns: list[Columns], tolerance: float, budget: int
-) -> list[Block]:
+) -> tuple[list[Block], bool]:
     """Panels that are good enough.
 
     Args:
@@ -117,9 +121,10 @@ def blocks_of(
         budget: Nodes that each may have.
 
     Returns:
-        The panels.
+        The panels, and whether all of them are.
     """
     done: list[Block] = []
+    good = True
     todo = [(one, evaluate(one.element, one.x)) for one in columns]
     for _ in range(MOST):
         if not todo:
@@ -132,15 +137,17 @@ def blocks_of(
         for one, logs in todo:
             block = _block(one, logs)
             error = _error(block, logs)
-            poor = (error > tolerance / parts[one.element]) & ~_narrow(one)
-            poor &= nodes[one.element] <= budget
+            poor = error > tolerance / parts[one.element]
+            able = ~_narrow(one) & (nodes[one.element] <= budget)
+            good &= bool(able[poor].all())
+            poor &= able
             if not poor.all():
                 # Made anew, as a run of fewer columns may be shorter.
                 done.append(_block(*one.take(logs, ~poor)))
             if poor.any():
                 following.append(_refined(evaluate, *one.take(logs, poor)))
         todo = following
-    return [*done, *(_block(one, logs) for one, logs in todo)]
+    return [*done, *(_block(one, logs) for one, logs in todo)], good and not todo
 
 
 def _narrow(columns: Columns) -> Mask:
@@ -156,7 +163,7 @@ def _refined(
     evaluate: Evaluate, columns: Columns, logs: Array
 ) -> tuple[Columns, Array]:
     """Halves of cells, or runs with the nodes between."""
-    element, span, low, high, x, step, epsilon = columns
+    element, span, low, high, x, step, epsilon, rule = columns
     if not step:
         middle = (low + high) / 2
         halves = Columns(
@@ -164,7 +171,7 @@ def _refined(
             span.take(np.tile(np.arange(element.size), 2)),
             np.concatenate([low, middle]),
             np.concatenate([middle, high]),
-            np.tile(x, 2),
+            np.tile(x[:1] if rule else x, (CELL if rule else 1, 2)),
             0.0,
             epsilon,
         )
@@ -183,10 +190,11 @@ def _refined(
 def _block(columns: Columns, logs: Array) -> Block:
     """The panels of some columns."""
     if not columns.step:
-        n, half = len(columns.x), (columns.high - columns.low) / 2
+        half = (columns.high - columns.low) / 2
         _, slope = columns.ranges.points(columns.v)
-        edges = np.stack([columns.low, columns.high])
-        return Block(columns, None, slope + np.log(half), _kronrod(n)[None], edges)
+        cuts, matrix, _ = _cell(columns)
+        edges = columns.low + half * (1 + cuts[:, None])
+        return Block(columns, None, slope + np.log(half), matrix, edges)
     beyond = _beyond(columns, logs)
     first, count, step = columns.first, len(columns.x), columns.step
     v, inside = columns.v, columns.inside
@@ -209,11 +217,18 @@ def _block(columns: Columns, logs: Array) -> Block:
     return Block(columns, beyond, scale, matrix, edges)
 
 
+def _cell(columns: Columns) -> Polynomial:
+    """What makes series of the values of a cell."""
+    found = None if columns.rule is None else polynomial(columns.rule)
+    return found or _kronrod(len(columns.x))
+
+
 @lru_cache(maxsize=8)
-def _kronrod(n: int) -> Array:
-    """From values at Kronrod nodes to Legendre coefficients, ``(n, n)``."""
+def _kronrod(n: int) -> Polynomial:
+    """From values at Kronrod nodes to Legendre coefficients, on one panel."""
     nodes, _ = kronrod_table(n)
-    return np.linalg.inv(np.polynomial.legendre.legvander(nodes, n - 1))
+    matrix = np.linalg.inv(np.polynomial.legendre.legvander(nodes, n - 1))
+    return Polynomial(np.array([-1.0, 1.0]), matrix[None], matrix[-2:])
 
 
 @lru_cache(maxsize=32)
@@ -254,7 +269,7 @@ def _error(block: Block, logs: Array) -> Array:
     if not block.columns.step:
         # The last two: one of them may vanish by symmetry. The integral of the term of
         # degree k is at most so much smaller: (P[k+1] - P[k-1]) / (2 k + 1).
-        size = np.abs(contract(block.matrix[0, -2:], values)).max(0)
+        size = np.abs(contract(_cell(block.columns).tail, values)).max(0)
         part = 1 / len(values) ** 1.5
     else:
         angle = math.pi * PROBES[:, None] * np.arange(len(values))

@@ -106,7 +106,7 @@ def _peaks(density: NormalizedDensity) -> tuple[Tensor, Tensor, Tensor]:
     """
     batch = tuple(density.batch_shape)
     count = int(np.prod(batch, dtype=int))
-    element, x, value, distance = _seen(density)
+    element, x, value, distance = seen(density)
     order = np.lexsort((x, element))
     element, x, value = element[order].astype(int), x[order], value[order]
     value = np.where(np.isnan(value), -np.inf, value)
@@ -140,8 +140,17 @@ def _first_of_each(element: Array, order: Array) -> Array:
     return order[np.diff(element[order], prepend=-1) > 0]
 
 
-def _seen(density: NormalizedDensity) -> tuple[Array, Array, Array, Array]:
+class Seen(NamedTuple):
     """Element, point, value and distance from an end, at the normaliser's nodes."""
+
+    element: Array
+    point: Array
+    value: Array
+    distance: Array
+
+
+def seen(density: NormalizedDensity) -> Seen:
+    """What the normaliser has seen, in the order of its nodes."""
     batch = tuple(density.batch_shape)
     count = int(np.prod(batch, dtype=int))
     index = torch.arange(count, device=density.device).reshape(batch)
@@ -174,12 +183,10 @@ def _seen(density: NormalizedDensity) -> tuple[Array, Array, Array, Array]:
         batch_shape=batch,
         breakpoints=density.breakpoints,
     )
-    element, x, value, distance = (
-        np.concatenate(column) for column in zip(*rows, strict=True)
-    )
-    if element.size != x.size:
+    found = Seen(*(np.concatenate(column) for column in zip(*rows, strict=True)))
+    if found.element.size != found.point.size:
         raise NotImplementedError(
             "a density has no cdf, quantiles, samples or mode inside of vmap; pass the "
             "mapped tensors to it as a batch, by args= and batch_shape=."
         )
-    return element, x, value, distance
+    return found

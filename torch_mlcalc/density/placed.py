@@ -15,11 +15,12 @@ from torch.distributions import (
     Independent,
     MultivariateNormal,
     Normal,
+    StudentT,
     constraints,
 )
-from torch.nn.functional import logsigmoid
 
 from torch_mlcalc.density.divergence import log_prob_anywhere
+from torch_mlcalc.density.logs import Logs, Stop, dtype_of, logs_of, student_log_density
 from torch_mlcalc.density.nodes import of_standard_normal
 from torch_mlcalc.density.normalized import NormalizedDensity
 from torch_mlcalc.density.wide import is_known, widened
@@ -40,6 +41,7 @@ class Placed(NamedTuple):
     domain: Domain
     log_density: Function
     points: Function
+    stops: tuple[Stop, ...] = ()
 
 
 def has_box(distribution: Distribution) -> bool:
@@ -104,6 +106,8 @@ def _on_support(distribution: Distribution) -> Placed:
     def log_density(x: Tensor) -> Tensor:
         return log_prob_anywhere(wide, x)
 
+    if known and isinstance(wide, StudentT):
+        log_density = student_log_density(wide)
     if isinstance(domain, RealLine):
         at, width = (getattr(distribution, n, None) for n in ("loc", "scale"))
         if isinstance(at, Tensor) and isinstance(width, Tensor):
@@ -111,28 +115,25 @@ def _on_support(distribution: Distribution) -> Placed:
             at, width = at.detach(), width.detach()
             domain = RealLine(at, width)
             if known:
-                return _standardized(domain, at.dtype, log_density, same)
+                return _standardized(Logs(domain, log_density, same), at.dtype)
     if not known:
         return Placed(domain, log_density, same)
     return Placed(domain, lambda x: log_density(x.double()).to(x.dtype), same)
 
 
-def _standardized(
-    place: RealLine, dtype: torch.dtype, log_density: Function, points: Function
-) -> Placed:
+def _standardized(line: Logs, dtype: torch.dtype) -> Placed:
     """A variable on the line in units of its width, from float64 and back.
 
     One around 1e6 has 16 different values within a unit in float32.
 
     Args:
-        place: Middle and width, without a gradient.
+        line: Middle and width, without a gradient; density and values in float64.
         dtype: That of the units, and of the values.
-        log_density: Log density of points in float64.
-        points: The values that these stand for.
 
     Returns:
         The line of the units.
     """
+    place, log_density, points, stops = line
     loc, scale = place.loc, place.scale
     assert isinstance(loc, Tensor) and isinstance(scale, Tensor)  # noqa: S101
     loc, scale = loc.double(), scale.double()
@@ -146,59 +147,20 @@ def _standardized(
         RealLine(zero, zero + 1),
         lambda z: (log_density(at(z)) + log_scale).to(z.dtype),
         lambda z: points(at(z)).to(z.dtype),
+        tuple(Stop(s.at.to(dtype), s.before.to(dtype), s.mass) for s in stops),
     )
 
 
-def on_log_odds(distribution: Beta | Dirichlet) -> Placed:
-    """A beta variable by its log odds, which tell how near it is to 1; or several.
-
-    Numbers below 1 end at 1e-16 from it, where of a power of 0.1 there is still a
-    fortieth of the mass.
+def on_logs(distribution: Distribution) -> Placed:
+    """A variable of one of the families of ``logs.py``, or a Dirichlet one.
 
     Returns:
-        The line of the log odds, or the space of those of a Dirichlet variable.
+        The line of its logs or log odds, or the space of those of several.
     """
     if isinstance(distribution, Dirichlet):
         alpha = distribution.concentration
         return (_on_cube if _is_easy(alpha) else _broken_stick)(distribution)
-    a, b = distribution.concentration1, distribution.concentration0
-    limits, least = torch.finfo(a.dtype), _least(a)
-    # The same at 1, next to which numbers are much farther apart: with a power of 0.3
-    # the mean of log(1 - x) was 2e-5 off without a word.
-    beyond = b.detach() * math.log(limits.eps / 2) < math.log(limits.eps) / 2
-    most = 1 - beyond.double() * limits.eps / 2
-
-    def points(z: Tensor) -> Tensor:
-        return torch.minimum(torch.maximum(torch.sigmoid(z), least), most)
-
-    place, log_density = _log_odds(distribution)
-    return _standardized(place, a.dtype, log_density, points)
-
-
-def _log_odds(distribution: Beta) -> tuple[RealLine, Function]:
-    """Where the log odds are, and their log density, from float64."""
-    wide = widened(distribution)
-    a, b = wide.concentration1, wide.concentration0
-    log_beta = torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)
-    with torch.no_grad():
-        at = torch.digamma(a) - torch.digamma(b)
-        width = (torch.polygamma(1, a) + torch.polygamma(1, b)).sqrt()
-    place = RealLine(at, width)
-    return place, lambda z: a * logsigmoid(z) + b * logsigmoid(-z) - log_beta
-
-
-def _least(power: Tensor) -> Tensor:
-    """The smallest value that stands for a variable with this power at 0, in float64.
-
-    Not 0 itself, where a function may be infinite, unless it matters that it is: if
-    there is mass below all numbers, a function that needs it is to be reported.
-
-    Returns:
-        The value, of the shape of the power.
-    """
-    limits = torch.finfo(power.dtype)
-    below = power.detach() * math.log(limits.tiny) < 2 / 3 * math.log(limits.eps)
-    return below.double() * limits.tiny
+    return _standardized(logs_of(distribution), dtype_of(distribution))
 
 
 def _is_easy(alpha: Tensor) -> bool:
@@ -239,19 +201,35 @@ def _on_cube(distribution: Dirichlet) -> Placed:
 def _broken_stick(distribution: Dirichlet) -> Placed:
     """The same from the log odds of these, where no peak is too narrow to be seen."""
     alpha, sticks = distribution.concentration, _sticks(distribution)
-    place, odds = _log_odds(sticks)
-    least = _least(alpha)
+    place, odds = logs_of(sticks)[:2]
+    least = torch.finfo(alpha.dtype).tiny
 
     def points(z: Tensor) -> Tensor:
         u = torch.sigmoid(z)
         left = torch.sigmoid(-z).cumprod(-1)
         one = torch.ones_like(u[..., :1])
         x = torch.cat([u, one], -1) * torch.cat([one, left], -1)
-        return torch.maximum(x, least)
+        return x.clamp(min=least)
 
-    _, log_density, points = _standardized(place, alpha.dtype, odds, points)
+    line = Logs(place, odds, points, _corners(distribution))
+    _, log_density, points, stops = _standardized(line, alpha.dtype)
     space = Box(torch.full_like(sticks.concentration0, -math.inf), math.inf)
-    return Placed(space, lambda z: log_density(z).sum(-1), points)
+    return Placed(space, lambda z: log_density(z).sum(-1), points, stops)
+
+
+def _corners(distribution: Dirichlet) -> tuple[Stop, ...]:
+    """Where one of several variables stops, and the others are at their mean."""
+    alpha = distribution.concentration.detach()
+    total = alpha.sum(-1, keepdim=True)
+    found = []
+    for i in range(alpha.shape[-1]):
+        one = alpha[..., i]
+        low = logs_of(Beta(one, total[..., 0] - one, validate_args=False)).stops[0]
+        own = torch.arange(alpha.shape[-1], device=alpha.device) == i
+        rest = torch.where(own, 0, alpha / (total - alpha[..., i : i + 1]))
+        at, before = (torch.where(own, t[..., None], rest.to(t)) for t in low[:2])
+        found.append(Stop(at, before, low.mass))
+    return tuple(found)
 
 
 def _has_density(distribution: Distribution) -> bool:

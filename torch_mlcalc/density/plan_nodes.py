@@ -20,7 +20,7 @@ from torch_mlcalc.quadrature.host import read
 from torch_mlcalc.quadrature.kronrod import kronrod_table
 from torch_mlcalc.quadrature.line_plan import LinePlan
 from torch_mlcalc.quadrature.pieces import Index, Pieces
-from torch_mlcalc.quadrature.rules import Array
+from torch_mlcalc.quadrature.rules import Array, FixedRule, table
 
 Mask = npt.NDArray[np.bool_]
 
@@ -43,6 +43,7 @@ class Columns(NamedTuple):
         x: Nodes, ``(k, m)``.
         step: Distance of the nodes of a run; 0 of Kronrod cells.
         epsilon: Relative rounding of the nodes.
+        rule: Of cells the fixed rule whose nodes they have; None for Kronrod's.
     """
 
     element: Index
@@ -52,6 +53,7 @@ class Columns(NamedTuple):
     x: Array
     step: float
     epsilon: float
+    rule: FixedRule | None = None
 
     def take(self, logs: Array, index: Mask) -> tuple[Columns, Array]:
         """Some of the columns and values at their nodes, without rows nobody needs."""
@@ -78,13 +80,16 @@ class Columns(NamedTuple):
         if self.step:
             steps: Array = (self.first + np.arange(k))[:, None] * self.step
             return steps
+        nodes = kronrod_table(k)[0] if self.rule is None else table(self.rule)[0]
         half = (self.high - self.low) / 2
-        cells: Array = (self.low + half) + half * kronrod_table(k)[0][:, None]
+        cells: Array = (self.low + half) + half * nodes[:, None]
         return cells
 
     @property
     def inside(self) -> Mask:
         """Which nodes belong to their column; others repeat one that does."""
+        if not self.step:
+            return np.ones(self.x.shape, bool)
         v, slack = self.v, SLACK * self.step
         mask: Mask = (v > self.low - slack) & (v < self.high + slack)
         return mask

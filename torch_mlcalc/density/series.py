@@ -106,7 +106,7 @@ def plates_of(blocks: Sequence[Block], integrand: Integrand, home: Array) -> Pla
     every = np.concatenate(panels, 1)
     # One that rounding has made nothing of comes before that which begins there.
     order = np.lexsort((every[1], every[0]), axis=0)
-    order = order[: max(1, int(np.isfinite(every[0]).sum(0).max()))]
+    order = order[: max(1, int((every[0] < np.inf).sum(0).max()))]
     x, _, middle, half, *shown = np.take_along_axis(every, order[None], 1)
     edges = np.concatenate([x, np.full((1, elements), np.inf)])
     return Plates(

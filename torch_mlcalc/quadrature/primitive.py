@@ -76,6 +76,11 @@ class Piecewise(ABC):
         """The last panel of each element, ``(*batch)``; those behind it pad."""
 
     @property
+    def requires_grad(self) -> bool:
+        """Whether it has a gradient in what the integrand depends on."""
+        return self.coefficients.requires_grad
+
+    @property
     def total(self) -> Tensor:
         """The integral over the whole range, ``(*batch, *event)``."""
         return self.at_edges[-1]

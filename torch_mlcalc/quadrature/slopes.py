@@ -193,6 +193,13 @@ def _direction(value: Tensor, began: int) -> Direction:
     return Direction(tuple(e for e, _ in kept), tuple(p for _, p in kept))
 
 
+def length_of(total: Tensor) -> float:
+    """Length of the gradient of a number by all that it depends on."""
+    if not total.requires_grad:
+        return 0.0
+    return _direction(total, 0).length()
+
+
 def _edges_behind(total: Tensor, began: int) -> tuple[GradientEdge, ...]:
     """Where a graph made since ``began`` meets leaves and what was there before."""
     found: dict[tuple[Any, int], GradientEdge] = {}
