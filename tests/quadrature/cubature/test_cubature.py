@@ -967,6 +967,41 @@ def test_shared_breakpoints_with_infinite_limits_in_the_batch() -> None:
     torch.testing.assert_close(value, exact, rtol=1e-9, atol=0)
 
 
+def _reshaped(x: Tensor, rate: Tensor) -> Tensor:
+    flat = x.reshape(-1).reshape(-1, x.shape[-1])
+    return torch.exp(-rate * flat.square().sum(-1).reshape(x.shape[:-1]))
+
+
+def _written(x: Tensor, rate: Tensor) -> Tensor:
+    y = x.clone()
+    y *= y
+    return torch.exp(-rate * y.sum(-1))
+
+
+# Of kinks and peaks too, for which there are more paths.
+RATES = {"one": 1.0, "peak": 300.0, "batch": [1.0, 300.0, 2.0]}
+
+
+@pytest.mark.parametrize("rate", RATES.values(), ids=RATES)
+@pytest.mark.parametrize("f", [_reshaped, _written])
+@pytest.mark.parametrize(
+    "rule",
+    [*ADAPTIVE.values(), *FIXED.values(), q.Lattice(64), q.MonteCarlo(99), q.Vegas(50)],
+    ids=str,
+)
+def test_points_may_be_reshaped_and_copied_on_every_path(
+    rule: q.Rule | None, f: Callable[..., Tensor], rate: object
+) -> None:
+    box, rate = q.Box(0.0, 1.0, dimension=2), torch.tensor(rate)
+    plain = lambda x, rate: torch.exp(-rate * x.square().sum(-1))  # noqa: E731
+    for limits in (box, q.Box([0.0, 0.0], [1.0, lambda x: x])):
+        found, wanted = (q.integrate(g, limits, rule, args=(rate,)) for g in (f, plain))
+        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=0)
+    if not rate.ndim:
+        one = q.integrate(lambda x: f(x, rate), box, rule)
+        torch.testing.assert_close(one, q.integrate(plain, box, rule, args=(rate,)))
+
+
 def test_the_same_call_gives_the_same_bits() -> None:
     first, second = (
         q.integrate(lambda x: peaks(x, 30.0), q.Box(0.0, 1.0, 3)) for _ in range(2)

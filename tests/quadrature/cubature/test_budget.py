@@ -1,0 +1,121 @@
+"""Points: as many as are said, no more than are allowed, and all that a rule needs."""
+
+import math
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+import torchquad
+from torch import Tensor
+
+import torch_mlcalc.quadrature as q
+
+D = torch.float64
+INF = math.inf
+
+
+def _box(low: float, high: float, dimension: int) -> q.Box:
+    return q.Box(*(torch.full((dimension,), x, dtype=D) for x in (low, high)))
+
+
+DOMAINS = {
+    "square": _box(0.0, 1.0, 2),
+    "plane": _box(-INF, INF, 2),
+    "quarter": _box(0.0, INF, 2),
+    "space": _box(-INF, INF, 3),
+    "five": _box(-INF, INF, 5),
+    "cube": q.Box(0.0, torch.ones(4, dtype=D)),
+    "triangle": q.Box(
+        torch.zeros(2, dtype=D), [torch.ones((), dtype=D), lambda x: 1 - x]
+    ),
+    "simplex": q.Simplex(3),
+}
+
+LOGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "normal": lambda x: -x.square().sum(-1),
+    "bimodal": lambda x: torch.logaddexp(
+        -(x - 1.5).square().sum(-1), -(x + 2).square().sum(-1)
+    ),
+    "kinked": lambda x: -(x - 0.3).abs().sum(-1),
+    "heavy": lambda x: -4 * torch.log1p(x.square().sum(-1)),
+}
+
+RULES = {
+    "default": None,
+    "degree_7": q.GenzMalik(7),
+    "degree_9": q.GenzMalik(9),
+    "lattice": q.Lattice(16, 4),
+    "sobol": q.Sobol(16, 4),
+    "monte_carlo": q.MonteCarlo(100),
+    "vegas": q.Vegas(50, 2, 2),
+    "torchquad": q.Torchquad(torchquad.VEGAS(), n=250),
+}
+
+
+class Counted:
+    """A log integrand, or its exponential, that counts its points."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor], *, log: bool) -> None:
+        self.function, self.log, self.points = function, log, 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.points += math.prod(x.shape[:-1])
+        value = self.function(x)
+        return value if self.log else value.exp()
+
+
+@pytest.mark.parametrize("log", [False, True], ids=["plain", "log"])
+@pytest.mark.parametrize("domain", DOMAINS.values(), ids=DOMAINS)
+@pytest.mark.parametrize("name", RULES)
+def test_all_points_are_counted_and_none_is_too_many(
+    name: str, domain: q.Domain, log: bool
+) -> None:
+    solve = q.log_integrate_with_error if log else q.integrate_with_error
+    deep = RULES[name] is None
+    for function in LOGS.values() if deep else (LOGS["kinked"],):
+        for most in (300, 3_000, 20_000) if deep else (600,):
+            counted = Counted(function, log=log)
+            with torch.no_grad(), warnings.catch_warnings():
+                # Of torch.jit, below the derivatives by which modes are found.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                found = solve(
+                    counted,
+                    domain,
+                    RULES[name],
+                    rtol=1e-5,
+                    max_evals=most,
+                    on_failure="ignore",
+                )
+            assert found.n_evals == counted.points
+            assert found.n_evals <= most
+
+
+def test_a_grid_around_a_mode_fits_or_is_refused() -> None:
+    rule, space = q.AdaptiveGaussHermite(3), DOMAINS["five"]
+    normal = Counted(LOGS["normal"], log=True)
+    grids = 3**5 + 7**5
+    with pytest.raises(ValueError, match=rf"needs up to {grids + 63} .* is {grids}; "):
+        q.log_integrate(normal, space, rule, max_evals=grids)
+    assert not normal.points
+    found = q.log_integrate_with_error(normal, space, rule, max_evals=grids + 63)
+    assert grids < found.n_evals <= grids + 63
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_that_cannot_fit_is_refused_or_used_once(name: str) -> None:
+    counted, cube = Counted(LOGS["normal"], log=False), _box(0.0, 1.0, 5)
+
+    def solve() -> q.Estimate:
+        return q.integrate_with_error(
+            counted, cube, RULES[name], max_evals=20, on_failure="ignore"
+        )
+
+    once = {"default": 263, "degree_7": 93, "degree_9": 263}
+    if name not in once:
+        with pytest.raises(
+            ValueError, match=r"needs \d+ evaluations, max_evals is 20;"
+        ):
+            solve()
+        return
+    assert solve().n_evals == counted.points == once[name]
