@@ -25,7 +25,8 @@ DOMAINS = {
     "quarter": _box(0.0, INF, 2),
     "space": _box(-INF, INF, 3),
     "five": _box(-INF, INF, 5),
-    "cube": q.Box(0.0, torch.ones(4, dtype=D)),
+    "cube": _box(0.0, 1.0, 3),
+    "four": q.Box(0.0, torch.ones(4, dtype=D)),
     "triangle": q.Box(
         torch.zeros(2, dtype=D), [torch.ones((), dtype=D), lambda x: 1 - x]
     ),
@@ -119,3 +120,12 @@ def test_a_rule_that_cannot_fit_is_refused_or_used_once(name: str) -> None:
             solve()
         return
     assert solve().n_evals == counted.points == once[name]
+
+
+def test_between_kinks_there_is_no_more_than_can_be_paid_for() -> None:
+    # Of 6 axes there are 64 parts, of which one use of the last rule needs 34,000.
+    counted = Counted(lambda x: -4 * (x - 0.3).abs().sum(-1), log=False)
+    found = q.integrate_with_error(
+        counted, _box(0.0, 1.0, 6), rtol=1e-7, max_evals=50_000, on_failure="ignore"
+    )
+    assert found.n_evals == counted.points <= 50_000
