@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ import torchquad
 from torch import Tensor
 
 import torch_mlcalc.quadrature as q
+from torch_mlcalc.quadrature import evaluator
+from torch_mlcalc.quadrature.cubature import genz_malik
 
 D = torch.float64
 INF = math.inf
@@ -129,3 +132,39 @@ def test_between_kinks_there_is_no_more_than_can_be_paid_for() -> None:
         counted, _box(0.0, 1.0, 6), rtol=1e-7, max_evals=50_000, on_failure="ignore"
     )
     assert found.n_evals == counted.points <= 50_000
+
+
+@pytest.mark.parametrize("rule", [q.GenzMalik(7), q.GenzMalik(9)], ids=str)
+def test_a_level_is_one_call_and_one_wait_for_the_device(
+    rule: q.GenzMalik, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all integrals together, of which those that have converged drop out."""
+    counts = {"levels": 0, "calls": 0, "reads": 0, "points": 0}
+    measure, read = genz_malik._measure, evaluator.read
+
+    def level(*args: Any) -> Any:  # noqa: ANN401
+        counts["levels"] += 1
+        return measure(*args)
+
+    def wait(*args: Any) -> Any:  # noqa: ANN401
+        counts["reads"] += 1
+        return read(*args)
+
+    monkeypatch.setattr(genz_malik, "_measure", level)
+    monkeypatch.setattr(evaluator, "read", wait)
+
+    def peaks(x: Tensor, rate: Tensor) -> Tensor:
+        counts["calls"] += 1
+        counts["points"] += math.prod(x.shape[:-1])
+        return torch.exp(-rate * (x - 0.3).square().sum(-1))
+
+    rate = torch.tensor([1.0, 10.0, 100.0, 300.0, 0.0, 50.0], dtype=D)
+    with torch.no_grad():
+        found = q.integrate_with_error(
+            peaks, q.Box(0.0, 1.0, dimension=2), rule, args=(rate,), rtol=1e-4
+        )
+    assert counts["levels"] == counts["calls"] == counts["reads"] > 3
+    # A row more where there are as many as integrals, so that none is mistaken.
+    spare = counts["levels"] * found.n_evals.min()
+    assert found.n_evals.sum() <= counts["points"] <= found.n_evals.sum() + spare
+    assert found.n_evals.max() > 3 * found.n_evals.min()
