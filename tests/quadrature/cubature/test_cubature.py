@@ -409,6 +409,80 @@ def test_limits_that_are_functions(rule: q.Rule | None) -> None:
     assert float(value) == pytest.approx(1 / 6, rel=1e-7)
 
 
+BENT = {
+    **ADAPTIVE,
+    "lattice": q.Lattice(4096, 8),
+    "product": q.Product(q.GaussLegendre(40)),
+}
+bent_by = pytest.mark.parametrize("rule", BENT.values(), ids=BENT)
+
+
+def half_plane(x: Tensor) -> Tensor:
+    return torch.exp(-x.square().sum(-1))
+
+
+@bent_by
+def test_opposite_to_a_function_there_may_be_infinity(rule: q.Rule | None) -> None:
+    def line(x: Tensor) -> Tensor:
+        return slope * x
+
+    slope = torch.tensor(0.7, requires_grad=True)
+    quarter = math.pi / 4
+    below = quarter + math.atan(0.7) / 2  # for x > 0 and y < slope x
+    low, high = [0.0, -INF], [INF, line]
+    cases = (
+        (q.Box([-INF, line], [INF, INF]), math.pi / 2),
+        (q.Box(low, high), below),
+        (q.Box(high, low), below),  # reversed on both axes
+        (q.Box([0.0, INF], [INF, line]), below - 2 * quarter),
+        (q.Box([0.0, line], [INF, -INF]), -below),
+    )
+    for box, exact in cases:
+        value = q.integrate(half_plane, box, rule)
+        assert value.item() == pytest.approx(exact, rel=1e-3)
+    box = q.Box(low, high)
+    value = q.integrate(half_plane, box, rule)
+    (found,) = torch.autograd.grad(value, slope)
+    assert found.item() == pytest.approx(0.5 / (1 + 0.7**2), rel=1e-3)
+    if not isinstance(rule, q.Product):
+        plan = q.adapt(half_plane, box, rule)
+        torch.testing.assert_close(q.integrate(half_plane, box, plan), value)
+    log = q.log_integrate(lambda x: -x.square().sum(-1), box, rule)
+    assert log.item() == pytest.approx(math.log(below), rel=1e-3)
+
+
+def test_ordered_regions_of_all_of_space() -> None:
+    ordered = q.Box([-INF, lambda x: x, lambda x, y: y], [INF, INF, INF])
+    value = q.integrate(half_plane, ordered, rtol=1e-5)
+    assert value.item() == pytest.approx(math.pi**1.5 / 6, rel=1e-5)
+
+
+@bent_by
+def test_each_integral_may_have_another_limit_opposite_to_a_function(
+    rule: q.Rule | None,
+) -> None:
+    upper = torch.tensor([INF, 0.0, -INF])
+    box = q.Box([0.0, lambda x: -0.7 * x], [INF, upper])
+    value = q.integrate(half_plane, box, rule)
+    far, near = (math.pi / 2 + math.atan(0.7)) / 2, math.atan(0.7) / 2
+    exact = torch.tensor([far, near, far - math.pi / 2])
+    torch.testing.assert_close(value, exact, rtol=1e-3, atol=0)
+
+
+@bent_by
+def test_functions_may_cross_the_other_limit(rule: q.Rule | None) -> None:
+    box = q.Box([0.0, lambda x: x], [1.0, 0.5])
+    value = q.integrate(lambda x: 1 + x[..., 1], box, rule)
+    assert value.item() == pytest.approx(0.5 * 1 - 0.5 + 0.125 - 1 / 6, rel=1e-6)
+    if isinstance(rule, q.Product):
+        return
+    with pytest.warns(q.IntegrationWarning, match="1 non finite"):
+        q.log_integrate(lambda x: x[..., 1], box, rule)
+    endless = q.Box([0.0, 0.0], [1.0, lambda x: torch.full_like(x, INF)])
+    with pytest.warns(q.IntegrationWarning, match="1 non finite"):
+        q.integrate(half_plane, endless, rule)
+
+
 @adaptive
 def test_bent_limits_keep_their_gradients(rule: q.Rule | None) -> None:
     slope = torch.tensor(2.0, requires_grad=True)
