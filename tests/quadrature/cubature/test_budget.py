@@ -168,3 +168,18 @@ def test_a_level_is_one_call_and_one_wait_for_the_device(
     spare = counts["levels"] * found.n_evals.min()
     assert found.n_evals.sum() <= counts["points"] <= found.n_evals.sum() + spare
     assert found.n_evals.max() > 3 * found.n_evals.min()
+
+
+@pytest.mark.parametrize("name", ["lattice", "sobol", "monte_carlo"])
+def test_doubling_evaluates_no_point_twice(name: str) -> None:
+    seen: list[Tensor] = []
+
+    def function(x: Tensor) -> Tensor:
+        seen.append(x.clone())
+        return torch.exp(x.sum(-1))
+
+    rtol = 0.02 if name == "monte_carlo" else 1e-3
+    found = q.integrate_with_error(function, _box(0.0, 1.0, 3), RULES[name], rtol=rtol)
+    points = torch.cat(seen)
+    assert len(torch.unique(points, dim=0)) == len(points) == found.n_evals > 200
+    assert found.error <= rtol * found.value

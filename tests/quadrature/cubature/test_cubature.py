@@ -729,6 +729,24 @@ def test_an_audit_finds_what_the_search_missed() -> None:
         q.adapt(f, box, rtol=1e-4, audit=True, on_failure="raise")
 
 
+@pytest.mark.parametrize("events", [False, True])
+@pytest.mark.parametrize("log", [False, True])
+def test_an_audit_blames_the_integral_that_it_is_about(log: bool, events: bool) -> None:
+    def f(x: Tensor, height: Tensor) -> Tensor:
+        needle = torch.exp(-((x - 0.9) / 0.01).square().sum(-1))
+        value = torch.exp(x.mean(-1)) + height * needle
+        value = torch.stack([value, 1 + 0 * value], -1) if events else value
+        return value.log() if log else value
+
+    height, box = torch.tensor([0.0, 1e3, 0.0]), q.Box(0.0, 1.0, dimension=2)
+    with pytest.warns(q.IntegrationWarning, match="1 of 3 .* audit by a lattice"):
+        plan = q.adapt(f, box, args=(height,), rtol=1e-4, audit=True, log=log)
+    assert plan.status.tolist() == [0, q.Status.TOLERANCE_NOT_REACHED, 0]
+    apart = torch.zeros(3, 2, dtype=torch.bool) if events else torch.zeros(3) > 0
+    apart[(1, 0) if events else 1] = True
+    assert torch.equal(plan.error > 0.1, apart)
+
+
 @pytest.mark.parametrize("log", [False, True])
 def test_an_audit_lets_right_plans_pass(log: bool) -> None:
     with warnings.catch_warnings():
