@@ -146,7 +146,9 @@ def integrate(
     Args:
         integrand: Function of the points and ``args``. It gets points of shape
             ``(n, *batch)`` on a line, ``(n, *batch, d)`` on a :class:`Box`, and
-            returns ``(n, *batch, *event)``.
+            returns ``(n, *batch, *event)``. Points may be a view that is expanded, or
+            has its coordinates one after another in memory: write ``x.reshape(-1)``,
+            not ``x.view(-1)``, and ``x.clone()`` before writing to them.
         domain: Where to integrate.
         rule: How; by default adaptive Gauss-Kronrod on finite intervals, and
             double-exponential at singular or infinite ends. In several dimensions
@@ -166,7 +168,8 @@ def integrate(
         grad_rtol: Wanted relative error of the gradient, in its own direction; by
             default nobody looks, and nodes are chosen for the value alone. Adaptive
             rules only; costs a second search, with two backward passes for each point.
-        max_evals: Points that each integral may use.
+        max_evals: Points that each integral may use. What is known to need more is
+            refused; an adaptive rule is used once in any case.
         memory: Bytes that a block of points with its values may use, about; by
             default a block fits the cache.
         generator: What seeds a random rule, or the choice of nodes in many dimensions;

@@ -151,6 +151,11 @@ class Ledger:
         else:
             self.n_evals += points * np.bincount(element, minlength=self.elements)
 
+    @property
+    def left(self) -> int:
+        """Points that every integral may still use."""
+        return max(self.max_evals - int(self.n_evals.max(initial=0)), 0)
+
     def affordable(self, element: Index, points: Index) -> npt.NDArray[Any]:
         """Which integrals can pay for so many points for each entry of ``element``."""
         cost = np.bincount(element, points, self.elements)

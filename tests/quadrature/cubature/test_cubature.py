@@ -409,6 +409,80 @@ def test_limits_that_are_functions(rule: q.Rule | None) -> None:
     assert float(value) == pytest.approx(1 / 6, rel=1e-7)
 
 
+BENT = {
+    **ADAPTIVE,
+    "lattice": q.Lattice(4096, 8),
+    "product": q.Product(q.GaussLegendre(40)),
+}
+bent_by = pytest.mark.parametrize("rule", BENT.values(), ids=BENT)
+
+
+def half_plane(x: Tensor) -> Tensor:
+    return torch.exp(-x.square().sum(-1))
+
+
+@bent_by
+def test_opposite_to_a_function_there_may_be_infinity(rule: q.Rule | None) -> None:
+    def line(x: Tensor) -> Tensor:
+        return slope * x
+
+    slope = torch.tensor(0.7, requires_grad=True)
+    quarter = math.pi / 4
+    below = quarter + math.atan(0.7) / 2  # for x > 0 and y < slope x
+    low, high = [0.0, -INF], [INF, line]
+    cases = (
+        (q.Box([-INF, line], [INF, INF]), math.pi / 2),
+        (q.Box(low, high), below),
+        (q.Box(high, low), below),  # reversed on both axes
+        (q.Box([0.0, INF], [INF, line]), below - 2 * quarter),
+        (q.Box([0.0, line], [INF, -INF]), -below),
+    )
+    for box, exact in cases:
+        value = q.integrate(half_plane, box, rule)
+        assert value.item() == pytest.approx(exact, rel=1e-3)
+    box = q.Box(low, high)
+    value = q.integrate(half_plane, box, rule)
+    (found,) = torch.autograd.grad(value, slope)
+    assert found.item() == pytest.approx(0.5 / (1 + 0.7**2), rel=1e-3)
+    if not isinstance(rule, q.Product):
+        plan = q.adapt(half_plane, box, rule)
+        torch.testing.assert_close(q.integrate(half_plane, box, plan), value)
+    log = q.log_integrate(lambda x: -x.square().sum(-1), box, rule)
+    assert log.item() == pytest.approx(math.log(below), rel=1e-3)
+
+
+def test_ordered_regions_of_all_of_space() -> None:
+    ordered = q.Box([-INF, lambda x: x, lambda x, y: y], [INF, INF, INF])
+    value = q.integrate(half_plane, ordered, rtol=1e-5)
+    assert value.item() == pytest.approx(math.pi**1.5 / 6, rel=1e-5)
+
+
+@bent_by
+def test_each_integral_may_have_another_limit_opposite_to_a_function(
+    rule: q.Rule | None,
+) -> None:
+    upper = torch.tensor([INF, 0.0, -INF])
+    box = q.Box([0.0, lambda x: -0.7 * x], [INF, upper])
+    value = q.integrate(half_plane, box, rule)
+    far, near = (math.pi / 2 + math.atan(0.7)) / 2, math.atan(0.7) / 2
+    exact = torch.tensor([far, near, far - math.pi / 2])
+    torch.testing.assert_close(value, exact, rtol=1e-3, atol=0)
+
+
+@bent_by
+def test_functions_may_cross_the_other_limit(rule: q.Rule | None) -> None:
+    box = q.Box([0.0, lambda x: x], [1.0, 0.5])
+    value = q.integrate(lambda x: 1 + x[..., 1], box, rule)
+    assert value.item() == pytest.approx(0.5 * 1 - 0.5 + 0.125 - 1 / 6, rel=1e-6)
+    if isinstance(rule, q.Product):
+        return
+    with pytest.warns(q.IntegrationWarning, match="1 non finite"):
+        q.log_integrate(lambda x: x[..., 1], box, rule)
+    endless = q.Box([0.0, 0.0], [1.0, lambda x: torch.full_like(x, INF)])
+    with pytest.warns(q.IntegrationWarning, match="1 non finite"):
+        q.integrate(half_plane, endless, rule)
+
+
 @adaptive
 def test_bent_limits_keep_their_gradients(rule: q.Rule | None) -> None:
     slope = torch.tensor(2.0, requires_grad=True)
@@ -653,6 +727,24 @@ def test_an_audit_finds_what_the_search_missed() -> None:
     assert plan.error > 0.1
     with pytest.raises(q.IntegrationError, match="audit"):
         q.adapt(f, box, rtol=1e-4, audit=True, on_failure="raise")
+
+
+@pytest.mark.parametrize("events", [False, True])
+@pytest.mark.parametrize("log", [False, True])
+def test_an_audit_blames_the_integral_that_it_is_about(log: bool, events: bool) -> None:
+    def f(x: Tensor, height: Tensor) -> Tensor:
+        needle = torch.exp(-((x - 0.9) / 0.01).square().sum(-1))
+        value = torch.exp(x.mean(-1)) + height * needle
+        value = torch.stack([value, 1 + 0 * value], -1) if events else value
+        return value.log() if log else value
+
+    height, box = torch.tensor([0.0, 1e3, 0.0]), q.Box(0.0, 1.0, dimension=2)
+    with pytest.warns(q.IntegrationWarning, match="1 of 3 .* audit by a lattice"):
+        plan = q.adapt(f, box, args=(height,), rtol=1e-4, audit=True, log=log)
+    assert plan.status.tolist() == [0, q.Status.TOLERANCE_NOT_REACHED, 0]
+    apart = torch.zeros(3, 2, dtype=torch.bool) if events else torch.zeros(3) > 0
+    apart[(1, 0) if events else 1] = True
+    assert torch.equal(plan.error > 0.1, apart)
 
 
 @pytest.mark.parametrize("log", [False, True])
@@ -965,6 +1057,41 @@ def test_shared_breakpoints_with_infinite_limits_in_the_batch() -> None:
     half, one = math.exp(-0.5), math.exp(-1.0)
     exact = torch.tensor([half - one, half * (1 - one)])
     torch.testing.assert_close(value, exact, rtol=1e-9, atol=0)
+
+
+def _reshaped(x: Tensor, rate: Tensor) -> Tensor:
+    flat = x.reshape(-1).reshape(-1, x.shape[-1])
+    return torch.exp(-rate * flat.square().sum(-1).reshape(x.shape[:-1]))
+
+
+def _written(x: Tensor, rate: Tensor) -> Tensor:
+    y = x.clone()
+    y *= y
+    return torch.exp(-rate * y.sum(-1))
+
+
+# Of kinks and peaks too, for which there are more paths.
+RATES = {"one": 1.0, "peak": 300.0, "batch": [1.0, 300.0, 2.0]}
+
+
+@pytest.mark.parametrize("rate", RATES.values(), ids=RATES)
+@pytest.mark.parametrize("f", [_reshaped, _written])
+@pytest.mark.parametrize(
+    "rule",
+    [*ADAPTIVE.values(), *FIXED.values(), q.Lattice(64), q.MonteCarlo(99), q.Vegas(50)],
+    ids=str,
+)
+def test_points_may_be_reshaped_and_copied_on_every_path(
+    rule: q.Rule | None, f: Callable[..., Tensor], rate: object
+) -> None:
+    box, rate = q.Box(0.0, 1.0, dimension=2), torch.tensor(rate)
+    plain = lambda x, rate: torch.exp(-rate * x.square().sum(-1))  # noqa: E731
+    for limits in (box, q.Box([0.0, 0.0], [1.0, lambda x: x])):
+        found, wanted = (q.integrate(g, limits, rule, args=(rate,)) for g in (f, plain))
+        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=0)
+    if not rate.ndim:
+        one = q.integrate(lambda x: f(x, rate), box, rule)
+        torch.testing.assert_close(one, q.integrate(plain, box, rule, args=(rate,)))
 
 
 def test_the_same_call_gives_the_same_bits() -> None:

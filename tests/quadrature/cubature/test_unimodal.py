@@ -34,7 +34,9 @@ def test_correlated_normal_densities(d: int) -> None:
     )
     wanted = d / 2 * math.log(2 * math.pi) + torch.linalg.slogdet(cov)[1] / 2
     torch.testing.assert_close(estimate.value, wanted, rtol=0, atol=1e-10)
-    assert (estimate.status == 0).all() and (estimate.n_evals < 10_000).all()
+    # In few dimensions tensor rules on the whole come first, and are counted too.
+    most = {2: 15_000, 3: 130_000}.get(d, 10_000)
+    assert (estimate.status == 0).all() and (estimate.n_evals < most).all()
     got, true = (
         torch.autograd.grad(v.sum(), rho, retain_graph=True)
         for v in (estimate.value, wanted)

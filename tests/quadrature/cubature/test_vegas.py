@@ -5,14 +5,18 @@ import io
 import math
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import torch_mlcalc as mlc
 import torch_mlcalc.quadrature as q
+from torch_mlcalc.quadrature.cubature import problem as solid
 from torch_mlcalc.quadrature.cubature.importance import ImportanceMap
-from torch_mlcalc.quadrature.cubature.vegas import VegasNodes
+from torch_mlcalc.quadrature.cubature.sampler import Sampler
+from torch_mlcalc.quadrature.cubature.tally import Iteration
+from torch_mlcalc.quadrature.cubature.vegas import VegasNodes, _average
 
 D = torch.float64
 
@@ -180,17 +184,30 @@ def test_iterations_scatter_as_their_errors_say() -> None:
     assert sum(chi2) / 30 == pytest.approx(5, abs=2.5)
 
 
-def test_error_is_widened_where_iterations_disagree() -> None:
-    """Few samples of a needle that the map did not learn."""
-    rule = q.Vegas(100, 10, 1, alpha=0.0, beta=0.0)
+@pytest.mark.parametrize("log", [False, True], ids=["linear", "log"])
+def test_error_is_widened_where_iterations_disagree(log: bool) -> None:
+    """Three iterations of standard deviation 0.1, once far apart and once not."""
+    box, rule = _box(1), q.Vegas(20, 2, 1)
+    sampler = _sampler_of(box, rule, log=log)
+    for apart, widened in ((1.0, True), (0.01, False)):
+        done = [
+            Iteration(np.array([[10 + k * apart]]), np.array([[0.01]]), np.zeros(1))
+            for k in (-1, 0, 1)
+        ]
+        average = _average(done, sampler)
+        chi2 = 2 * apart**2 / 0.01
+        assert average.chi2.item() == pytest.approx(chi2)
+        # Chi2 has two degrees of freedom here.
+        error = 1.96 * 0.1 / math.sqrt(3) * max(1, math.sqrt(chi2 / 2))
+        assert (error > 1) == widened
+        error = error / 10 if log else error
+        assert average.error.item() == pytest.approx(error, rel=1e-4)
 
-    def needle(x: Tensor) -> Tensor:
-        return 1 + 1e4 * (x[..., 0] - 0.5).abs().lt(5e-4).to(D)
 
-    estimate = q.integrate_with_error(needle, _box(1), rule)
-    chi2 = float(estimate.plan.nodes.chi2)
-    assert chi2 >= 0
-    assert abs(float(estimate.value) - 11) < 1.5 * float(estimate.error)
+def _sampler_of(box: q.Box, rule: q.Vegas, *, log: bool) -> Sampler:
+    integrand = solid.pose(_peak, box, (), None, None)[0]
+    chart = box.chart(integrand, rule.tails)
+    return Sampler(integrand, chart, log, None, 10**6, None, None)
 
 
 # --- what is kept ------------------------------------------------------------------
@@ -204,8 +221,18 @@ def test_going_on_from_a_plan_needs_no_warmup() -> None:
     assert float(warm.error) < 0.2 * float(fresh.error)
     assert warm.n_evals == 4 * 4000
     assert float(warm.value) == pytest.approx(_exact(4), rel=0.01)
-    other_n = q.integrate_with_error(_peak, _box(4), q.Vegas(1000, 4, 0, start=learned))
+    points = 0
+
+    def counted(x: Tensor) -> Tensor:
+        nonlocal points
+        points += len(x)
+        return _peak(x)
+
+    other_n = q.integrate_with_error(
+        counted, _box(4), q.Vegas(1000, 4, 0, start=learned)
+    )
     assert float(other_n.value) == pytest.approx(_exact(4), rel=0.05)
+    assert other_n.n_evals == points == 4 * 1000
 
 
 def test_another_batch_begins_with_the_mean_map() -> None:

@@ -29,6 +29,9 @@ from torch_mlcalc.quadrature.integrand import HALF
 from torch_mlcalc.quadrature.ledger import Ledger, status_of
 from torch_mlcalc.quadrature.rules import Array, Rule
 
+#: Points used, by all integrals or by each, ``(elements)``.
+Spent = int | npt.NDArray[Any]
+
 
 def find_regions(
     problem: SolidProblem,
@@ -36,7 +39,8 @@ def find_regions(
     settings: Settings,
     *,
     log: bool,
-    instead: Callable[[], Found | None] | None = None,
+    spent: Spent = 0,
+    instead: Callable[[Spent], tuple[Found | None, Spent]] | None = None,
 ) -> tuple[Found, str]:
     """Search by regions of the cube; and a sentence on what went wrong, if anything.
 
@@ -45,6 +49,7 @@ def find_regions(
         rule: None or Genz-Malik.
         settings: Of the call.
         log: Whether the integrand is a log.
+        spent: Points that were used before.
         instead: What to try before any subdivision of all of space.
 
     Returns:
@@ -62,9 +67,13 @@ def find_regions(
         chart = domain.chart(integrand, tails)
         if chart.unbounded and rule is None:
             search = new_search(problem, chart, settings, grad=grad, log=log)
+            search.ledger.n_evals += spent
+            # Half of what is left is for what comes after.
+            search.ledger.max_evals -= search.ledger.left // 2
             if not automatic.run_tensor(search):
+                spent = search.ledger.n_evals
                 search = None
-                found = instead() if instead else None
+                found, spent = instead(spent) if instead else (None, spent)
                 if found is not None:
                     return found, ""
         if search is None:
@@ -72,6 +81,7 @@ def find_regions(
             if chart.unbounded:
                 chart = domain.chart(integrand, tails)
             search = new_search(problem, chart, settings, grad=grad, log=log)
+            search.ledger.n_evals += spent
             automatic.run(search, rule)
     return _found(problem, settings, search, tails)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,12 +16,14 @@ from torch_mlcalc.quadrature.cubature.genz_malik import (
     attempt,
     subdivide,
 )
+from torch_mlcalc.quadrature.cubature.genz_malik_table import count_nodes
 from torch_mlcalc.quadrature.cubature.kinks import cost, cut_at, find_kinks
 from torch_mlcalc.quadrature.cubature.ladder import FITTED, RESUMED
 from torch_mlcalc.quadrature.cubature.regions import (
     Regions,
     gauss_table,
     join_regions,
+    no_regions,
     whole_cubes,
 )
 from torch_mlcalc.quadrature.cubature.search import CubeSearch
@@ -73,8 +77,30 @@ def run(search: CubeSearch, rule: Rule | None) -> None:
 
 def run_on(search: CubeSearch, regions: Regions) -> None:
     """Book the integrals of some cubes, by what suits them."""
+    with _last_resort_spared(search, regions):
+        regions = _run_cheaper(search, regions)
+    if regions.owner.size:
+        subdivide(search, regions, DEGREE)
+
+
+@contextmanager
+def _last_resort_spared(search: CubeSearch, regions: Regions) -> Iterator[None]:
+    """Leave every integral the points for one use of the rule that is the last."""
+    ledger, most = search.ledger, search.ledger.max_evals
+    ledger.max_evals -= _last_resort(search, regions)
+    yield
+    ledger.max_evals = most
+
+
+def _last_resort(search: CubeSearch, regions: Regions) -> int:
+    several = np.bincount(regions.owner).max(initial=0)
+    return int(several) * count_nodes(DEGREE, search.dimension)
+
+
+def _run_cheaper(search: CubeSearch, regions: Regions) -> Regions:
+    """Book integrals by rules that are not adaptive; the regions of all others."""
     if _may_be_fitted(search) and fit_single(search, regions):
-        return
+        return no_regions(search.dimension)
     budget = ATTEMPTS.get(search.dimension)
     # The whole has been looked at before where a single integral was begun.
     if budget is not None and (budget or search.begun is None):
@@ -82,8 +108,7 @@ def run_on(search: CubeSearch, regions: Regions) -> None:
     regions = climb(search, regions, begun=search.begun)
     if regions.owner.size and all(k == 1 for k in search.pieces):
         regions = _split_at_kinks(search, regions)
-    if regions.owner.size:
-        subdivide(search, regions, DEGREE)
+    return regions
 
 
 def _may_be_fitted(search: CubeSearch) -> bool:
@@ -106,25 +131,29 @@ def _split_at_kinks(search: CubeSearch, regions: Regions) -> Regions:
     if places is not None:
         if all(map(math.isnan, places)):
             return _run_larger(search, regions)
-        return _run_parts(search, pieces_between(places))
+        return _run_parts(search, regions, pieces_between(places))
     each = find_kinks(search, regions.owner)
     kinked = np.logical_or.reduce(~np.isnan(each), 1)
     smooth, parts = regions.take(~kinked), regions.take(kinked)
     if kinked.any():
-        parts = _run_parts(search, cut_at(parts, parts.owner, each[kinked]))
+        cut = cut_at(parts, parts.owner, each[kinked])
+        parts = _run_parts(search, parts, cut)
     if smooth.owner.size:
         smooth = _run_larger(search, smooth)
     return join_regions([smooth, parts])
 
 
-def _run_parts(search: CubeSearch, parts: Regions) -> Regions:
-    """Tensor rules on the regions between kinks."""
-    if search.dimension in ATTEMPTS:
-        budget = ATTEMPTS[search.dimension]
-        if search.dimension > 4:  # where the first tensor rules are not cheap
-            budget = max(budget, PARTS)
-        parts = attempt(search, parts, DEGREE, budget)
-    return climb(search, parts, parts=True)
+def _run_parts(search: CubeSearch, regions: Regions, parts: Regions) -> Regions:
+    """Tensor rules on the regions between kinks, if there are points for them."""
+    if search.ledger.left < _last_resort(search, parts):
+        return regions
+    with _last_resort_spared(search, parts):
+        if search.dimension in ATTEMPTS:
+            budget = ATTEMPTS[search.dimension]
+            if search.dimension > 4:  # where the first tensor rules are not cheap
+                budget = max(budget, PARTS)
+            parts = attempt(search, parts, DEGREE, budget)
+        return climb(search, parts, parts=True)
 
 
 def _run_larger(search: CubeSearch, smooth: Regions) -> Regions:

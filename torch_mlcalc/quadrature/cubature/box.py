@@ -83,7 +83,8 @@ class Box(Solid):
         lower: Lower limits: a tensor ``(*batch, d)``, or a sequence with one number,
             tensor ``(*batch)`` or function for each axis, or one number for all axes.
             A function gets the coordinates before its own, each ``(n, *batch)``, and
-            returns a finite limit of that shape. Infinite limits are ``+-math.inf``.
+            returns a finite limit of that shape; opposite to it there may be an
+            infinite one. Infinite limits are ``+-math.inf``.
         upper: Upper limits, likewise.
         dimension: ``d``, where neither limit tells.
         loc: Where the integrand has its mass on axes without any finite limit: a

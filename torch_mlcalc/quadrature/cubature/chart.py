@@ -312,10 +312,18 @@ class BoxChart(Chart):
             for name, bound, limit in (("lower", low, begin), ("upper", high, end)):
                 if bound:
                     _check_bound(f"{name}[{axis}]", limit, shape)
-            lengths.append((end - begin).expand(shape))
-            points.append((begin + lengths[-1] * z[..., axis]).expand(shape))
-        length = torch.stack(lengths, -1)
-        density = torch.log(length).sum(-1) if log else volume_of(length)
+            length, start, step = end - begin, begin, end - begin
+            if self.kind is not None and not (low and high):
+                # The other limit may be infinite, to which the span leads.
+                away = self.kind[..., axis] != FINITE
+                span = self.span[..., axis]
+                step = torch.where(away, span, length)
+                start = torch.where(away, begin if low else end, begin)
+                length = torch.where(away, span if low else -span, length)
+            lengths.append(length.expand(shape))
+            points.append((start + step * z[..., axis]).expand(shape))
+        sides = torch.stack(lengths, -1)
+        density = torch.log(sides).sum(-1) if log else volume_of(sides)
         return Placed(torch.stack(points, -1), density)
 
     def scale(self, total: Tensor, *, log: bool) -> Tensor:

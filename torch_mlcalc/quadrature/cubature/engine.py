@@ -169,10 +169,10 @@ def _find_regions(
     around = partial(find_unimodal, problem, settings, grad=grad)
     if problem.domain.dimension < MODES_FIRST:
         return find_regions(problem, rule, settings, log=log, instead=around)
-    found = around()
+    found, spent = around(0)
     if found is not None:
         return found, ""
-    return find_regions(problem, rule, settings, log=log)
+    return find_regions(problem, rule, settings, log=log, spent=spent)
 
 
 def _many_dimensions(

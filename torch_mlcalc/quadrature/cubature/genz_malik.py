@@ -168,6 +168,9 @@ def attempt(search: CubeSearch, regions: Regions, degree: int, budget: int) -> R
         The given regions of all others.
     """
     ledger, table = search.ledger, symmetric_table(degree, search.dimension)
+    each = np.full(regions.owner.size, len(table.nodes))
+    if not ledger.affordable(regions.owner, each).all():
+        return regions
     most = min(ledger.max_evals, int(ledger.n_evals.max()) + budget)
     pool, total = _refine(search, regions, table, most, FEW)
     # Where every value is 0 nothing was seen.

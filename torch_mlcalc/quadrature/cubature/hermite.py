@@ -48,6 +48,7 @@ from torch_mlcalc.quadrature.estimate import Status, Tolerance
 from torch_mlcalc.quadrature.gauss import GaussHermite
 from torch_mlcalc.quadrature.host import frozen, read, readable, write
 from torch_mlcalc.quadrature.ledger import Amount, Ledger, status_of
+from torch_mlcalc.quadrature.mode import STEPS
 from torch_mlcalc.quadrature.placement import WHOLE
 from torch_mlcalc.quadrature.rules import Array, table
 
@@ -176,6 +177,15 @@ def _check(
                 f"{rule} in {dimension} dimensions is checked by a grid of {check} "
                 f"nodes on each axis, which are {check**dimension} in all; at most "
                 f"{MOST_CHECKED} are wanted. Take fewer nodes, or leave out the rule."
+            )
+        count, most = (
+            rule.n**dimension + check**dimension + STEPS + 3,
+            settings.max_evals,
+        )
+        if most is not None and count > most:
+            raise ValueError(
+                f"{rule} needs up to {count} evaluations, {STEPS + 3} of them for the "
+                f"mode, max_evals is {most}; raise it, or use fewer nodes."
             )
     elif dimension not in LADDERS:
         raise ValueError(

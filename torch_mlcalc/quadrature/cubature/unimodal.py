@@ -10,9 +10,9 @@ from torch.quasirandom import SobolEngine
 
 from torch_mlcalc.quadrature.checks import Settings
 from torch_mlcalc.quadrature.contract import block_bytes
-from torch_mlcalc.quadrature.cubature.adaptive import new_search
+from torch_mlcalc.quadrature.cubature.adaptive import Spent, new_search
 from torch_mlcalc.quadrature.cubature.chart import ALGEBRAIC, BoxChart, unfold
-from torch_mlcalc.quadrature.cubature.found import Found
+from torch_mlcalc.quadrature.cubature.found import MAX_EVALS, Found
 from torch_mlcalc.quadrature.cubature.hermite import (
     LADDERS,
     White,
@@ -26,12 +26,16 @@ from torch_mlcalc.quadrature.cubature.problem import SolidProblem
 from torch_mlcalc.quadrature.cubature.regions import whole_cubes
 from torch_mlcalc.quadrature.cubature.search import CubeSearch
 from torch_mlcalc.quadrature.host import frozen, read, write
+from torch_mlcalc.quadrature.mode import STEPS
 from torch_mlcalc.quadrature.placement import WHOLE
 from torch_mlcalc.quadrature.rules import Array
 
 #: Points of each of two looks elsewhere: 4,000 beside the 700 to 100,000 of the grids.
 #: Newton steps are made from the first of them.
 POINTS, CLIMBERS = 2048, 32
+
+#: Points that all this may use besides the grids, mostly for steps that do not end.
+COST = STEPS + 4 + 2 * (POINTS + 1 + CLIMBERS * (STEPS + 1))
 
 #: How wide, in standard deviations of the normal density at the mode, a normal density
 #: is that a density must not exceed. Grids that are good to 1e-8 have then seen all but
@@ -48,45 +52,53 @@ APART = 0.1
 
 
 def find_unimodal(
-    problem: SolidProblem, settings: Settings, *, grad: bool
-) -> Found | None:
+    problem: SolidProblem, settings: Settings, spent: Spent, *, grad: bool
+) -> tuple[Found | None, Spent]:
     """Try grids around modes, for all log integrals of a call or for none.
 
     Args:
         problem: What is integrated.
         settings: Of the call.
+        spent: Points that were used before.
         grad: Whether the caller records gradients.
 
     Returns:
-        What was found, if all have converged.
+        What was found, if all have converged; and the points used by now.
     """
+    if (settings.max_evals or MAX_EVALS) < np.max(spent, initial=0) + COST:
+        return None, spent
     with frozen(), np.errstate(all="ignore"):
         chart = _suitable(problem, settings)
         if chart is None:
-            return None
+            return None, spent
+        spent = spent + 1
         try:
             white = whiten(problem, chart)
         except (RuntimeError, NotImplementedError):
             # The integrand has values, but no derivatives: values are all it needs.
-            return None
+            return None, spent + 1
         shared = {"settings": settings, "grad": grad, "log": True}
         own = white.stretched(None)
         search = new_search(problem, own, **shared)  # type: ignore[arg-type]
         ledger = search.ledger
-        ledger.n_evals += white.steps
+        ledger.n_evals += spent + white.steps
+        ledger.max_evals -= COST
         cubes = whole_cubes(search.elements, search.pieces)
         if not white.found.all() or ascend(search, cubes).owner.size:
-            return None
+            return None, ledger.n_evals
         most = max(ledger.tolerance.rtol, ledger.tolerance.atol)
         z, log_slope = _unfolded(search.dimension)
         for other, whitened in ((chart, False), (white.stretched(ALGEBRAIC), True)):
             away = _around(white, z, whitened=whitened)
-            if _rises_elsewhere(problem, white, away[:CLIMBERS]):
-                return None
+            elsewhere, steps = _rises_elsewhere(problem, white, away[:CLIMBERS])
+            ledger.n_evals += CLIMBERS * steps
+            if elsewhere:
+                return None, ledger.n_evals
             there = new_search(problem, other, ledger=ledger, **shared)  # type: ignore[arg-type]
             if not (_excess(search, there, log_slope, away) <= most).all():
-                return None
-    return found_of(problem, settings, white, [(search, own)], None)[0]
+                return None, ledger.n_evals
+    found, _ = found_of(problem, settings, white, [(search, own)], None)
+    return found, ledger.n_evals
 
 
 def _suitable(problem: SolidProblem, settings: Settings) -> BoxChart | None:
@@ -131,18 +143,18 @@ def _around(white: White, z: Array, *, whitened: bool) -> Array:
     return np.einsum("mij,kmj->kmi", np.linalg.inv(factor), away)
 
 
-def _rises_elsewhere(problem: SolidProblem, white: White, z: Array) -> bool:
-    """Whether Newton steps from any of the points lead to another mode."""
+def _rises_elsewhere(problem: SolidProblem, white: White, z: Array) -> tuple[bool, int]:
+    """Whether Newton steps from any of the points lead to another mode; and steps."""
     integrand, own = problem.integrand, white.stretched(None)
     shape = (len(z), *white.lead, *integrand.batch_shape, z.shape[-1])
     start = np.moveaxis(z.reshape(shape), 0, len(white.lead))
     points, _ = own(write(start.copy(), white.mark, integrand.device), log=True)
     scale = white.chart.span.to(integrand.dtype)
-    at, here, _ = rise(integrand, points.to(integrand.dtype), scale, white.mark)
+    at, here, steps = rise(integrand, points.to(integrand.dtype), scale, white.mark)
     y = (at.to(own.dtype) - white.chart.anchor) / white.chart.span - white.centre
     gap = torch.linalg.solve_triangular(white.factor, y[..., None], upper=True)
     away = flat(here) & (gap.abs().amax((-2, -1)) > APART)
-    return bool((read(away, white.mark) > 0).any())
+    return bool((read(away, white.mark) > 0).any()), steps
 
 
 def _excess(
