@@ -41,8 +41,10 @@ class Loss(nn.Module):
         self.reduction: Reduction = reduction
 
     def extra_repr(self) -> str:
-        """Return the settings for ``repr``."""
-        return f"reduction={self.reduction!r}"
+        """Return the settings for ``repr``, and ``validate`` where it is set."""
+        validate = getattr(self, "validate", None)
+        shown = "" if validate is None else f", validate={validate}"
+        return f"reduction={self.reduction!r}{shown}"
 
     def _buffer(self, name: str) -> Tensor | None:
         # nn.Module looks for attributes there last of all: 5 us of 60 of a small loss.

@@ -9,7 +9,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from torch_mlcalc.losses.classification.settings import with_validate
 from torch_mlcalc.losses.pointwise import Pointwise, forget_nan_, is_usual
 from torch_mlcalc.losses.reduction import (
     KERNEL_REDUCTION,
@@ -136,8 +135,7 @@ class KLDivLoss(Loss):
 
     def extra_repr(self) -> str:
         """Return the settings for ``repr``."""
-        settings = f"{super().extra_repr()}, log_target={self.log_target}"
-        return with_validate(settings, self.validate)
+        return f"{super().extra_repr()}, log_target={self.log_target}"
 
 
 def _check_log_target(log_target: object) -> None:
