@@ -719,7 +719,9 @@ def test_repr_shows_the_settings() -> None:
         f"CrossEntropyLoss({shared}, label_smoothing=0.1)": mlc.CrossEntropyLoss(
             label_smoothing=0.1
         ),
-        f"NLLLoss({shared}, validate=False)": mlc.NLLLoss(validate=False),
+        "NLLLoss(reduction='mean', validate=False, ignore_index=-100)": mlc.NLLLoss(
+            validate=False
+        ),
         "MultiMarginLoss(reduction='mean', p=2, margin=0.5)": mlc.MultiMarginLoss(
             2, 0.5
         ),
@@ -757,8 +759,8 @@ def test_hinge_in_the_kernel_is_that_of_operations(
         torch.testing.assert_close(found, exact)
 
 
-@pytest.mark.parametrize("bad", [(NAN, 0.0), (INF, INF)])
-def test_hinge_does_not_forget_what_the_kernel_does(bad: tuple[float, float]) -> None:
-    x, target = torch.tensor([[*bad, 1.0]]), torch.tensor([0])
+@pytest.mark.parametrize("bad", [(NAN, 0.0, 1.0), (INF, INF, 1.0), (-INF, -INF, -INF)])
+def test_hinge_does_not_forget_what_the_kernel_does(bad: tuple[float, ...]) -> None:
+    x, target = torch.tensor([bad, (0.0, 0.0, 1.0)]), torch.tensor([0, 1])
     assert F.multi_margin_loss(x, target).isfinite()
     assert mlc.multi_margin_loss(x, target).isnan()

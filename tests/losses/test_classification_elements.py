@@ -431,6 +431,35 @@ def test_large_and_strided_tensors_are_those_of_their_parts(case: Case) -> None:
         torch.testing.assert_close(found, strided.mT)
 
 
+def test_targets_that_are_soft_at_the_end_only_are_seen() -> None:
+    """Of the logits of 0 and 1 the first targets are looked at before all are."""
+    x = torch.linspace(-3, 3, 5000).requires_grad_()
+    t = (torch.arange(5000) % 2).float()
+    t[-1] = 0.25
+    loss = mlc.binary_cross_entropy_with_logits(x, t)
+    wanted = torch.nn.functional.binary_cross_entropy_with_logits(x, t)
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-6)
+    (slope,) = torch.autograd.grad(loss, x)
+    assert slope[-1].item() == pytest.approx((torch.sigmoid(x[-1]) - 0.25).item() / 5e3)
+
+
+@pytest.mark.parametrize("n", [100, 70_000])
+def test_a_class_that_cannot_be_is_mended_in_sums_too(n: int) -> None:
+    """Where 0 times infinity is in a sum of few, or of blocks, the value is read."""
+    p, t = torch.full((n,), 0.5), torch.zeros(n)
+    p[-1], t[0] = 0.0, 1.0
+    half = math.log(2) * (n - 1)
+    x = p.logit().requires_grad_()
+    found = [
+        mlc.binary_cross_entropy(p, t, "sum"),
+        mlc.binary_cross_entropy_with_logits(x, t * 0.75, "sum"),
+        mlc.kl_div(p.log(), t, "sum"),
+        mlc.kl_div(p.log(), t.log(), "sum", log_target=True),
+    ]
+    wanted = [half, half, math.log(2), math.log(2)]
+    assert [loss.item() for loss in found] == pytest.approx(wanted, rel=1e-5)
+
+
 @cases
 def test_half_precision_is_computed_in_float32(case: Case) -> None:
     x, t = (tensor.detach().bfloat16() for tensor in points(case))

@@ -337,9 +337,7 @@ def test_no_batch_and_an_empty_one(name: str) -> None:
 @names
 def test_nan_is_never_forgotten(name: str) -> None:
     tensors = draw(name)
-    # A time only says who comes before whom.
-    by = [k for k, v in tensors.items() if v.is_floating_point() and k != "time"]
-    for key in by:
+    for key in [k for k, v in tensors.items() if v.is_floating_point()]:
         spoilt = tensors[key].clone()
         spoilt.view(-1)[0] = torch.nan
         elements = call(name, {**tensors, key: spoilt}, reduction="none")
@@ -392,11 +390,25 @@ def test_values_are_refused_where_that_is_asked_for(name: str) -> None:
     torch.testing.assert_close(usual, call(name, tensors), rtol=0, atol=0)
     with pytest.raises(TypeError, match="validate must be"):
         call(name, tensors, validate="yes")
+    _, settings, cls, *_ = LOSSES[name]
+    # Levels of quantiles are looked at when the module is made, and are all there is.
+    checks = cls and "validate" in inspect.signature(cls).parameters
+    assert checks or cls in (None, mlc.MultiQuantileLoss)
+    if checks:
+        module = cls(**settings, validate=True)
+        assert "validate=True" in repr(module)
+        assert "validate" not in repr(cls(**settings))
+        torch.testing.assert_close(module(*tensors.values()), usual)
+        with pytest.raises(TypeError, match="validate must be"):
+            cls(**settings, validate="yes")
     for key, (value, message) in wrong.items():
-        bad = tensors[key].clone()
-        bad.view(-1)[-1] = value
+        bad = {**tensors, key: tensors[key].clone()}
+        bad[key].view(-1)[-1] = value
         with pytest.raises(ValueError, match=message):
-            call(name, {**tensors, key: bad}, validate=True)
+            call(name, bad, validate=True)
+        if checks:
+            with pytest.raises(ValueError, match=message):
+                module(*bad.values())
 
 
 @pytest.mark.parametrize("name", [n for n, loss in LOSSES.items() if loss.module])

@@ -393,3 +393,21 @@ def test_no_pairs_are_formed() -> None:
     loss.backward()
     assert eta.grad is not None
     assert abs(eta.grad.double().sum().item()) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["time", "event", "entry", "strata"])
+def test_what_has_no_place_in_the_order_makes_the_loss_nan(name: str) -> None:
+    n = 6
+    columns = {
+        "time": torch.arange(1.0, n + 1),
+        "event": torch.ones(n),
+        "entry": torch.zeros(n),
+        "strata": torch.zeros(n),
+    }
+    input = torch.randn(n, requires_grad=True)
+    assert cox_nll_loss(input, **columns).isfinite()
+    columns[name][2] = torch.nan
+    loss = cox_nll_loss(input, **columns)
+    assert loss.isnan()
+    (slope,) = torch.autograd.grad(loss, input)
+    assert slope.isnan().all()

@@ -333,3 +333,10 @@ def test_values_are_checked_where_asked_for() -> None:
         BetaNLLLoss(validate=True)(x, x, zero)
     with pytest.raises(ValueError, match="log_var must be finite"):
         GaussianLogVarNLLLoss(validate=True)(x, x, x / 0)
+
+
+def test_beta_nll_of_no_weight_is_the_likelihood_below_eps_too() -> None:
+    x, t, var = torch.tensor([1.0]), torch.tensor([1.5]), torch.tensor([1e-3])
+    for eps in (0.0, 0.1):
+        found = beta_nll_loss(x, t, var, beta=0.0, eps=eps)
+        torch.testing.assert_close(found, gaussian_nll_loss(x, t, var, eps=eps))

@@ -7,7 +7,7 @@ slope in terms of such functions again, so that all orders are exact. The value 
 computed in place and only the arguments are kept, so that time and memory of large
 tensors stay near those of torch's kernels. For small ones what counts is the number of
 operations, and so some values and slopes are tried in fewer of them, which make NaN
-where more are needed.
+where more are needed; and where torch has a kernel that is right it takes their place.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._C._functorch import is_legacy_batchedtensor
 
-from torch_mlcalc.losses.reduction import FEW, Reduction, reduce
+from torch_mlcalc.losses.reduction import FEW, PLAIN, Reduction, reduce
+from torch_mlcalc.losses.validation import is_validated
 from torch_mlcalc.losses.watch import can_read, is_watched
 
 #: Elements that the value is computed of at a time, so that what is in between stays in
@@ -38,19 +39,26 @@ class Pointwise:
     Args:
         value: The function, of tensors of one shape; autograd does not look into it.
         slopes: Its derivative by each argument in turn, differentiable.
-        kernel: Returns it reduced by a kernel of torch, of few elements, with the
-            reduction as the last argument, or None if that is not right for them in
-            value and first two derivatives by the first argument.
+        mend: Makes of the value, which is given first, in place or not, what it should
+            be where it is NaN and the arguments are not; the same elsewhere.
+        kernel: Returns it reduced by a kernel of torch, with the reduction as the last
+            argument, or None if that is not right in value and first two derivatives
+            by the first argument.
+        few: Elements up to which the kernel is faster, by a measurement.
     """
 
     def __init__(
         self,
         value: Formula,
         *slopes: Formula,
+        mend: Formula | None = None,
         kernel: Callable[..., Tensor | None] | None = None,
+        few: int = FEW,
     ) -> None:
         """Make the autograd.Functions of it."""
-        self.value, self.kernel = value, kernel
+        self.kernel, self.few = kernel, few if kernel else 0
+        self.total = total = _with_total(value, mend)
+        self.value = value = _with_mend(value, mend) if mend else value
 
         # A Function with setup_context, which transforms need, looks at the signature
         # of its forward in each call: a third of the time of a loss of 1000 elements,
@@ -95,7 +103,7 @@ class Pointwise:
             def forward(ctx: Any, count: int, *arguments: Tensor) -> Tensor:  # noqa: ANN401
                 ctx.count = count
                 ctx.save_for_backward(*arguments)
-                return _total(value, count, arguments)
+                return _total(total, count, arguments)
 
             @staticmethod
             def backward(ctx: Any, grad: Tensor) -> Any:  # noqa: ANN401
@@ -133,36 +141,77 @@ class Pointwise:
             What :func:`reduce` returns.
         """
         if (
-            # To look if the kernel is right takes less time than what it saves.
-            self.kernel
-            and weight is None
+            weight is None
             and reduction != "none"
-            and 0 < arguments[0].numel() <= FEW
+            and 0 < arguments[0].numel() <= self.few
             and can_read(arguments[0])
             and not arguments[1].requires_grad
         ):
+            return self.usual(reduction, *arguments)
+        if weight is not None or reduction == "none" or is_watched():
+            return reduce(self(*arguments), weight, reduction)
+        return self._reduced(reduction, arguments)
+
+    def usual(self, reduction: Reduction, *arguments: Tensor) -> Tensor:
+        """Return what :func:`reduce` does of arguments that :func:`is_usual` lets pass.
+
+        Args:
+            reduction: ``"mean"`` or ``"sum"``.
+            arguments: Those of the function.
+
+        Returns:
+            A tensor of shape ``()``.
+        """
+        # To look if the kernel is right takes less time than what it saves.
+        if self.kernel and arguments[0].numel() <= self.few:
             found = self.kernel(*arguments, reduction)
             if found is not None:
                 return found
-        if weight is not None or reduction == "none" or is_watched():
-            return reduce(self(*arguments), weight, reduction)
+        return self._reduced(reduction, arguments)
+
+    def _reduced(self, reduction: Reduction, arguments: Sequence[Tensor]) -> Tensor:
         count = arguments[0].numel() if reduction == "mean" else 1
         if _nothing_follows():
-            return _total(self.value, count, arguments)
-        total = self._total.apply(count, *arguments)
+            return _total(self.total, count, arguments)
+        total: Tensor = self._total.apply(count, *arguments)
         return total
 
 
-def is_settled(result: Tensor) -> bool:
-    """Whether a result is known to be nowhere NaN.
+def is_usual(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    reduction: Reduction,
+    validate: bool | None,
+) -> bool:
+    """Whether a loss is called with what most call it with.
+
+    Then there is nothing to check, to promote or to weight. All in one look, because
+    between a forward and a backward pass little is in the cache: at 1000 elements the
+    steps that it replaces take a tenth of the time of both.
 
     Args:
-        result: What a formula gave that is right where it is not NaN.
+        input: Predictions.
+        target: Values to predict.
+        weight: Weight of each element, or None.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        validate: Whether to refuse values out of range.
 
     Returns:
-        Whether no more is needed.
+        Whether :meth:`Pointwise.usual` may be called with them.
     """
-    return can_read(result) and not math.isnan(result.sum().item())
+    return (
+        weight is None
+        and (reduction == "mean" or reduction == "sum")
+        and not is_validated(validate)
+        and can_read(input)
+        and type(target) is Tensor
+        and not target.requires_grad
+        and input.dtype is target.dtype
+        and input.dtype in PLAIN
+        and input.shape == target.shape
+        and input.numel() > 0
+    )
 
 
 def forget_nan_(x: Tensor) -> Tensor:
@@ -172,7 +221,8 @@ def forget_nan_(x: Tensor) -> Tensor:
 
 def log1p_exp_minus_abs(x: Tensor) -> Tensor:
     """Return ``log(1 + exp(-|x|))``, the curved part of softplus on either side."""
-    return softplus_value(x.abs().neg_())
+    # Four fifths of the time of softplus, which is not vectorised.
+    return x.abs().neg_().exp_().log1p_()
 
 
 def softplus_value(x: Tensor) -> Tensor:
@@ -211,20 +261,6 @@ def _product_slope(factor: Tensor, value: Tensor) -> Tensor:
     return value.masked_fill((factor == 0) & value.isinf(), 0)
 
 
-_sigmoid = Pointwise(torch.sigmoid, lambda x: sigmoid(x) * sigmoid(-x))
-_softplus = Pointwise(softplus_value, sigmoid)
-_quotient = Pointwise(
-    _quotient_value,
-    lambda top, bottom: bottom.reciprocal(),
-    lambda top, bottom: -quotient(quotient(top, bottom), bottom),
-)
-_product = Pointwise(
-    lambda factor, value: forget_nan_(factor * value),
-    _product_slope,
-    lambda factor, value: factor,
-)
-
-
 def _in_blocks(value: Formula, arguments: Sequence[Tensor]) -> Tensor:
     if torch.compiler.is_compiling():
         return value(*arguments)
@@ -246,17 +282,37 @@ def _blocks(arguments: Sequence[Tensor]) -> Sequence[Sequence[Tensor]]:
     return tuple(zip(*flat, strict=True))
 
 
-def _total(value: Formula, count: int, arguments: Sequence[Tensor]) -> Tensor:
-    parts = [value(*part).sum() for part in _blocks(arguments)]
-    total = torch.stack(parts).sum() if len(parts) > 1 else parts[0]
-    return total.div_(count)
+def _with_mend(value: Formula, mend: Formula) -> Formula:
+    def mended(*arguments: Tensor) -> Tensor:
+        found = value(*arguments)
+        settled = can_read(found) and not math.isnan(found.sum().item())
+        return found if settled else mend(found, *arguments)
+
+    return mended
+
+
+def _with_total(value: Formula, mend: Formula | None) -> Formula:
+    def total(*arguments: Tensor) -> Tensor:
+        found = value(*arguments)
+        added = found.sum()
+        if mend is None or (can_read(added) and not math.isnan(added.item())):
+            return added
+        return mend(found, *arguments).sum()
+
+    return total
+
+
+def _total(total: Formula, count: int, arguments: Sequence[Tensor]) -> Tensor:
+    parts = [total(*part) for part in _blocks(arguments)]
+    added = torch.stack(parts).sum() if len(parts) > 1 else parts[0]
+    return added.div_(count)
 
 
 def _nothing_follows() -> bool:
     """Whether neither autograd nor a transform looks on, as in most backward passes."""
-    if torch.compiler.is_compiling():
-        return not torch.is_grad_enabled()
-    return not torch.is_grad_enabled() and not is_watched()
+    if torch.is_grad_enabled():
+        return False
+    return not is_watched() or torch.compiler.is_compiling()
 
 
 def _pull(
@@ -267,8 +323,8 @@ def _pull(
 ) -> tuple[Tensor | None, ...]:
     # Overwritten where nobody looks on: they are nobody else's, or an argument.
     alone = (
-        not torch.compiler.is_compiling()
-        and _nothing_follows()
+        not torch.is_grad_enabled()
+        and not is_watched()
         # Several gradients at once, by is_grads_batched, which no transform tells of.
         and not is_legacy_batchedtensor(grad)
     )
@@ -303,3 +359,17 @@ def _lanes(
         else argument.movedim(dim, 0)
         for argument, dim in zip(arguments, in_dims, strict=True)
     ]
+
+
+_sigmoid = Pointwise(torch.sigmoid, lambda x: sigmoid(x) * sigmoid(-x))
+_softplus = Pointwise(softplus_value, sigmoid)
+_quotient = Pointwise(
+    _quotient_value,
+    lambda top, bottom: bottom.reciprocal(),
+    lambda top, bottom: -quotient(quotient(top, bottom), bottom),
+)
+_product = Pointwise(
+    lambda factor, value: forget_nan_(factor * value),
+    _product_slope,
+    lambda factor, value: factor,
+)

@@ -16,7 +16,7 @@ from torch_mlcalc.losses.classification.settings import check_buffer
 from torch_mlcalc.losses.pointwise import (
     Pointwise,
     forget_nan_,
-    is_settled,
+    is_usual,
     log1p_exp_minus_abs,
     quotient,
     sigmoid,
@@ -24,6 +24,7 @@ from torch_mlcalc.losses.pointwise import (
     softplus_value,
 )
 from torch_mlcalc.losses.reduction import (
+    FEW,
     KERNEL_REDUCTION,
     Reduction,
     as_dtype,
@@ -83,6 +84,8 @@ def binary_cross_entropy(
     References:
         Bishop, "Pattern Recognition and Machine Learning" (2006), equation (4.90).
     """
+    if is_usual(input, target, weight, reduction, validate):
+        return _entropy.usual(reduction, input, target)
     input, target, dtype = prepare(input, target, weight, reduction)
     if is_validated(validate):
         check_probabilities("input", input)
@@ -143,6 +146,8 @@ def binary_cross_entropy_with_logits(
     """
     if pos_weight is not None:
         check_buffer("pos_weight", pos_weight)
+    elif is_usual(input, target, weight, reduction, validate):
+        return _logistic.usual(reduction, input, target)
     input, target, dtype = prepare(input, target, weight, reduction)
     checked = is_validated(validate)
     if checked:
@@ -206,6 +211,8 @@ def soft_margin_loss(
         Hastie, Tibshirani and Friedman, "The Elements of Statistical Learning" (2009),
         equation (10.18).
     """
+    if is_usual(input, target, weight, reduction, validate):
+        return _soft_margin.usual(reduction, input, target)
     input, target, dtype = prepare(input, target, weight, reduction)
     if is_validated(validate):
         check_values("target", target, target.abs() == 1, "must be 1 or -1")
@@ -313,15 +320,21 @@ def _margin_of_kernel(x: Tensor, t: Tensor, reduction: Reduction) -> Tensor | No
 def _logistic_of_kernel(x: Tensor, t: Tensor, reduction: Reduction) -> Tensor | None:
     # Targets that are 0 or 1 make it a loss of margins. torch's own kernel of it loses
     # the digits of small values, and of small derivatives where the target is 1.
-    if not torch.equal(t * t, t):
+    soft = t.numel() > FEW and not _is_hard(t.flatten()[:FEW])
+    if soft or not _is_hard(t):
         return None
     return _margin_of_kernel(x, torch.threshold(t, 0.5, -1.0), reduction)
 
 
+def _is_hard(t: Tensor) -> bool:
+    return torch.equal(t * t, t)
+
+
 def _entropy_value(p: Tensor, t: Tensor) -> Tensor:
-    plain = p.neg().log1p_().mul_(1 - t).add_(p.log().mul_(t)).neg_()
-    if is_settled(plain):
-        return plain
+    return p.neg().log1p_().mul_(1 - t).add_(p.log().mul_(t)).neg_()
+
+
+def _entropy_mended(_: Tensor, p: Tensor, t: Tensor) -> Tensor:
     loss = forget_nan_(p.log().mul_(t))
     loss.add_(forget_nan_(p.neg().log1p_().mul_(1 - t)))
     # NaN where an argument is or p is out of range, else 0.
@@ -345,21 +358,28 @@ _entropy_slope = Pointwise(
 )
 _entropy = Pointwise(
     _entropy_value,
-    lambda p, t: _entropy_slope(p, t),
+    _entropy_slope,
     lambda p, t: (-p).log1p() - p.log(),
+    mend=_entropy_mended,
     kernel=_entropy_of_kernel,
 )
 
 
 def _logistic_value(x: Tensor, t: Tensor) -> Tensor:
-    # x relu'd less t x, in a form that is exact for infinite x.
-    hinge = x.sign().relu_().sub_(t).mul_(x)
-    curve = log1p_exp_minus_abs(x)
-    plain = hinge + curve
-    if is_settled(plain):
-        return plain
+    if x.numel() <= FEW:
+        # In the fewest operations, the slowest of them twice.
+        return softplus_value(x).lerp_(softplus_value(-x), t)
+    return _hinge(x, t).add_(log1p_exp_minus_abs(x))
+
+
+def _logistic_mended(_: Tensor, x: Tensor, t: Tensor) -> Tensor:
     # The last term is NaN where t is, else 0.
-    return forget_nan_(hinge).add_(curve).add_(t, alpha=0)
+    return forget_nan_(_hinge(x, t)).add_(log1p_exp_minus_abs(x)).add_(t, alpha=0)
+
+
+def _hinge(x: Tensor, t: Tensor) -> Tensor:
+    # x relu'd less t x, in a form that is exact for infinite x.
+    return x.sign().relu_().sub_(t).mul_(x)
 
 
 def _logistic_slope_value(x: Tensor, t: Tensor) -> Tensor:
@@ -374,9 +394,12 @@ _logistic_slope = Pointwise(
 )
 _logistic = Pointwise(
     _logistic_value,
-    lambda x, t: _logistic_slope(x, t),
+    _logistic_slope,
     lambda x, t: -x,
+    mend=_logistic_mended,
     kernel=_logistic_of_kernel,
+    # At 1e5 elements 1.24 of the time of torch's instead of 1.7, at 3e5 more.
+    few=1 << 17,
 )
 
 
@@ -388,9 +411,11 @@ _soft_margin_slope = Pointwise(
 )
 _soft_margin = Pointwise(
     lambda x, t: softplus_value((x * t).neg_()),
-    lambda x, t: _soft_margin_slope(x, t),
+    _soft_margin_slope,
     lambda x, t: _soft_margin_slope(t, x),
     kernel=_margin_of_kernel,
+    # At 3e5 elements 1.0 of the time of torch's instead of 1.2, at 1e6 more.
+    few=1 << 19,
 )
 
 

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch_mlcalc.losses.classification.settings import (
     check_buffer,
     check_index,
-    with_validate,
 )
 from torch_mlcalc.losses.reduction import (
     PLAIN,
@@ -45,10 +44,6 @@ class BinaryLoss(Loss):
         super().__init__(reduction)
         is_validated(validate)
         self.validate = validate
-
-    def extra_repr(self) -> str:
-        """Return the settings for ``repr``."""
-        return with_validate(super().extra_repr(), self.validate)
 
 
 class ClassLoss(Loss):
@@ -82,8 +77,7 @@ class ClassLoss(Loss):
 
     def extra_repr(self) -> str:
         """Return the settings for ``repr``."""
-        settings = f"{super().extra_repr()}, ignore_index={self.ignore_index}"
-        return with_validate(settings, self.validate)
+        return f"{super().extra_repr()}, ignore_index={self.ignore_index}"
 
 
 def check_probabilities(name: str, value: Tensor) -> None:

@@ -9,8 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from torch_mlcalc.losses.classification.settings import with_validate
-from torch_mlcalc.losses.pointwise import Pointwise, forget_nan_, is_settled
+from torch_mlcalc.losses.pointwise import Pointwise, forget_nan_, is_usual
 from torch_mlcalc.losses.reduction import (
     KERNEL_REDUCTION,
     Loss,
@@ -81,17 +80,18 @@ def kl_div(
     """
     _check_log_target(log_target)
     plain: Reduction = "sum" if reduction == "batchmean" else reduction
+    divergence = _of_log if log_target else _of_probability
+    if is_usual(input, target, weight, plain, validate):
+        loss = divergence.usual(plain, input, target)
+        return _of_batch(loss, input, reduction)
     input, target, dtype = prepare(input, target, weight, plain)
     if is_validated(validate):
         check_values("input", input, input <= 0, "must be log-probabilities, at most 0")
         low, high = (-float("inf"), 0) if log_target else (0, 1)
         valid = (target >= low) & (target <= high)
         check_values("target", target, valid, f"must be from {low} to {high}")
-    divergence = _of_log if log_target else _of_probability
     loss = divergence.reduced(weight, plain, input, target)
-    if reduction == "batchmean" and input.ndim:
-        loss = loss / input.size(0)
-    return as_dtype(loss, dtype)
+    return as_dtype(_of_batch(loss, input, reduction), dtype)
 
 
 class KLDivLoss(Loss):
@@ -135,13 +135,17 @@ class KLDivLoss(Loss):
 
     def extra_repr(self) -> str:
         """Return the settings for ``repr``."""
-        settings = f"{super().extra_repr()}, log_target={self.log_target}"
-        return with_validate(settings, self.validate)
+        return f"{super().extra_repr()}, log_target={self.log_target}"
 
 
 def _check_log_target(log_target: object) -> None:
     if not isinstance(log_target, bool):
         raise TypeError(f"log_target must be a bool, got {type(log_target).__name__}")
+
+
+def _of_batch(loss: Tensor, input: Tensor, reduction: KLReduction) -> Tensor:
+    whole = reduction == "batchmean" and input.ndim
+    return loss / input.size(0) if whole else loss
 
 
 def _of_kernel(
@@ -153,12 +157,12 @@ def _of_kernel(
 
 
 def _probability_value(x: Tensor, t: Tensor) -> Tensor:
-    plain = t.log().sub_(x).mul_(t)
-    if is_settled(plain):
-        return plain
-    loss = forget_nan_(plain)
+    return t.log().sub_(x).mul_(t)
+
+
+def _probability_mended(loss: Tensor, x: Tensor, t: Tensor) -> Tensor:
     # NaN where an argument is or t is negative, else 0.
-    return loss.add_(x.clamp(-1, 1).add_(t.sqrt()).mul_(0))
+    return forget_nan_(loss).add_(x.clamp(-1, 1).add_(t.sqrt()).mul_(0))
 
 
 def _probability_slope(x: Tensor, t: Tensor) -> Tensor:
@@ -168,11 +172,11 @@ def _probability_slope(x: Tensor, t: Tensor) -> Tensor:
 
 
 def _log_value(x: Tensor, u: Tensor) -> Tensor:
-    plain = (u - x).mul_(u.exp())
-    if is_settled(plain):
-        return plain
-    loss = forget_nan_(plain)
-    return loss.add_(x.clamp(-1, 1).add_(u.clamp(-1, 1)).mul_(0))
+    return (u - x).mul_(u.exp())
+
+
+def _log_mended(loss: Tensor, x: Tensor, u: Tensor) -> Tensor:
+    return forget_nan_(loss).add_(x.clamp(-1, 1).add_(u.clamp(-1, 1)).mul_(0))
 
 
 def _log_slope(x: Tensor, u: Tensor) -> Tensor:
@@ -185,11 +189,17 @@ _of_probability = Pointwise(
     _probability_value,
     lambda x, t: -t,
     lambda x, t: _probability_slope(x, t),
+    mend=_probability_mended,
     kernel=_of_kernel,
+    # At 1e4 elements 1.13 of the time of torch's instead of 1.4, at 3e4 more.
+    few=1 << 14,
 )
 _of_log = Pointwise(
     _log_value,
     lambda x, u: -u.exp(),
     lambda x, u: _log_slope(x, u),
+    mend=_log_mended,
     kernel=partial(_of_kernel, log_target=True),
+    # At 1e6 elements 0.97 of the time of torch's instead of 1.3; at 1e7 more memory.
+    few=1 << 20,
 )

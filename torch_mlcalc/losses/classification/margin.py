@@ -15,7 +15,7 @@ from torch_mlcalc.losses.classification.classes import (
     mean_of_kernel,
     prepare_classes,
 )
-from torch_mlcalc.losses.classification.settings import check_number, with_validate
+from torch_mlcalc.losses.classification.settings import check_number
 from torch_mlcalc.losses.reduction import (
     KERNEL_REDUCTION,
     Loss,
@@ -148,8 +148,7 @@ class MultiMarginLoss(ClassLoss):
 
     def extra_repr(self) -> str:
         """Return the settings for ``repr``."""
-        settings = f"{Loss.extra_repr(self)}, p={self.p}, margin={self.margin}"
-        return with_validate(settings, self.validate)
+        return f"{Loss.extra_repr(self)}, p={self.p}, margin={self.margin}"
 
 
 def _hinge(
@@ -185,7 +184,8 @@ def _kernel_is_right(input: Tensor, weight: Tensor | None) -> bool:
 
 def _is_finite(input: Tensor) -> bool:
     # The kernel forgets NaN, which is also the lead of one infinity over another.
-    return math.isfinite(input.detach().sum().item())
+    low, high = input.detach().aminmax()
+    return math.isfinite(high.item() - low.item())
 
 
 def _slope(

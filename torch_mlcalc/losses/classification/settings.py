@@ -64,16 +64,3 @@ def check_buffer(name: str, value: object) -> None:
         )
     if value.is_complex() or value.dtype == torch.bool:
         raise TypeError(f"{name} must hold real numbers, got {value.dtype}")
-
-
-def with_validate(settings: str, validate: bool | None) -> str:
-    """Add ``validate`` to the settings in a ``repr``, unless it is the default.
-
-    Args:
-        settings: The other settings.
-        validate: The setting.
-
-    Returns:
-        Both.
-    """
-    return settings if validate is None else f"{settings}, validate={validate}"

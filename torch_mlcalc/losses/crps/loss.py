@@ -204,7 +204,10 @@ class CRPSLoss(Loss):
         settings = [
             f"{name}={value!r}"
             for name, value in self._settings().items()
-            if value is not _DEFAULTS[name] and value != _DEFAULTS[name]
+            # validate is shown with the reduction.
+            if name != "validate"
+            and value is not _DEFAULTS[name]
+            and value != _DEFAULTS[name]
         ]
         return ", ".join([super().extra_repr(), *settings])
 

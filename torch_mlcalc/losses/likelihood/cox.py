@@ -9,6 +9,7 @@ sums, and each node has a scale of its own: log risks of 1e4 beside -1e4 keep th
 digits, with late entry and in strata alike.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -53,7 +54,8 @@ def cox_nll_loss(
 
     The whole takes :math:`O(n \log n)`, also with ``entry`` and ``strata``, and log
     risks may be as large as they like. Without events the loss is 0, and so is its
-    gradient.
+    gradient. A time, event, entry or stratum that is NaN has no place in the order, and
+    makes the loss NaN.
 
     Args:
         input: Predicted logarithms :math:`\eta` of the relative risks.
@@ -112,6 +114,7 @@ def cox_nll_loss(
     is_event = event != 0
     sets = _risk_sets(time.detach(), entry, strata)
     loss = _losses(log_risk, weights, is_event, sets, efron)
+    loss = loss * _known(columns, loss)
     if reduction != "none":
         loss = loss.sum()
     if reduction == "mean":
@@ -288,6 +291,13 @@ def _scaled_sums(
     scaled = torch.where(counts, log_risk - largest[group], 0).exp()
     risks = torch.where(counts, weight, 0) * scaled
     return _Sums(largest, torch.zeros_like(largest).index_add(0, group, risks))
+
+
+def _known(columns: dict[str, Tensor], like: Tensor) -> Tensor:
+    """Return 1, or NaN where one is that a sort would give a place to all the same."""
+    missing = [x.isnan().any() for x in columns.values() if x.is_floating_point()]
+    known = like.new_ones(())
+    return known.masked_fill(torch.stack(missing).any(), math.nan) if missing else known
 
 
 def _check_columns(input: Tensor, columns: dict[str, Tensor]) -> None:
