@@ -304,6 +304,25 @@ def test_integer_limits_work_as_float(domain: q.Interval) -> None:
     assert value.item() == pytest.approx(8.0)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int64], ids=str)
+@pytest.mark.parametrize("shape", [(), (2,)], ids=str)
+def test_the_difference_of_integer_limits_does_not_wrap_around(
+    dtype: torch.dtype, shape: tuple[int, ...]
+) -> None:
+    info = torch.iinfo(dtype)
+    least, most = (torch.full(shape, n, dtype=dtype) for n in (info.min, info.max))
+    for lower, upper in ((least, most), (most, least)):
+        value = q.integrate(torch.ones_like, q.Interval(lower, upper), RULE)
+        torch.testing.assert_close(value, upper.float() - lower.float())
+
+
+def test_integer_limits_do_not_narrow_the_other() -> None:
+    upper = torch.tensor([math.inf, 16777217.0], dtype=torch.float64)
+    for one, other in ((torch.tensor([1, 1]), upper), (upper, torch.tensor(1))):
+        value = q.integrate(torch.ones_like, q.Interval(one, other), RULE)
+        assert abs(value[1].item()) == 16777216
+
+
 def test_integer_limits_with_an_infinite_one() -> None:
     domain = q.Interval(torch.tensor([1, 2]), math.inf)
     value = q.integrate(lambda x: x**-2, domain, q.GaussLegendre(40))
