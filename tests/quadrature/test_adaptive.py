@@ -430,6 +430,18 @@ def test_breakpoint_of_each_batch_element_gives_its_jump_term(
     torch.testing.assert_close(slope, torch.ones_like(cut))
 
 
+@pytest.mark.parametrize("rule", [None, q.GaussLegendre(5)], ids=["none", "fixed"])
+def test_breakpoints_in_a_list_keep_their_gradient(rule: q.Rule | None) -> None:
+    cut = torch.tensor([0.3, 0.6], dtype=torch.float32, requires_grad=True)
+    value = q.integrate(
+        lambda x: (x < cut).to(x.dtype), q.Interval(0, 1), rule, breakpoints=[0.9, cut]
+    )
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, cut)
+    (jump,) = torch.autograd.grad(value.sum(), cut)
+    torch.testing.assert_close(jump, torch.ones(2, dtype=torch.float32))
+
+
 def test_reversed_limits_with_breakpoints_flip_sign_and_jump() -> None:
     cut = torch.tensor([0.25], requires_grad=True)
     value = q.integrate(

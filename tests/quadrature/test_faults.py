@@ -236,6 +236,26 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         ValueError,
         r"breakpoints has shape \(\); at least one",
     ),
+    "breakpoints_nan": (
+        {"breakpoints": [0.2, math.nan]},
+        ValueError,
+        r"breakpoints\[1\] is nan; a number or",
+    ),
+    "breakpoints_text": (
+        {"breakpoints": ["a"]},
+        TypeError,
+        r"breakpoints\[0\] is a str; a number or a tensor is wanted",
+    ),
+    "breakpoints_nested": (
+        {"breakpoints": [[0.5]]},
+        TypeError,
+        r"breakpoints\[0\] is a list; a number or a tensor is wanted",
+    ),
+    "breakpoints_complex": (
+        {"breakpoints": torch.tensor([0.5j])},
+        TypeError,
+        r"breakpoints has dtype torch.complex64; a real tensor is wanted",
+    ),
     "args_tensor": (
         {"args": torch.ones(2)},
         TypeError,
