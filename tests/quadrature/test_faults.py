@@ -111,6 +111,29 @@ def test_nothing_seen_on_the_real_line_is_not_converged() -> None:
     assert estimate.error == math.inf
 
 
+@pytest.mark.parametrize("log", [False, True], ids=["linear", "log"])
+@pytest.mark.parametrize("rule", [None, q.DoubleExponential()], ids=str)
+def test_breakpoints_at_the_ends_of_a_support_are_no_reason_to_doubt(
+    rule: q.Rule | None, log: bool
+) -> None:
+    function = q.log_integrate_with_error if log else q.integrate_with_error
+
+    def box(x: Tensor, upper: Tensor) -> Tensor:
+        inside = ((x > -1) & (x < upper)).to(x.dtype)
+        return inside.log() if log else inside
+
+    upper = torch.tensor([0.5, 2.0, -2.0])
+    cuts = torch.stack([-torch.ones(3), upper.clamp(min=-1)])
+    estimate = function(
+        box, q.RealLine(), rule, args=(upper,), breakpoints=cuts, on_failure="ignore"
+    )
+    # Of the last nothing was seen anywhere.
+    assert estimate.status.tolist() == [0, 0, q.Status.TOLERANCE_NOT_REACHED]
+    assert estimate.error.isinf().tolist() == [False, False, True]
+    exact = (upper + 1).clamp(min=0)
+    torch.testing.assert_close(estimate.value, exact.log() if log else exact)
+
+
 @pytest.mark.parametrize("through", ["args", "closure"])
 def test_one_bad_element_leaves_the_others_right(through: str) -> None:
     power = torch.tensor([0.5, -1.0, 2.0, -1.5], dtype=torch.float64)

@@ -92,6 +92,7 @@ def find(
     # What overflows or has no value is looked at, level by level, where it matters.
     with quiet, np.errstate(all="ignore"):
         automatic.run(Search(pieces, evaluate, ledger), rule)
+    ledger.note_seen()
     status = status_of(ledger)
     if np.count_nonzero(status):
         nowhere = np.isnan(pieces.bounds).any(0).reshape(-1, pieces.elements).any(0)

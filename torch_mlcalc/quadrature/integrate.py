@@ -158,8 +158,8 @@ def integrate(
         batch_shape: Shape of the batch, if it is not that to which limits and args
             broadcast. Args must begin with it and may have dimensions behind it.
         breakpoints: Where the integrand has kinks, jumps or peaks: a list of numbers or
-            tensors, or a tensor ``(k,)`` or ``(k, *batch)``; on a Box a list of these, or None, for each
-            axis. Those outside of the limits have no effect.
+            tensors, or a tensor ``(k,)`` or ``(k, *batch)``; on a Box a list of these,
+            or None, for each axis. Those outside of the limits have no effect.
         rtol: Wanted relative error; by default the square root of the dtype's epsilon
             (0 if ``atol`` is given). Adaptive rules only.
         atol: Wanted absolute error: either of the two is enough. Adaptive rules only.
