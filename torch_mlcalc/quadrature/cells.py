@@ -215,7 +215,7 @@ def nodes_of(
     if slope is not None:
         weights = weights * slope
     # As the search did not evaluate on an end, the plan must not.
-    inside = search.inside(own, positions)
+    positions, inside = search.inside(own, positions, moves=slope is None)
     if inside is not None:
         spare = np.where(own.kind == BELOW, -1.0, 0.5)
         positions = np.where(inside, positions, spare)
