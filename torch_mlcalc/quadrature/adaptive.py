@@ -358,7 +358,8 @@ def freeze(found: Found) -> LinePlan:
 def _reported_error(ledger: Ledger) -> Array:
     total = ledger.total
     assert total is not None  # noqa: S101
-    error = np.where(ledger.unseen[:, None], np.inf, total.error)
+    nothing = ledger.unseen[:, None] | np.isnan(total.error)
+    error = np.where(nothing, np.inf, total.error)
     if not ledger.log:
         return error
     with np.errstate(divide="ignore", invalid="ignore"):

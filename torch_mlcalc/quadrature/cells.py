@@ -222,4 +222,9 @@ def nodes_of(
         weights = np.where(inside, weights, 0.0)
     if variable is not identity:
         low, high = own.low, own.high
-    return Part(own.piece, positions, weights, low, high)
+    part = Part(own.piece, positions, weights, low, high)
+    if inside is None or inside.any(0).all():
+        return part
+    # Where no node is inside, the spare one is on an end too.
+    some = np.flatnonzero(inside.any(0))
+    return Part(*(chosen(column, some) for column in part))

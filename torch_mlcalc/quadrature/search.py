@@ -153,19 +153,20 @@ class Search:
         """Points with those on an end moved to the next number inside of the piece.
 
         Without them a rule would lose a part of a piece that is a few hundred numbers
-        long. Where there is no number inside, an integral without breakpoints is
-        evaluated at its ends, as it would be nothing otherwise.
+        long. A piece without a number inside counts for nothing, unless an integral has
+        no other: then it is evaluated at its ends.
 
         Returns:
             The points, and which of them may be used; no mask if all may.
         """
-        low, high = self.rounded(self.pieces.of(self.pieces.bounds, jobs.piece))
+        low, high = bounds = self.rounded(self.pieces.bounds)
         first, last = self._next(low, high), self._next(high, low)
-        none = first >= high
-        moved = np.clip(points, np.where(none, low, first), np.where(none, high, last))
-        if self.pieces.sign.size == self.pieces.elements or not none.any():
-            return moved, None
-        return moved, np.broadcast_to(~none, moved.shape)
+        full = first < high
+        inner = self.pieces.of(np.where(full, [first, last], bounds), jobs.piece)
+        each = full.reshape(-1, self.pieces.elements)
+        usable = self.pieces.of((each | ~each.any(0)).ravel(), jobs.piece)
+        moved = np.clip(points, *inner)
+        return moved, None if usable.all() else np.broadcast_to(usable, moved.shape)
 
     def _finite(self, values: Values) -> Mask | None:
         """Which values are finite, in the log form also minus infinity: a density of 0.
