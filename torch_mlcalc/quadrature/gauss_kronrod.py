@@ -149,6 +149,9 @@ def bisect(
         total = ledger.with_expected(owner, amount)
         blind = _blind(owner, total, broken) if looks else None
         if blind is not None:
+            blind &= ledger.affordable(owner, n * looks[0] * blind)[owner]
+            blind = blind if blind.any() else None
+        if blind is not None:
             again = divided(cells.take(blind), looks.pop(0))
             cells = joined(again, cells.take(~blind))
             continue

@@ -166,7 +166,9 @@ def integrate(
         grad_rtol: Wanted relative error of the gradient, in its own direction; by
             default nobody looks, and nodes are chosen for the value alone. Adaptive
             rules only; costs a second search, with two backward passes for each point.
-        max_evals: Points that each integral may use.
+        max_evals: Points that each integral may use. Steps are not broken off: a first
+            look is always taken, 21 points of a finite piece and at most 97 of an
+            unbounded one, and the last step may take some 100 more.
         memory: Bytes that a block of points with its values may use, about; by
             default a block fits the cache.
         generator: What seeds a random rule, or the choice of nodes in many dimensions;
