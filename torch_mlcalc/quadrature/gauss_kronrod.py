@@ -155,7 +155,6 @@ def bisect(
             again = divided(cells.take(blind), looks.pop(0))
             cells = joined(again, cells.take(~blind))
             continue
-        looks = []
         verdict = judge(ledger, owner, amount, total, broken)
         if not verdict.any():
             settle(search, own, owner, cells, amount, variable, n)
