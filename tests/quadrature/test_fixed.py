@@ -30,6 +30,10 @@ def bell(x: Tensor) -> Tensor:
     return torch.exp(-x * x)
 
 
+def never(x: Tensor) -> Tensor:
+    raise AssertionError("called all the same")
+
+
 # --- Values ---------------------------------------------------------------------------
 
 ROOT_PI = math.sqrt(math.pi)
@@ -1101,6 +1105,17 @@ BAD = {
         ValueError,
         "rtol, atol and grad_rtol have no effect",
         lambda: q.log_integrate(bell, UNIT, RULE, atol=1e-3),
+    ),
+    "endless": (
+        ValueError,
+        r"Trapezoid\(n=10000000000\) needs 10000000000 evaluations here, which takes "
+        "minutes .* pass max_evals=10000000000",
+        lambda: q.integrate(never, UNIT, q.Trapezoid(10**10)),
+    ),
+    "endless with breakpoints": (
+        ValueError,
+        "needs 1200000000 evaluations here.*1000000000 nodes all the same",
+        lambda: q.log_integrate(never, UNIT, q.Trapezoid(6 * 10**8), breakpoints=[0.5]),
     ),
     "max_evals": (
         ValueError,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -180,6 +181,9 @@ def estimate_of(found: Found) -> Estimate:
     """Value, error, status and plan of what was found."""
     plan = freeze(found)
     value = value_of(found, plan)
+    if plan.error.shape != value.shape:
+        # The search evaluated nothing, and did not see events.
+        plan = replace(plan, error=plan.error.new_zeros(value.shape))
     return Estimate(value, plan.error, plan.status, plan.n_evals, plan)
 
 

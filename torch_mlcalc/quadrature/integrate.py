@@ -168,7 +168,8 @@ def integrate(
             rules only; costs a second search, with two backward passes for each point.
         max_evals: Points that each integral may use. Steps are not broken off: a first
             look is always taken, 21 points of a finite piece and at most 97 of an
-            unbounded one, and the last step may take some 100 more.
+            unbounded one, and the last step may take some 100 more. Fixed rules of more
+            than 1e9 nodes are refused unless it allows them.
         memory: Bytes that a block of points with its values may use, about; by
             default a block fits the cache.
         generator: What seeds a random rule, or the choice of nodes in many dimensions;
