@@ -84,6 +84,7 @@ def test_nan_inside_is_reported_with_a_place(rule: q.Rule | None) -> None:
     with pytest.warns(q.IntegrationWarning, match=r"was not finite at x = 0\.[45]"):
         estimate = q.integrate_with_error(_nan_inside, UNIT, rule)
     assert estimate.status == q.Status.NON_FINITE
+    assert estimate.error == estimate.plan.error == math.inf
 
 
 def test_infinity_at_a_point_of_the_mesh_is_survived() -> None:

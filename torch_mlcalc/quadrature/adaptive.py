@@ -342,7 +342,7 @@ def freeze(found: Found) -> LinePlan:
     events = evaluate.event_shape
     error = np.zeros((pieces.elements, int(np.prod(events, dtype=int))))
     if ledger.total is not None:
-        error = _reported_error(ledger)
+        error = _reported_error(ledger, status)
     count = 0 if problem.breakpoints is None else len(problem.breakpoints)
     kinds = pieces.kind.reshape(count + 1, pieces.elements)
     return LinePlan(
@@ -359,10 +359,12 @@ def freeze(found: Found) -> LinePlan:
     )
 
 
-def _reported_error(ledger: Ledger) -> Array:
+def _reported_error(ledger: Ledger, status: Array) -> Array:
     total = ledger.total
     assert total is not None  # noqa: S101
-    nothing = ledger.unseen[:, None] | np.isnan(total.error)
+    # Nothing is known of what is not finite.
+    nothing = (ledger.unseen | (status == Status.NON_FINITE))[:, None]
+    nothing = nothing | np.isnan(total.error)
     error = np.where(nothing, np.inf, total.error)
     if not ledger.log:
         return error
