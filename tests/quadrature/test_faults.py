@@ -1,6 +1,7 @@
 """What goes wrong in an integral is reported, and bad input is refused by name."""
 
 import math
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -223,6 +224,11 @@ def test_no_infinite_end_is_ever_evaluated() -> None:
 
 # --- arguments ---------------------------------------------------------------------
 
+
+class _Unknown(q.Rule):
+    """A rule that says neither that it is fixed nor how to search."""
+
+
 WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "rule": ({"rule": "gauss"}, TypeError, "rule is a str; a rule object is wanted"),
     "rule_class": ({"rule": q.GaussKronrod}, TypeError, "rule is the class GaussK"),
@@ -279,6 +285,21 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         {"breakpoints": torch.tensor([0.5j])},
         TypeError,
         r"breakpoints has dtype torch.complex64; a real tensor is wanted",
+    ),
+    "generator_type": (
+        {"generator": 3},
+        TypeError,
+        "generator is a int; a torch.Generator is wanted",
+    ),
+    "generator_unused": (
+        {"generator": torch.Generator()},
+        ValueError,
+        "generator has no effect with the rule chosen here, which is not random",
+    ),
+    "own_rule": (
+        {"rule": _Unknown()},
+        TypeError,
+        "_Unknown object .* is not a rule for one dimension",
     ),
     "args_tensor": (
         {"args": torch.ones(2)},
@@ -390,6 +411,14 @@ def test_progress_shows_a_bar_on_stderr(capsys: pytest.CaptureFixture[str]) -> N
     assert "points" in err
     q.integrate(torch.exp, UNIT)
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_bar_without_tqdm_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    with pytest.raises(ImportError, match=r"tqdm.*pip install 'torch_mlcalc\[examples"):
+        q.integrate(torch.exp, UNIT, progress=True)
 
 
 def test_nothing_of_the_caller_is_touched() -> None:
