@@ -204,8 +204,20 @@ def test_repr_shows_the_settings() -> None:
             ValueError,
             r"plan_every=2 has no effect with Simpson\(n=3\)",
         ),
+        (
+            {"rtol": 1e-3, "rule": mlc.Simpson(3)},
+            ValueError,
+            r"rtol, atol and grad_rtol have no effect with Simpson\(n=3\)",
+        ),
+        (
+            {"grad_rtol": 1e-3, "rule": mlc.Simpson(3)},
+            ValueError,
+            r"rtol, atol and grad_rtol have no effect with Simpson\(n=3\)",
+        ),
+        ({"rtol": -1.0}, ValueError, "rtol is -1.0; a finite number, 0 or more"),
+        ({"grad_rtol": "1"}, TypeError, "grad_rtol is a str; a number is wanted"),
     ],
-    ids=["zero", "float", "fixed rule"],
+    ids=["zero", "float", "fixed rule", "rtol", "grad_rtol", "negative", "text"],
 )
 def test_refusals(
     settings: dict[str, object], error: type[Exception], message: str
@@ -235,3 +247,40 @@ def test_last_batch_of_an_epoch_may_be_shorter(rule: mlc.Rule | None) -> None:
     replayed = len(calls)
     fresh(torch.linspace(1, 2, 3))
     assert 0 < replayed < len(calls) - replayed
+
+
+@pytest.mark.parametrize("plan_every", [1, 3])
+def test_limits_belong_to_the_layer(plan_every: int) -> None:
+    upper = nn.Parameter(torch.tensor([1.0, 2.0], dtype=torch.float64))
+    lower = torch.tensor(0.5, dtype=torch.float64)
+    layer = mlc.Integral(
+        torch.exp, mlc.Interval(lower, upper), plan_every=plan_every, rtol=1e-6
+    )
+    assert dict(layer.named_parameters()) == {"domain_upper": upper}
+    assert list(layer.state_dict()) == ["domain_upper", "_extra_state"]
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        value = layer()
+        torch.testing.assert_close(value, upper.exp() - lower.exp(), rtol=1e-6, atol=0)
+        value.sum().backward()
+        torch.testing.assert_close(upper.grad, upper.exp().detach())
+        optimizer.step()
+    (slope,) = torch.func.grad(
+        lambda p: torch.func.functional_call(layer.eval(), p, ()).sum()
+    )({"domain_upper": 3 * upper.detach()}).values()
+    torch.testing.assert_close(slope, (3 * upper.detach()).exp())
+    other = copy.deepcopy(layer).float()
+    assert other.domain.lower.dtype == other().dtype == torch.float32
+    assert layer.domain.lower.dtype == torch.float64
+    other.load_state_dict(layer.state_dict())
+    torch.testing.assert_close(other().double(), layer(), rtol=1e-3, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_layer_with_limits_of_its_own_compiles() -> None:
+    upper = nn.Parameter(torch.tensor([1.0, 2.0]))
+    layer = mlc.Integral(torch.exp, mlc.Interval(0.0, upper), mlc.GaussLegendre(8))
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    slopes = [torch.autograd.grad(f().sum(), upper)[0] for f in (layer, compiled)]
+    torch.testing.assert_close(slopes[0], slopes[1])

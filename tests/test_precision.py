@@ -135,6 +135,29 @@ def test_the_network_of_an_integrand_still_is() -> None:
     assert value.dtype == torch.float32
 
 
+def test_blocks_do_not_add_up_their_gradients_in_half_precision() -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Linear(1, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1)
+    )
+
+    def gradient() -> tuple[Tensor, ...]:
+        value = mlc.integrate(
+            lambda x: net(x[:, None])[:, 0],
+            mlc.Interval(0, 1),
+            mlc.GaussLegendre(600),
+            memory=1000,
+        )
+        return torch.autograd.grad(value, [*net.parameters()])
+
+    exact = gradient()
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = gradient()
+        assert torch.is_autocast_cache_enabled()
+    for one, other in zip(rounded, exact, strict=True):
+        assert (one - other).abs().max() < 1e-2 * other.abs().max()
+
+
 PLANE = mlc.Box(-math.inf, math.inf, dimension=2)
 
 NARROW: dict[str, tuple[mlc.Domain, mlc.Rule | None]] = {

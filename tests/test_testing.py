@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from torch_mlcalc.testing import (
     GradientCheckError,
+    OptimizerCheckError,
     check_gradients,
     check_optimizer,
 )
@@ -1161,3 +1162,44 @@ def test_optimizers_are_classes() -> None:
         what = ("optimizer", "reference")[pair.index(sgd)]
         with pytest.raises(TypeError, match=f"{what} must be a class, or .* of SGD"):
             check_optimizer(*pair)
+
+
+class _Numbered(torch.optim.SGD):
+    """Keeps a plain number of its own beside the momentum."""
+
+    number = 1
+
+    def step(self, closure: Callable | None = None) -> float | None:
+        loss = super().step(closure)
+        for param in self.state:
+            self.state[param]["number"] = self.number
+        return loss
+
+
+class _OtherNumber(_Numbered):
+    number = 2
+
+
+class _Flat(torch.optim.SGD):
+    """Keeps its momentum in another shape."""
+
+    def step(self, closure: Callable | None = None) -> float | None:
+        loss = super().step(closure)
+        for state in self.state.values():
+            state["momentum_buffer"] = state["momentum_buffer"].flatten()
+        return loss
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "reference", "message"),
+    [
+        (_OtherNumber, _Numbered, r"has number=2, but that of the reference 1"),
+        (_Flat, torch.optim.SGD, r"'momentum_buffer'\] has shape .* but that of"),
+    ],
+    ids=["number", "shape"],
+)
+def test_check_optimizer_compares_what_is_not_a_parameter(
+    optimizer: type, reference: type, message: str
+) -> None:
+    with pytest.raises(OptimizerCheckError, match=message):
+        check_optimizer(optimizer, reference, options={"lr": 0.1, "momentum": 0.9})

@@ -194,6 +194,34 @@ def test_many_different_peaks_in_one_call_and_only_open_rows_evaluated() -> None
     assert through_args.points < 1.1 * int(one.n_evals.sum())
 
 
+#: Points of a first look, which no budget forbids: those of a pair, or three levels.
+FIRST_LOOK = {"default": 21, "gauss_kronrod_15": 15, "double_exponential": 97}
+
+#: And of a last step: five cells, or three levels of a window.
+LAST_STEP = 105
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+@pytest.mark.parametrize("max_evals", [1, 97, 300, 1000])
+def test_a_budget_is_kept_and_points_are_counted(name: str, max_evals: int) -> None:
+    for row in (*PROBLEMS[::9], *(p for p in PROBLEMS if "needle" in p.tags)):
+        integrand = Counted(row.integrand)
+        theta = torch.tensor(row.theta)
+        estimate = q.integrate_with_error(
+            integrand,
+            q.Interval(row.lower, row.upper),
+            ADAPTIVE[name],
+            args=(theta,),
+            rtol=RTOL,
+            max_evals=max_evals,
+            on_failure="ignore",
+        )
+        assert int(estimate.n_evals) == integrand.points
+        finite = math.isfinite(row.upper - row.lower)
+        first = FIRST_LOOK[name if finite else "double_exponential"]
+        assert integrand.points <= max(max_evals + LAST_STEP * (max_evals > 1), first)
+
+
 @rules
 def test_batch_gives_what_its_elements_give_alone(rule: q.Rule | None) -> None:
     place, width = torch.tensor([0.0, 0.3, -2.0]), torch.tensor([0.1, 1.0, 3.0])
@@ -429,6 +457,18 @@ def test_breakpoint_of_each_batch_element_gives_its_jump_term(
     torch.testing.assert_close(value, cut[0])
     (slope,) = torch.autograd.grad(value.sum(), cut)
     torch.testing.assert_close(slope, torch.ones_like(cut))
+
+
+@pytest.mark.parametrize("rule", [None, q.GaussLegendre(5)], ids=["none", "fixed"])
+def test_breakpoints_in_a_list_keep_their_gradient(rule: q.Rule | None) -> None:
+    cut = torch.tensor([0.3, 0.6], dtype=torch.float32, requires_grad=True)
+    value = q.integrate(
+        lambda x: (x < cut).to(x.dtype), q.Interval(0, 1), rule, breakpoints=[0.9, cut]
+    )
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, cut)
+    (jump,) = torch.autograd.grad(value.sum(), cut)
+    torch.testing.assert_close(jump, torch.ones(2, dtype=torch.float32))
 
 
 def test_reversed_limits_with_breakpoints_flip_sign_and_jump() -> None:

@@ -46,6 +46,13 @@ def test_limits_are_numbers_or_real_tensors(case: str) -> None:
         make(math.nan)
 
 
+@pytest.mark.parametrize("case", LIMITS)
+def test_limits_are_not_integers_beyond_all_floats(case: str) -> None:
+    name, make = LIMITS[case]
+    with pytest.raises(ValueError, match=f"{name} is an integer beyond .* math.inf"):
+        make(10**400)
+
+
 @pytest.mark.parametrize("case", [c for c in LIMITS if "Interval" not in c])
 @pytest.mark.parametrize("value", [math.inf, -math.inf])
 def test_placement_of_unbounded_domains_is_finite(case: str, value: float) -> None:

@@ -65,8 +65,26 @@ def test_events_keep_their_shape(name: str) -> None:
         one = (_log_of_plane if domain.solid else _log_of_line)(x, rate)
         return torch.stack([one, one, one], -1)
 
-    value = mlc.integrate(events, domain, rule, args=(torch.zeros(0),))
+    args = (torch.zeros(0),)
+    value = mlc.integrate(events, domain, rule, args=args)
     assert value.shape == (0, 3)
+    if not domain.solid and (rule is None or not rule.fixed):
+        estimate = mlc.integrate_with_error(events, domain, rule, args=args)
+        assert estimate.value.shape == estimate.error.shape == (0, 3)
+        assert estimate.plan.error.shape == (0, 3)
+
+
+@pytest.mark.parametrize("shape", [(), (2,)])
+def test_between_equal_limits_there_is_no_error_of_every_event(
+    shape: tuple[int, ...],
+) -> None:
+    one = torch.ones(shape)
+    estimate = mlc.integrate_with_error(
+        lambda x: torch.stack([x, x, x], -1), mlc.Interval(one, one)
+    )
+    assert estimate.error.shape == estimate.value.shape == (*shape, 3)
+    assert (estimate.error == 0).all()
+    assert (estimate.value == 0).all()
 
 
 def test_antiderivatives_of_none() -> None:

@@ -136,3 +136,90 @@ def test_a_kink_too_small_for_two_levels_is_seen_in_the_spectrum(
     else:
         found = q.integrate(lambda x: f(x).exp(), line)
     assert found.item() == pytest.approx(200, rel=1e-9)
+
+
+every_rule = pytest.mark.parametrize(
+    "rule",
+    [None, q.GaussKronrod(), q.DoubleExponential()],
+    ids=["default", "gauss_kronrod", "double_exponential"],
+)
+shapes = pytest.mark.parametrize("shape", [(), (2,)], ids=["single", "batch"])
+
+
+@every_rule
+@dtypes
+@shapes
+@pytest.mark.parametrize("power", [-0.9, -1.0, -1.1, -2.0])
+def test_what_rounding_hides_of_a_pole_is_not_claimed(
+    power: float, shape: tuple[int, ...], dtype: torch.dtype, rule: q.Rule | None
+) -> None:
+    start = torch.full(shape, 1000.0, dtype=dtype)
+    found = q.integrate_with_error(
+        lambda x: (x - start) ** power,
+        q.Interval(start, 1001.0),
+        rule,
+        on_failure="ignore",
+    )
+    assert (found.status != q.Status.CONVERGED).all()
+    assert (found.error >= 0).all()
+
+
+def test_an_error_is_a_number() -> None:
+    found = q.integrate_with_error(
+        lambda x: 1 / x,
+        q.Interval(0, torch.ones((), dtype=torch.float64)),
+        q.GaussKronrod(),
+        on_failure="ignore",
+    )
+    assert found.error == torch.inf
+
+
+#: Units in the last place that an interval is long.
+LENGTHS = [1, 2, 3, 10, 100, 300]
+
+
+@pytest.mark.parametrize("rule", [None, q.GaussKronrod()], ids=str)
+@pytest.mark.parametrize("log", [False, True], ids=["linear", "log"])
+@dtypes
+@shapes
+def test_short_intervals_are_as_right_as_long_ones(
+    shape: tuple[int, ...], dtype: torch.dtype, log: bool, rule: q.Rule | None
+) -> None:
+    function = q.log_integrate_with_error if log else q.integrate_with_error
+    slope = torch.tensor(3.0, dtype=dtype)
+    for length in LENGTHS:
+        lower = torch.ones(shape, dtype=dtype, requires_grad=True)
+        upper = 1 + length * torch.finfo(dtype).eps * torch.ones(shape, dtype=dtype)
+        upper.requires_grad_()
+        seen: list[Tensor] = []
+
+        def line(x: Tensor, seen: list[Tensor] = seen) -> Tensor:
+            seen.append(x.detach())
+            return (slope * x).log() if log else slope * x
+
+        found = function(line, q.Interval(lower, upper), rule)
+        exact = slope * (upper - lower) * (upper + lower) / 2
+        exact = exact.log() if log else exact
+        torch.testing.assert_close(found.value, exact, rtol=1e-6, atol=1e-6 * log)
+        assert (found.status == q.Status.CONVERGED).all()
+        assert (found.n_evals == 21).all()
+        points = torch.cat([x.flatten() for x in seen])
+        assert length == 1 or ((points > 1) & (points < upper.max())).all()
+        slopes, wanted = (
+            torch.autograd.grad(v.sum(), (lower, upper), retain_graph=True)
+            for v in (found.value, exact)
+        )
+        torch.testing.assert_close(slopes, wanted, rtol=1e-3, atol=0)
+
+
+def test_between_breakpoints_that_rounding_set_apart_nothing_is_evaluated() -> None:
+    place = torch.tensor(0.1 + 0.2, dtype=torch.float64)
+    cuts = torch.stack([place.nextafter(torch.zeros(())), place])
+    gain = torch.tensor(1.0, requires_grad=True)
+    value = q.integrate(
+        lambda x: gain * (x - place).abs().rsqrt(),
+        q.Interval(0, torch.tensor(1.0, dtype=torch.float64)),
+        breakpoints=cuts,
+    )
+    exact = 2 * (place.sqrt() + (1 - place).sqrt())
+    torch.testing.assert_close(value, exact, rtol=1e-6, atol=0)

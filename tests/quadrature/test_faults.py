@@ -1,6 +1,7 @@
 """What goes wrong in an integral is reported, and bad input is refused by name."""
 
 import math
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -84,6 +85,7 @@ def test_nan_inside_is_reported_with_a_place(rule: q.Rule | None) -> None:
     with pytest.warns(q.IntegrationWarning, match=r"was not finite at x = 0\.[45]"):
         estimate = q.integrate_with_error(_nan_inside, UNIT, rule)
     assert estimate.status == q.Status.NON_FINITE
+    assert estimate.error == estimate.plan.error == math.inf
 
 
 def test_infinity_at_a_point_of_the_mesh_is_survived() -> None:
@@ -109,6 +111,29 @@ def test_nothing_seen_on_the_real_line_is_not_converged() -> None:
         )
     assert estimate.status != q.Status.CONVERGED
     assert estimate.error == math.inf
+
+
+@pytest.mark.parametrize("log", [False, True], ids=["linear", "log"])
+@pytest.mark.parametrize("rule", [None, q.DoubleExponential()], ids=str)
+def test_breakpoints_at_the_ends_of_a_support_are_no_reason_to_doubt(
+    rule: q.Rule | None, log: bool
+) -> None:
+    function = q.log_integrate_with_error if log else q.integrate_with_error
+
+    def box(x: Tensor, upper: Tensor) -> Tensor:
+        inside = ((x > -1) & (x < upper)).to(x.dtype)
+        return inside.log() if log else inside
+
+    upper = torch.tensor([0.5, 2.0, -2.0])
+    cuts = torch.stack([-torch.ones(3), upper.clamp(min=-1)])
+    estimate = function(
+        box, q.RealLine(), rule, args=(upper,), breakpoints=cuts, on_failure="ignore"
+    )
+    # Of the last nothing was seen anywhere.
+    assert estimate.status.tolist() == [0, 0, q.Status.TOLERANCE_NOT_REACHED]
+    assert estimate.error.isinf().tolist() == [False, False, True]
+    exact = (upper + 1).clamp(min=0)
+    torch.testing.assert_close(estimate.value, exact.log() if log else exact)
 
 
 @pytest.mark.parametrize("through", ["args", "closure"])
@@ -199,6 +224,11 @@ def test_no_infinite_end_is_ever_evaluated() -> None:
 
 # --- arguments ---------------------------------------------------------------------
 
+
+class _Unknown(q.Rule):
+    """A rule that says neither that it is fixed nor how to search."""
+
+
 WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "rule": ({"rule": "gauss"}, TypeError, "rule is a str; a rule object is wanted"),
     "rule_class": ({"rule": q.GaussKronrod}, TypeError, "rule is the class GaussK"),
@@ -235,6 +265,41 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         {"breakpoints": torch.tensor(0.5)},
         ValueError,
         r"breakpoints has shape \(\); at least one",
+    ),
+    "breakpoints_nan": (
+        {"breakpoints": [0.2, math.nan]},
+        ValueError,
+        r"breakpoints\[1\] is nan; a number or",
+    ),
+    "breakpoints_text": (
+        {"breakpoints": ["a"]},
+        TypeError,
+        r"breakpoints\[0\] is a str; a number or a tensor is wanted",
+    ),
+    "breakpoints_nested": (
+        {"breakpoints": [[0.5]]},
+        TypeError,
+        r"breakpoints\[0\] is a list; a number or a tensor is wanted",
+    ),
+    "breakpoints_complex": (
+        {"breakpoints": torch.tensor([0.5j])},
+        TypeError,
+        r"breakpoints has dtype torch.complex64; a real tensor is wanted",
+    ),
+    "generator_type": (
+        {"generator": 3},
+        TypeError,
+        "generator is a int; a torch.Generator is wanted",
+    ),
+    "generator_unused": (
+        {"generator": torch.Generator()},
+        ValueError,
+        "generator has no effect with the rule chosen here, which is not random",
+    ),
+    "own_rule": (
+        {"rule": _Unknown()},
+        TypeError,
+        "_Unknown object .* is not a rule for one dimension",
     ),
     "args_tensor": (
         {"args": torch.ones(2)},
@@ -346,6 +411,14 @@ def test_progress_shows_a_bar_on_stderr(capsys: pytest.CaptureFixture[str]) -> N
     assert "points" in err
     q.integrate(torch.exp, UNIT)
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_bar_without_tqdm_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    with pytest.raises(ImportError, match=r"tqdm.*pip install 'torch_mlcalc\[examples"):
+        q.integrate(torch.exp, UNIT, progress=True)
 
 
 def test_nothing_of_the_caller_is_touched() -> None:

@@ -30,6 +30,10 @@ def bell(x: Tensor) -> Tensor:
     return torch.exp(-x * x)
 
 
+def never(x: Tensor) -> Tensor:
+    raise AssertionError("called all the same")
+
+
 # --- Values ---------------------------------------------------------------------------
 
 ROOT_PI = math.sqrt(math.pi)
@@ -302,6 +306,25 @@ def test_integer_limits_work_as_float(domain: q.Interval) -> None:
     value = q.integrate(parabola, domain, q.GaussLegendre(3))
     assert value.dtype == torch.float32
     assert value.item() == pytest.approx(8.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int64], ids=str)
+@pytest.mark.parametrize("shape", [(), (2,)], ids=str)
+def test_the_difference_of_integer_limits_does_not_wrap_around(
+    dtype: torch.dtype, shape: tuple[int, ...]
+) -> None:
+    info = torch.iinfo(dtype)
+    least, most = (torch.full(shape, n, dtype=dtype) for n in (info.min, info.max))
+    for lower, upper in ((least, most), (most, least)):
+        value = q.integrate(torch.ones_like, q.Interval(lower, upper), RULE)
+        torch.testing.assert_close(value, upper.float() - lower.float())
+
+
+def test_integer_limits_do_not_narrow_the_other() -> None:
+    upper = torch.tensor([math.inf, 16777217.0], dtype=torch.float64)
+    for one, other in ((torch.tensor([1, 1]), upper), (upper, torch.tensor(1))):
+        value = q.integrate(torch.ones_like, q.Interval(one, other), RULE)
+        assert abs(value[1].item()) == 16777216
 
 
 def test_integer_limits_with_an_infinite_one() -> None:
@@ -1082,6 +1105,17 @@ BAD = {
         ValueError,
         "rtol, atol and grad_rtol have no effect",
         lambda: q.log_integrate(bell, UNIT, RULE, atol=1e-3),
+    ),
+    "endless": (
+        ValueError,
+        r"Trapezoid\(n=10000000000\) needs 10000000000 evaluations here, which takes "
+        "minutes .* pass max_evals=10000000000",
+        lambda: q.integrate(never, UNIT, q.Trapezoid(10**10)),
+    ),
+    "endless with breakpoints": (
+        ValueError,
+        "needs 1200000000 evaluations here.*1000000000 nodes all the same",
+        lambda: q.log_integrate(never, UNIT, q.Trapezoid(6 * 10**8), breakpoints=[0.5]),
     ),
     "max_evals": (
         ValueError,

@@ -95,3 +95,17 @@ def test_a_peak_near_an_end_is_not_a_singularity() -> None:
         assert float(found.value) == pytest.approx(math.sqrt(2 * math.pi) * 1e-4)
         # Of these, 84 at the parts of the whole, which are not used.
         assert int(found.n_evals) < 600
+
+
+@pytest.mark.parametrize("n", [15, 21, 31])
+def test_a_needle_of_which_one_node_saw_a_trace_is_found_in_a_batch_too(n: int) -> None:
+    # 1e-186 at a single node, and 0 at all others, also of the cells around it.
+    width = torch.tensor([1e-4, 1e-4], dtype=torch.float64)
+    value = q.integrate(
+        lambda x, w: torch.exp(-0.5 * ((x - 0.3) / w) ** 2),
+        q.Interval(0, 1),
+        q.GaussKronrod(n),
+        args=(width,),
+    )
+    exact = width * (2 * torch.pi) ** 0.5
+    torch.testing.assert_close(value, exact, rtol=1e-7, atol=0)

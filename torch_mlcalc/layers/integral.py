@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from torch_mlcalc.layers.shared import Shared
 from torch_mlcalc.quadrature import (
@@ -18,7 +19,8 @@ from torch_mlcalc.quadrature import (
     integrate,
     log_integrate,
 )
-from torch_mlcalc.quadrature.checks import Settings, check
+from torch_mlcalc.quadrature.checks import Settings, check, refuse_tolerance
+from torch_mlcalc.quadrature.estimate import Tolerance
 from torch_mlcalc.quadrature.integrand import Function, check_function
 from torch_mlcalc.quadrature.rules import FixedRule
 
@@ -36,6 +38,9 @@ class Integral(Shared):
     which is saved in the ``state_dict``, as long as args keep their shape. In
     ``eval()`` every call looks anew.
     :class:`Vegas` always goes on from the map of the last plan.
+
+    Limits that are tensors move with the layer, and those that are parameters are its
+    parameters.
 
     Args:
         integrand: Module or function of the points and the args of ``forward``.
@@ -97,10 +102,15 @@ class Integral(Shared):
                 "fixed; leave it out."
             )
         check_function(integrand)
-        settings = Settings(rtol, atol, max_evals, memory, on_failure)
+        settings = Settings(
+            rtol, atol, max_evals, memory, on_failure, grad_rtol=grad_rtol
+        )
         check(integrand, domain, rule, settings, progress=False)
+        Tolerance.of(rtol, atol, torch.get_default_dtype(), grad_rtol)
+        if rule is not None and rule.fixed:
+            refuse_tolerance(rule, settings)
         self.integrand = integrand
-        self.domain = domain
+        self._adopt(domain)
         self.rule = rule
         self.log = log
         self.plan_every = plan_every
@@ -113,6 +123,28 @@ class Integral(Shared):
         self.plan: Plan | None = None
         self._calls_left = 0
         self._shapes: list[list[int]] = []
+
+    def _adopt(self, domain: Domain) -> None:
+        """Make the tensors of a domain the layer's own."""
+        self._domain = domain
+        for name, value in vars(domain).items():
+            if isinstance(value, nn.Parameter):
+                self.register_parameter(f"domain_{name}", value)
+            elif isinstance(value, Tensor):
+                self.register_buffer(f"domain_{name}", value, persistent=False)
+
+    @property
+    def domain(self) -> Domain:
+        """Where to integrate, with the tensors of the domain as the layer has them."""
+        tensors = {
+            name: getattr(self, f"domain_{name}")
+            for name, value in vars(self._domain).items()
+            if isinstance(value, Tensor)
+        }
+        if not tensors:
+            return self._domain
+        moved: Any = replace(cast(Any, self._domain), **tensors)
+        return cast(Domain, moved)
 
     def forward(
         self,

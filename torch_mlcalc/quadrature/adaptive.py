@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -92,6 +93,7 @@ def find(
     # What overflows or has no value is looked at, level by level, where it matters.
     with quiet, np.errstate(all="ignore"):
         automatic.run(Search(pieces, evaluate, ledger), rule)
+    ledger.note_seen()
     status = status_of(ledger)
     if np.count_nonzero(status):
         nowhere = np.isnan(pieces.bounds).any(0).reshape(-1, pieces.elements).any(0)
@@ -179,6 +181,9 @@ def estimate_of(found: Found) -> Estimate:
     """Value, error, status and plan of what was found."""
     plan = freeze(found)
     value = value_of(found, plan)
+    if plan.error.shape != value.shape:
+        # The search evaluated nothing, and did not see events.
+        plan = replace(plan, error=plan.error.new_zeros(value.shape))
     return Estimate(value, plan.error, plan.status, plan.n_evals, plan)
 
 
@@ -337,7 +342,7 @@ def freeze(found: Found) -> LinePlan:
     events = evaluate.event_shape
     error = np.zeros((pieces.elements, int(np.prod(events, dtype=int))))
     if ledger.total is not None:
-        error = _reported_error(ledger)
+        error = _reported_error(ledger, status)
     count = 0 if problem.breakpoints is None else len(problem.breakpoints)
     kinds = pieces.kind.reshape(count + 1, pieces.elements)
     return LinePlan(
@@ -354,10 +359,13 @@ def freeze(found: Found) -> LinePlan:
     )
 
 
-def _reported_error(ledger: Ledger) -> Array:
+def _reported_error(ledger: Ledger, status: Array) -> Array:
     total = ledger.total
     assert total is not None  # noqa: S101
-    error = np.where(ledger.unseen[:, None], np.inf, total.error)
+    # Nothing is known of what is not finite.
+    nothing = (ledger.unseen | (status == Status.NON_FINITE))[:, None]
+    nothing = nothing | np.isnan(total.error)
+    error = np.where(nothing, np.inf, total.error)
     if not ledger.log:
         return error
     with np.errstate(divide="ignore", invalid="ignore"):

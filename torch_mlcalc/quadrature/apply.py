@@ -7,7 +7,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from torch_mlcalc.quadrature.checks import Settings
+from torch_mlcalc.quadrature.checks import Settings, refuse_endless
 from torch_mlcalc.quadrature.contract import LinearSum, LogSum, together
 from torch_mlcalc.quadrature.domains import Extent
 from torch_mlcalc.quadrature.fixed import apply_fixed
@@ -22,7 +22,7 @@ def apply_rule(
 ) -> Tensor:
     """A fixed rule, on every piece between breakpoints, or a plan."""
     integrand, extent, breakpoints = problem
-    max_evals, memory = settings.max_evals, settings.memory
+    memory = settings.memory
     if not isinstance(rule, FixedRule):
         if not isinstance(rule, LinePlan):
             raise TypeError(
@@ -31,11 +31,7 @@ def apply_rule(
             )
         return rule.apply(extent, integrand, breakpoints, log=log, memory=memory)
     pieces = 1 if breakpoints is None else len(breakpoints) + 1
-    if max_evals is not None and rule.n * pieces > max_evals:
-        raise ValueError(
-            f"{rule} needs {rule.n * pieces} evaluations, max_evals is {max_evals}; "
-            "raise it, or use fewer nodes."
-        )
+    refuse_endless(rule, rule.n * pieces, settings.max_evals)
     if log and isinstance(rule, TabulatedRule) and min(rule.weights) < 0:
         raise ValueError(
             f"{rule} has negative weights, of which there is no log; use integrate, "

@@ -215,11 +215,16 @@ def nodes_of(
     if slope is not None:
         weights = weights * slope
     # As the search did not evaluate on an end, the plan must not.
-    inside = search.inside(own, positions)
+    positions, inside = search.inside(own, positions, moves=slope is None)
     if inside is not None:
         spare = np.where(own.kind == BELOW, -1.0, 0.5)
         positions = np.where(inside, positions, spare)
         weights = np.where(inside, weights, 0.0)
     if variable is not identity:
         low, high = own.low, own.high
-    return Part(own.piece, positions, weights, low, high)
+    part = Part(own.piece, positions, weights, low, high)
+    if inside is None or inside.any(0).all():
+        return part
+    # Where no node is inside, the spare one is on an end too.
+    some = np.flatnonzero(inside.any(0))
+    return Part(*(chosen(column, some) for column in part))

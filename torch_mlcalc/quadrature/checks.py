@@ -17,6 +17,11 @@ from torch_mlcalc.quadrature.rules import Rule, check_count
 #: What can be done about integrals that did not converge.
 FAILURES = ("warn", "raise", "ignore")
 
+#: Nodes of a fixed rule that are evaluated without being asked for by max_evals=. On
+#: one core they take 15 seconds for a cheap function of one coordinate and a minute for
+#: the sum of three, in which nothing is said.
+MOST_NODES = 10**9
+
 
 class Settings(NamedTuple):
     """What the caller asked for besides the integral; see :func:`integrate`."""
@@ -123,6 +128,21 @@ def refuse_tolerance(rule: Rule, settings: Settings) -> None:
             f"rtol, atol and grad_rtol have no effect with {rule}, whose nodes are "
             "fixed; leave them out, or use an adaptive rule such as GaussKronrod(), or "
             "none."
+        )
+
+
+def refuse_endless(rule: Rule, count: int, max_evals: int | None) -> None:
+    """Refuse more nodes than the caller allows, or than will have been meant."""
+    if max_evals is not None and count > max_evals:
+        raise ValueError(
+            f"{rule} needs {count} evaluations, max_evals is {max_evals}; raise it, or "
+            "use fewer nodes."
+        )
+    if max_evals is None and count > MOST_NODES:
+        raise ValueError(
+            f"{rule} needs {count} evaluations here, which takes minutes if it ever "
+            "ends; use fewer nodes, an adaptive rule, or no rule. To have more than "
+            f"{MOST_NODES} nodes all the same, pass max_evals={count}."
         )
 
 

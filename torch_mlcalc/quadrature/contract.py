@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
-from torch_mlcalc.precision import is_autocast
+from torch_mlcalc.precision import is_autocast, own_casts
 from torch_mlcalc.quadrature.domains import Limit
 from torch_mlcalc.quadrature.host import dual_level, transforming
 from torch_mlcalc.quadrature.integrand import HALF
@@ -238,12 +238,26 @@ def sum_blocks(
     """
     if ranks is not None:
         part, count = ranks.own(part, count, rule.nothing)
-    size, unseen, wider = block
-    if count > size and wider == 1 and not torch.compiler.is_compiling():
+    spans = _spans(0, count, block.size)
+    if count <= block.unseen or torch.compiler.is_compiling():
+        return _kept(part, spans, rule)
+    if count > block.size and block.wider == 1:
         torch.empty(LARGEST, dtype=torch.uint8, device="cpu")
-    whole = count <= unseen or not torch.is_grad_enabled()
-    if whole or transforming() or dual_level() or torch.compiler.is_compiling():
-        return _kept(part, _spans(0, count, size), rule)
+    with own_casts():
+        if not torch.is_grad_enabled() or transforming() or dual_level():
+            return _kept(part, spans, rule)
+        return _recorded(part, count, block, rule, memory)
+
+
+def _recorded(
+    part: Callable[[int, int], Tensor],
+    count: int,
+    block: Block,
+    rule: Sum,
+    memory: int | None,
+) -> Tensor:
+    """The same with a graph, whose size the first block tells."""
+    size, unseen, wider = block
     # A first, small block tells whether there is a graph, and how large it is.
     first, began, saved = max(1, unseen // 16), clock(), Saved()
     with saved_tensors_hooks(saved.pack, saved.unpack):

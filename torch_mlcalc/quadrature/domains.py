@@ -6,6 +6,7 @@ Domains in more dimensions are in :mod:`torch_mlcalc.quadrature.cubature`.
 from __future__ import annotations
 
 import math
+import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, final
@@ -17,6 +18,8 @@ from torch.distributions import Distribution, VonMises, constraints
 from torch_mlcalc.quadrature.host import readable
 
 Limit = float | Tensor
+
+_MOST = sys.float_info.max
 
 
 class Extent(NamedTuple):
@@ -258,7 +261,7 @@ def _domain_of_constraint(
 
 def check_limit(name: str, limit: object, *, finite: bool = False) -> None:
     """Refuse what is not a real number or tensor; numbers also for their value."""
-    if type(limit) in (int, float) and -math.inf < limit < math.inf:  # type: ignore[operator]
+    if type(limit) in (int, float) and -_MOST <= limit <= _MOST:  # type: ignore[operator]
         return  # nearly always, and small integrals are made anew at every call
     if isinstance(limit, Tensor):
         if limit.is_complex() or limit.dtype == torch.bool:
@@ -273,6 +276,11 @@ def check_limit(name: str, limit: object, *, finite: bool = False) -> None:
         raise TypeError(
             f"{name} is a {type(limit).__name__}; a number or a tensor is wanted, "
             "and math.inf for an infinite limit."
+        )
+    if isinstance(limit, int) and abs(limit) > _MOST:
+        raise ValueError(
+            f"{name} is an integer beyond what a floating point number can hold; "
+            "write math.inf for an infinite limit."
         )
     if math.isnan(limit) or (finite and math.isinf(limit)):
         wanted = "a finite number" if finite else "a number or +-math.inf"

@@ -53,6 +53,10 @@ AROUND = 3
 #: Cutting a cell around a pole leaves all of its error; x^-0.95 leaves 0.93.
 POLE = 0.98
 
+#: A cell of so many numbers is not cut: its parts would have the same points. Cut
+#: further, what is left of a pole in float32 between 1 and 2 was claimed as converged.
+FINEST = 4
+
 #: Cells of a second and a third look at an integrand that was exactly 0 at every node.
 #: A Gaussian peak underflows at 38 of its widths, so 64 cells of 21 nodes see one that
 #: is a 25,000th of the interval wide.
@@ -145,15 +149,18 @@ def bisect(
         total = ledger.with_expected(owner, amount)
         blind = _blind(owner, total, broken) if looks else None
         if blind is not None:
+            blind &= ledger.affordable(owner, n * looks[0] * blind)[owner]
+            blind = blind if blind.any() else None
+        if blind is not None:
             again = divided(cells.take(blind), looks.pop(0))
             cells = joined(again, cells.take(~blind))
             continue
-        looks = []
         verdict = judge(ledger, owner, amount, total, broken)
         if not verdict.any():
             settle(search, own, owner, cells, amount, variable, n)
             break
-        split, slow = _decide(ledger, owner, cells, amount, peak, verdict, n)
+        least = _finest(search, own, cells) if variable is identity else 0.0
+        split, slow = _decide(ledger, owner, cells, amount, peak, verdict, least, n)
         keep, waiting = _wait(ledger, owner, cells, found, split, n)
         hand = _hand_back(ledger, owner, cells, found, split & windows, slow)
         if hand.any():
@@ -170,6 +177,15 @@ def bisect(
         cells = cells_of(cells.job, low, high, *history).take(split)
         cells = _parts(cells, peak[:, split])
     return handed
+
+
+def _finest(search: Search, own: Jobs, cells: Cells) -> Array:
+    """Lengths from which on cells are worth cutting, as fractions of their pieces."""
+    ends, _ = identity(own, cells.columns[:2])
+    largest = np.abs(search.pieces.points(own.piece, ends)).max(0)
+    unit = search.pieces.of(search.pieces.unit, own.piece)
+    finest: Array = FINEST * search.ledger.epsilon * largest / unit
+    return finest
 
 
 def _blind(owner: Index, total: Amount, broken: Mask) -> Mask | None:
@@ -206,12 +222,14 @@ def _decide(
     amount: Amount,
     peak: Array,
     verdict: Mask,
+    least: Array | float,
     n: int,
 ) -> tuple[Mask, Array]:
     """Which of the failing cells to split, and their history."""
     low, high, previous, slow = cells.columns
     error = np.max(amount.error, 1)
-    narrow = high - low <= 64 * ledger.epsilon * np.maximum(np.abs(low), np.abs(high))
+    few = 64 * ledger.epsilon * np.maximum(np.abs(low), np.abs(high))
+    narrow = high - low <= np.maximum(few, least)
     late = (error > SLOW * previous) & (previous < np.inf)
     slow = (slow + 1) * late
     split = verdict & ~narrow

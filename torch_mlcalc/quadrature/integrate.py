@@ -159,9 +159,9 @@ def integrate(
             passed than closed over.
         batch_shape: Shape of the batch, if it is not that to which limits and args
             broadcast. Args must begin with it and may have dimensions behind it.
-        breakpoints: Where the integrand has kinks, jumps or peaks: numbers, or a tensor
-            ``(k,)`` or ``(k, *batch)``; on a Box a list of these, or None, for each
-            axis. Those outside of the limits have no effect.
+        breakpoints: Where the integrand has kinks, jumps or peaks: a list of numbers or
+            tensors, or a tensor ``(k,)`` or ``(k, *batch)``; on a Box a list of these,
+            or None, for each axis. Those outside of the limits have no effect.
         rtol: Wanted relative error; by default the square root of the dtype's epsilon
             (0 if ``atol`` is given). Adaptive rules only.
         atol: Wanted absolute error: either of the two is enough. Adaptive rules only.
@@ -169,7 +169,9 @@ def integrate(
             default nobody looks, and nodes are chosen for the value alone. Adaptive
             rules only; costs a second search, with two backward passes for each point.
         max_evals: Points that each integral may use. What is known to need more is
-            refused; an adaptive rule is used once in any case.
+            refused, and so are fixed rules of more than 1e9 nodes unless it allows them.
+            An adaptive rule is used once in any case (on a line at most 105 points of a
+            finite piece and 97 of an unbounded one), and its last step is not broken off.
         memory: Bytes that a block of points with its values may use, about; by
             default a block fits the cache.
         generator: What seeds a random rule, or the choice of nodes in many dimensions;

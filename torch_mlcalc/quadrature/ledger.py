@@ -106,7 +106,8 @@ class Ledger:
         total: The sum of what was added, ``(elements, events)``.
         n_evals: Points evaluated, ``(elements,)``.
         fault: Worst :class:`Status` that a rule found evidence for, ``(elements,)``.
-        unseen: Integrals over unbounded domains of which every value was exactly 0.
+        unseen: Integrals over unbounded domains of which every value was exactly 0,
+            at first on one piece; see :meth:`note_seen`.
         nodes: What the totals were made of.
         expected: Rough amounts of what was set aside; they only tell how large the
             integrals are.
@@ -245,6 +246,11 @@ class Ledger:
         # A log of size L is itself rounded to L epsilon.
         logs = np.where(np.isfinite(amount.log_unit), amount.log_unit, 0)
         return epsilon * (1 + np.abs(logs)) * amount.absolute
+
+    def note_seen(self) -> None:
+        """An integral that was seen on one piece may well be empty on another."""
+        if self.total is not None:
+            self.unseen &= ~self.total.absolute.any(1)
 
     def blame(self, element: Index, status: Status) -> None:
         """Record evidence against some integrals."""

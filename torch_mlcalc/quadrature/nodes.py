@@ -32,6 +32,8 @@ def make_cells(
     """Nodes on the host: cells with equally many nodes together, ragged or padded."""
     by_length: dict[int, list[Part]] = {}
     for part in parts:
+        if not part.piece.size:
+            continue
         by_length.setdefault(part.positions.shape[0], []).append(part)
     groups = [
         Part(*(np.concatenate(c, axis=-1) for c in zip(*group, strict=True)))

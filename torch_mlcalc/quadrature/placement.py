@@ -52,7 +52,7 @@ class Placement(NamedTuple):
 
 def place(extent: Extent) -> Placement:
     """Anchor, span and length of a domain; gradients of its limits flow through."""
-    lower, upper, loc, scale = extent
+    lower, upper, loc, scale = extent = _floating(extent)
     low, high = _infinity(lower), _infinity(upper)
     if low is None or high is None:
         return _place_mixed(extent)
@@ -69,6 +69,16 @@ def place(extent: Extent) -> Placement:
     return Placement(kind, anchor, -scale if kind == BELOW else scale, sign * scale)
 
 
+def _floating(extent: Extent) -> Extent:
+    """Integers as floating point numbers: the difference of two could wrap around."""
+    tensors = [t for t in extent if isinstance(t, Tensor)]
+    if all(t.is_floating_point() for t in tensors):
+        return extent
+    known = [t.dtype for t in tensors if t.is_floating_point()]
+    dtype = known[0] if known else torch.get_default_dtype()
+    return Extent(*(t.to(dtype) if isinstance(t, Tensor) else t for t in extent))
+
+
 def _infinity(limit: Limit) -> int | None:
     """-1, 0 or 1 for minus infinity, finite, infinity; None if that is not known."""
     if not isinstance(limit, Tensor):
@@ -80,8 +90,6 @@ def _infinity(limit: Limit) -> int | None:
 
 def _place_mixed(extent: Extent) -> Placement:
     like = next(t for t in extent[:2] if isinstance(t, Tensor))
-    if not like.is_floating_point():
-        like = like.to(torch.get_default_dtype())
     lower, upper, loc, scale = (on_device(t, like.dtype, like.device) for t in extent)
     # Selecting by comparison, not minimum and maximum: at equal limits those would
     # hand half of the gradient to each.

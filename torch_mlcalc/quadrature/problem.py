@@ -9,11 +9,17 @@ import torch
 from torch import Tensor
 
 from torch_mlcalc.quadrature.contract import accumulator
-from torch_mlcalc.quadrature.domains import Extent, Limit, Line, of_numbers
+from torch_mlcalc.quadrature.domains import (
+    Extent,
+    Limit,
+    Line,
+    check_limit,
+    of_numbers,
+)
 from torch_mlcalc.quadrature.host import on_device
 from torch_mlcalc.quadrature.integrand import Function, Integrand, bind, bind_alone
 
-Breakpoints = Tensor | Sequence[float]
+Breakpoints = Tensor | Sequence[Limit]
 
 
 class Problem(NamedTuple):
@@ -42,10 +48,15 @@ def pose(
     alone = breakpoints is None and batch_shape is None and type(args) is tuple
     if alone and not args and of_numbers(extent):
         return Problem(bind_alone(function), extent, None)
-    inner = None if breakpoints is None else as_breakpoints(breakpoints)
+    if breakpoints is None:
+        integrand = bind(function, extent, args, batch_shape)
+        return Problem(integrand, extent, None)
+    inner = as_breakpoints(breakpoints)
     # Numbers settle neither dtype nor device.
-    tensor = inner if isinstance(breakpoints, Tensor) else None
-    integrand = bind(function, extent, args, batch_shape, tensor)
+    given = isinstance(breakpoints, Tensor) or any(
+        isinstance(place, Tensor) for place in breakpoints
+    )
+    integrand = bind(function, extent, args, batch_shape, inner if given else None)
     return Problem(integrand, extent, follow(inner, integrand))
 
 
@@ -73,13 +84,27 @@ def as_breakpoints(breakpoints: object) -> Tensor:
                 f"breakpoints is a {type(breakpoints).__name__}; a list of numbers or "
                 "a tensor (k,) or (k, *batch) is wanted."
             )
-        breakpoints = torch.tensor(breakpoints, dtype=torch.float64, device="cpu")
+        for i, place in enumerate(breakpoints):
+            check_limit(f"breakpoints[{i}]", place)
+        breakpoints = _stacked(breakpoints)
+    check_limit("breakpoints", breakpoints)
     if breakpoints.ndim == 0 or len(breakpoints) == 0:
         raise ValueError(
             f"breakpoints has shape {tuple(breakpoints.shape)}; at least one, along "
             "the first dimension, is wanted. Leave it out to have none."
         )
     return breakpoints
+
+
+def _stacked(places: Sequence[Limit]) -> Tensor:
+    """Numbers and tensors as one tensor, to which the gradient of each flows."""
+    like = next((place for place in places if isinstance(place, Tensor)), None)
+    if like is None:
+        return torch.tensor(places, dtype=torch.float64, device="cpu")
+    tensors = [
+        torch.as_tensor(place, dtype=like.dtype, device=like.device) for place in places
+    ]
+    return torch.stack(torch.broadcast_tensors(*tensors))  # type: ignore[no-untyped-call]
 
 
 def per_element(breakpoints: Tensor, integrand: Integrand) -> Tensor:

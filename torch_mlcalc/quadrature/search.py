@@ -76,6 +76,8 @@ class Search:
         if points.shape[1] != element.size:
             points = np.broadcast_to(points, (len(points), element.size))
         inside = self._inside(jobs, points, guard)
+        if inside is not None and slope is None:
+            points, inside = self._moved_in(jobs, points)
         if inside is not None:
             points = np.where(inside, points, self.evaluate.home[element])
         return self.weigh(
@@ -124,19 +126,47 @@ class Search:
             return np.log(unit)
         return unit * pieces.of(pieces.sign, jobs.piece)
 
-    def inside(self, jobs: Jobs, positions: Array) -> Mask | None:
-        """Which positions ``(k, m)`` rounding does not put on an end of the piece.
+    def inside(
+        self, jobs: Jobs, positions: Array, *, moves: bool
+    ) -> tuple[Array, Mask | None]:
+        """Positions ``(k, m)``, and which rounding does not put on an end.
 
         Args:
             jobs: What the columns are ranges of.
             positions: Canonical positions.
+            moves: Whether those on an end have been moved inside.
 
         Returns:
-            The mask; None if no position is on an end.
+            Both; no mask if no position is on an end.
         """
-        return self._inside(
-            jobs, self.rounded(self.pieces.points(jobs.piece, positions))
-        )
+        points = self.rounded(self.pieces.points(jobs.piece, positions))
+        inside = self._inside(jobs, points)
+        if inside is None or not moves:
+            return positions, inside
+        moved, inside = self._moved_in(jobs, points)
+        anchors = self.pieces.of(self.pieces.anchors, jobs.piece)
+        unit = self.pieces.of(self.pieces.unit, jobs.piece)
+        there = (moved - np.where(positions >= 0, *anchors)) / unit
+        return np.where(moved == points, positions, there), inside
+
+    def _moved_in(self, jobs: Jobs, points: Array) -> tuple[Array, Mask | None]:
+        """Points with those on an end moved to the next number inside of the piece.
+
+        Without them a rule would lose a part of a piece that is a few hundred numbers
+        long. A piece without a number inside counts for nothing, unless an integral has
+        no other: then it is evaluated at its ends.
+
+        Returns:
+            The points, and which of them may be used; no mask if all may.
+        """
+        low, high = bounds = self.rounded(self.pieces.bounds)
+        first, last = self._next(low, high), self._next(high, low)
+        full = first < high
+        inner = self.pieces.of(np.where(full, [first, last], bounds), jobs.piece)
+        each = full.reshape(-1, self.pieces.elements)
+        usable = self.pieces.of((each | ~each.any(0)).ravel(), jobs.piece)
+        moved = np.clip(points, *inner)
+        return moved, None if usable.all() else np.broadcast_to(usable, moved.shape)
 
     def _finite(self, values: Values) -> Mask | None:
         """Which values are finite, in the log form also minus infinity: a density of 0.
@@ -161,6 +191,14 @@ class Search:
                 torch.tensor(points, device="cpu").to(self.evaluate.integrand.dtype)
             )
         return points
+
+    def _next(self, points: Array, other: Array) -> Array:
+        """The numbers next to points, as the integrand's dtype has them."""
+        if not self.evaluate.single:
+            return np.nextafter(points, other)
+        dtype = self.evaluate.integrand.dtype
+        pair = (torch.tensor(p, device="cpu").to(dtype) for p in (points, other))
+        return read(torch.nextafter(*pair))
 
     def _inside(self, jobs: Jobs, points: Array, guard: float = 0.0) -> Mask | None:
         low, high = self.rounded(self.pieces.of(self.pieces.bounds, jobs.piece))

@@ -14,7 +14,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 import torch_mlcalc.quadrature as q
 from torch_mlcalc import Integral, NormalizedDensity
-from torch_mlcalc.quadrature.cubature import engine
+from torch_mlcalc.quadrature import checks
 
 F64 = torch.float64
 INF = math.inf
@@ -888,7 +888,7 @@ def test_a_grid_without_end_is_refused_before_any_work(log: bool) -> None:
 def test_a_grid_without_end_can_be_asked_for(
     monkeypatch: pytest.MonkeyPatch, allowed: bool
 ) -> None:
-    monkeypatch.setattr(engine, "MOST_NODES", 99)
+    monkeypatch.setattr(checks, "MOST_NODES", 99)
     rule = q.Product(q.GaussLegendre(10))
     ones = torch.ones(3)
     if allowed:

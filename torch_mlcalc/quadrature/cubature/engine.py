@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from torch_mlcalc.quadrature.adaptive_hermite import AdaptiveGaussHermite
-from torch_mlcalc.quadrature.checks import Settings
+from torch_mlcalc.quadrature.checks import Settings, refuse_endless
 from torch_mlcalc.quadrature.cubature.adaptive import find_regions
 from torch_mlcalc.quadrature.cubature.box import DETERMINISTIC
 from torch_mlcalc.quadrature.cubature.chart import ALGEBRAIC, GAUSSIAN
@@ -37,10 +37,6 @@ from torch_mlcalc.quadrature.rules import FixedRule, Rule
 #: Relative error wanted by default in many dimensions, where a lattice of 2^20 points
 #: and 16 shifts, if the integrand is smooth, reaches about 1e-5.
 LATTICE_RTOL = 1e-4
-
-#: Nodes of a fixed rule that are evaluated without being asked for by max_evals=. At
-#: 57 ns for each, for a sum of three coordinates on one core, they take 16 hours.
-MOST_NODES = 10**12
 
 #: In so many dimensions modes are looked for first, in fewer where tensor rules on the
 #: whole cube do not do: these take 4 to 20 ms for two or three independent variables,
@@ -83,25 +79,10 @@ def apply_rule(
     if log:
         rule.refuse_log()
     pieces = math.prod([count + 1 for count in problem.counts])
-    _refuse_endless(rule, rule.count(domain.dimension) * pieces, settings.max_evals)
+    refuse_endless(rule, rule.count(domain.dimension) * pieces, settings.max_evals)
     chart = domain.chart(integrand)
     nodes = rule.nodes_between(chart, splits) if split else rule.nodes(chart)
     return apply_nodes(nodes, chart, integrand, log=log, memory=memory)
-
-
-def _refuse_endless(rule: Rule, count: int, max_evals: int | None) -> None:
-    """Refuse more nodes than the caller allows, or than can have been meant."""
-    if max_evals is not None and count > max_evals:
-        raise ValueError(
-            f"{rule} needs {count} evaluations, max_evals is {max_evals}; raise it, or "
-            "use fewer nodes."
-        )
-    if max_evals is None and count > MOST_NODES:
-        raise ValueError(
-            f"{rule} needs {count} evaluations here, which would not end; use fewer "
-            f"nodes, a rule for many dimensions such as Lattice(), or no rule. To have "
-            f"more than {MOST_NODES} nodes all the same, pass max_evals={count}."
-        )
 
 
 def _no_breakpoints(rule: Rule) -> str:

@@ -32,7 +32,7 @@ class Product(FixedCubature):
         f(x_{i_1}, \dots, x_{i_d})
 
     The grid is made and summed block by block, so that its size is limited by time
-    only: more than 1e12 nodes are refused unless ``max_evals=`` allows them. As in one
+    only: more than 1e9 nodes are refused unless ``max_evals=`` allows them. As in one
     dimension, a rule with a measure of its own, such as :class:`GaussHermite` on an
     axis without limits, integrates the Lebesgue integral.
 

@@ -28,6 +28,7 @@ from torch_mlcalc.quadrature.gaps import (
 from torch_mlcalc.quadrature.gauss_kronrod import (
     AROUND,
     EAGER,
+    FINEST,
     PARTS,
     PATIENCE,
     POLE,
@@ -92,7 +93,7 @@ def bisect_single(one: Single, jobs: Jobs, n: int, *, windows: bool) -> list[Job
             kept += opened
             break
         divided: list[Cell] = []
-        decisions = _decide(ledger, opened, share, n)
+        decisions = _decide(one, opened, share, n)
         patience = EAGER if _only_ends(decisions) else PATIENCE
         decisions, waiting = _wait(ledger, decisions, n)
         for row, parts, slow in decisions:
@@ -276,9 +277,10 @@ def _share(
 
 
 def _decide(
-    ledger: Ledger, opened: list[Row], share: float, n: int
+    one: Single, opened: list[Row], share: float, n: int
 ) -> list[tuple[Row, int, float]]:
     """Into how many parts to divide each cell, 0 to keep it, and its history."""
+    ledger = one.search.ledger
     decisions, failing, total = [], False, 0
     epsilon = ledger.epsilon
     for row in opened:
@@ -287,7 +289,8 @@ def _decide(
         parts = 0
         if error > share and error > ROUNDING * epsilon * size:
             failing = True
-            if high - low > 64 * epsilon * max(abs(low), abs(high)):
+            few = 64 * epsilon * max(abs(low), abs(high))
+            if high - low > max(few, _finest(one, low, high)):
                 parts = AROUND if peak else PARTS
                 total += parts
             elif error > POLE * previous:
@@ -298,6 +301,15 @@ def _decide(
             ledger.blame(ONE, Status.TOLERANCE_NOT_REACHED)
         decisions = [(row, 0, slow) for row, _, slow in decisions]
     return decisions
+
+
+def _finest(one: Single, low: float, high: float) -> float:
+    """Length from which on a cell is worth cutting, as a fraction of the piece."""
+    ends = (
+        one.negative + one.unit * (t - 1) if t > 0.5 else one.positive + one.unit * t
+        for t in (low, high)
+    )
+    return FINEST * one.search.ledger.epsilon * max(map(abs, ends)) / one.unit
 
 
 def _at_end(row: Row) -> bool:
