@@ -169,9 +169,9 @@ def integrate(
             default nobody looks, and nodes are chosen for the value alone. Adaptive
             rules only; costs a second search, with two backward passes for each point.
         max_evals: Points that each integral may use. What is known to need more is
-            refused, and so are fixed rules of more than 1e9 nodes unless it allows them.
-            An adaptive rule is used once in any case (on a line at most 105 points of a
-            finite piece and 97 of an unbounded one), and its last step is not broken off.
+            refused, and so are fixed rules of more than 1e9 nodes unless it allows
+            them. An adaptive rule is used once in any case, on a line with at most 105
+            points of a finite piece, and its last step is not broken off.
         memory: Bytes that a block of points with its values may use, about; by
             default a block fits the cache.
         generator: What seeds a random rule, or the choice of nodes in many dimensions;
