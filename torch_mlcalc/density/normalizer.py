@@ -92,8 +92,9 @@ def _is_steep(density: NormalizedDensity) -> bool:
     ends = [(t, s) for t, s in ((lower, 1), (upper, -1)) if read(t.isfinite()).any()]
     if not ends:
         return False
-    # One point tells of most networks that there is nothing to be seen.
-    one = middle.expand(1, *density.batch_shape).clone().requires_grad_()
+    # One point, none of those below, tells of most networks that nothing is to be seen.
+    one = (middle + STEEP * length).expand(1, *density.batch_shape)
+    one = one.clone().requires_grad_()
     if is_smooth(density.log_unnormalized(one, *density.args), one):
         return False
     eps, rows = torch.finfo(density.dtype).eps, [middle]
