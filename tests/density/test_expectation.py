@@ -270,6 +270,28 @@ def test_dirichlet(concentration: tuple[float, ...]) -> None:
         torch.testing.assert_close(*slopes, rtol=2e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("name", ["Dirichlet", "NormalizedDensity"])
+def test_parameters_of_a_function_and_of_a_density_together(name: str) -> None:
+    # Both have a mean of x^c in closed form, whose mixed derivative is asked for.
+    c, k = t(1.5), t(2.0)
+    if name == "Dirichlet":  # x[0] is a Beta variable
+        p: Distribution = Dirichlet(torch.cat([k, k.detach(), 1 + k.detach()]))
+        value = mlc.expectation(lambda x: x[..., 0] ** c, p)
+        log_exact = (torch.lgamma(k + c) - torch.lgamma(k)
+                     + torch.lgamma(k + 5) - torch.lgamma(k + 5 + c))  # fmt: skip
+    else:
+        p = mlc.NormalizedDensity(lambda x: -k * x, mlc.HalfLine(0.0 * k.detach()))
+        value = mlc.expectation(lambda x: x**c, p)
+        log_exact = torch.lgamma(1 + c) - c * k.log()
+    pairs = [
+        (v.sum(), *torch.autograd.grad(v, (c, k), create_graph=True))
+        for v in (value, log_exact.exp())
+    ]
+    torch.testing.assert_close(*pairs, rtol=2e-6, atol=0)
+    mixed = [torch.autograd.grad(by_c.sum(), k)[0] for _, by_c, _ in pairs]
+    torch.testing.assert_close(*mixed, rtol=1e-5, atol=0)
+
+
 def test_rough_functions_of_several_variables_go_to_the_box() -> None:
     p = MultivariateNormal(torch.zeros(2, dtype=DOUBLE), torch.eye(2, dtype=DOUBLE))
     value = mlc.expectation(lambda x: x.abs().sum(-1), p, rtol=1e-4)
@@ -353,6 +375,37 @@ def test_unknown_distributions_are_refused_until_registered() -> None:
         assert mlc.expectation(square, Coin(validate_args=False)).item() == 1
     finally:
         nodes._registry.pop(Coin)
+
+
+def test_registered_nodes_are_checked_by_fewer_and_counted_by_their_rule() -> None:
+    class Own(Normal):
+        pass
+
+    asked: list[int] = []
+
+    @mlc.register_expectation_rule(Own, rule=mlc.GaussHermite)
+    def normal(p: Own, n: int) -> tuple[Tensor, Tensor]:
+        asked.append(n)
+        return nodes_of_normal(p, n)
+
+    nodes_of_normal = nodes.entry_of(Normal(0.0, 1.0)).make
+    p = Own(torch.tensor(0.5, dtype=DOUBLE), 1.0)
+    try:
+        assert mlc.expectation(square, p).item() == pytest.approx(1.25, rel=1e-13)
+        assert asked == [32, 16]
+        # What they do not confirm goes to the support; another rule goes there at once.
+        exact = 0.5 * torch.special.ndtr(p.loc) + (-(p.loc**2) / 2).exp() / math.sqrt(
+            2 * math.pi
+        )
+        torch.testing.assert_close(mlc.expectation(torch.relu, p), exact)
+        asked.clear()
+        mlc.expectation(square, p, mlc.GaussHermite(7))
+        assert asked == [7]
+        for other in (mlc.DoubleExponential(), mlc.GaussLegendre(60)):
+            mlc.expectation(square, p, other)
+        assert asked == [7]
+    finally:
+        nodes._registry.pop(Own)
 
 
 def test_a_distribution_with_support_and_log_prob_is_enough() -> None:

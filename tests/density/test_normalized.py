@@ -485,6 +485,44 @@ def test_expand_and_shapes() -> None:
         Own(lambda x: -x * x, LINE).expand((2,))
 
 
+def test_expanded_densities_keep_their_settings() -> None:
+    sizes: list[int] = []
+
+    def step(x: Tensor, k: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return k * torch.floor(5 * x)
+
+    def log_z(**settings: object) -> Tensor:
+        p = mlc.NormalizedDensity(
+            step, UNIT, args=(torch.ones(2, dtype=DOUBLE),), **settings
+        )
+        assert p.has_rsample
+        return p.expand((3, 2)).log_normalizer
+
+    exact = math.log(sum(math.exp(k) for k in range(5)) / 5)
+    jumps = [0.2, 0.4, 0.6, 0.8]
+    value = log_z(breakpoints=jumps, on_failure="raise", max_evals=1000)
+    torch.testing.assert_close(value, torch.full_like(value, exact))
+    with pytest.raises(mlc.IntegrationError):
+        log_z(max_evals=50, on_failure="raise")
+    sizes.clear()
+    coarse = log_z(rule=mlc.Trapezoid(5), memory=6 * 8)
+    nodes = sum(math.exp(k) for k in (0, 1, 1, 2, 2, 3, 3, 5)) / 8
+    assert coarse[0, 0].item() == pytest.approx(math.log(nodes))
+    assert sizes == [1] * 5
+    for validate in (True, False):
+        p = mlc.NormalizedDensity(lambda x: -x, HALF, validate_args=validate)
+        assert p.expand((2,))._validate_args is validate
+    power = torch.ones(2, dtype=DOUBLE, requires_grad=True)
+    p = mlc.NormalizedDensity(
+        lambda x, a: (a - 1) * (x - 0.4).abs().log(), UNIT, args=(power,),
+        grad_rtol=1e-8,
+    )  # fmt: skip
+    (slope,) = torch.autograd.grad(p.expand((1, 2)).log_normalizer.sum(), power)
+    inside = 0.6 * math.log(0.6) + 0.4 * math.log(0.4) - 1
+    torch.testing.assert_close(slope, torch.full_like(slope, inside), rtol=1e-7, atol=0)
+
+
 def test_values_outside_of_the_support() -> None:
     # The compiler turns torch's default validation off, for the whole process.
     p = mlc.NormalizedDensity(lambda x: -x, HALF, validate_args=True)
@@ -499,6 +537,13 @@ def test_values_outside_of_the_support() -> None:
     x = t(-1.0, 1.0).requires_grad_()
     (slope,) = torch.autograd.grad(quiet.log_prob(x).sum(), x)
     assert slope.tolist() == [0.0, 0.0]
+    # Nothing is evaluated out there: the derivative of x^k by k is nan.
+    k = t(1.0).requires_grad_()
+    power = mlc.NormalizedDensity(
+        lambda x: k * x.log() - x, HALF, validate_args=False
+    )  # fmt: skip
+    (slope,) = torch.autograd.grad(power.log_prob(x)[1], k)
+    assert slope.item() == pytest.approx(-torch.digamma(t(2.0)).item(), rel=1e-8)
 
 
 def test_quantiles_at_and_beyond_the_ends() -> None:
@@ -507,6 +552,8 @@ def test_quantiles_at_and_beyond_the_ends() -> None:
     assert p.icdf(t(0.0, 1.0)).tolist() == [0.0, math.inf]
     with pytest.raises(ValueError, match=r"icdf got probabilities from -0.1"):
         p.icdf(t(-0.1))
+    with pytest.raises(ValueError, match=r"probabilities from 0.5 to 1.1"):
+        p.icdf(t(0.5, 1.1))
     quiet = mlc.NormalizedDensity(lambda x: -x, HALF, validate_args=False)
     assert quiet.icdf(t(-0.1, 1.1, math.nan)).isnan().all()
 
@@ -549,6 +596,22 @@ def test_faults_of_single_elements() -> None:
     for ours, theirs in pairs:
         torch.testing.assert_close(ours[0], theirs.ravel()[0], rtol=1e-7, atol=1e-8)
         assert ours[1].isnan()
+
+
+@pytest.mark.parametrize("fault", [math.nan, math.inf], ids=["nan", "heavy tail"])
+def test_a_fault_of_one_element_is_its_own(fault: float) -> None:
+    def log_density(x: Tensor, k: Tensor) -> Tensor:
+        if math.isinf(fault):
+            return -k * torch.log1p(x * x)
+        return torch.where((k < 1) & (x > 1) & (x < 2), fault, -k * torch.log1p(x * x))
+
+    power = t(1.0, 0.4, 2.0)
+    p = mlc.NormalizedDensity(log_density, LINE, args=(power,))
+    with pytest.warns(mlc.IntegrationWarning, match="1 of 3 integrals"):
+        log_z = p.log_normalizer
+    assert (p.status != 0).tolist() == [False, True, False]
+    exact = t(math.log(math.pi), math.log(math.pi / 2))
+    torch.testing.assert_close(log_z[[0, 2]], exact, rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,11 @@ def test_the_mode_is_found_from_far_away() -> None:
 
     value = mlc.log_integrate(logistic, LINE, Rule(), args=(centre, width))
     torch.testing.assert_close(value, width.log(), rtol=0, atol=1e-7)
+    # With a number of nodes nothing takes over where no mode is found.
+    value = mlc.log_integrate(
+        logistic, LINE, Rule(16), args=(centre, width), on_failure="raise"
+    )
+    torch.testing.assert_close(value, width.log(), rtol=0, atol=1e-2)
 
 
 def test_start_and_scale_are_those_of_the_domain(
@@ -239,6 +244,10 @@ def test_nan_inside_is_reported() -> None:
         lambda x: x * torch.nan, LINE, Rule(), on_failure="ignore"
     )
     assert estimate.status != mlc.Status.CONVERGED
+    status = mlc.log_integrate_with_error(
+        lambda x: x * torch.nan, LINE, Rule(3), on_failure="ignore"
+    ).status
+    assert status == mlc.Status.NON_FINITE
 
 
 def test_evaluations_can_be_limited() -> None:

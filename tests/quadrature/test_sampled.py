@@ -73,6 +73,23 @@ def test_gradients_in_values_and_positions(function: object) -> None:
     torch.autograd.gradcheck(function, (y, x))
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("jumps", [(0.0,), (0.6,), (1.5,), (0.0, 0.6, 0.6, 1.5)])
+def test_a_position_that_is_there_twice_is_a_jump(
+    jumps: tuple[float, ...], sign: int
+) -> None:
+    x = sign * torch.tensor(sorted([0.0, 0.6, 1.0, 1.5, *jumps]), dtype=torch.float64)
+    x.requires_grad_()
+    # Lines between jumps, of which parabolas have no other integral than trapezoids.
+    level = x.detach().diff(prepend=x[:1].detach()).eq(0).cumsum(0)
+    y = (3 * level + 2 * x.detach()).requires_grad_()
+    ours = mlc.cumulative_simpson(y, x)
+    torch.testing.assert_close(ours, torch.cumulative_trapezoid(y, x))
+    torch.testing.assert_close(mlc.simpson(y, x), torch.trapezoid(y, x))
+    for slope in torch.autograd.grad(ours.sum(), (y, x)):
+        assert slope.isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("arguments", "settings", "error", "message"),
     [

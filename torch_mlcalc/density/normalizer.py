@@ -9,6 +9,7 @@ from torch import Tensor
 
 from torch_mlcalc.density.known import Heard, Known
 from torch_mlcalc.density.pieces import in_pieces
+from torch_mlcalc.density.smooth import is_smooth
 from torch_mlcalc.density.support import extent_of
 from torch_mlcalc.quadrature.contract import BLOCK_BYTES
 from torch_mlcalc.quadrature.cubature.box import DETERMINISTIC, Solid
@@ -90,6 +91,11 @@ def _is_steep(density: NormalizedDensity) -> bool:
     middle = torch.where(lower.isfinite(), lower + inside, upper - inside)
     ends = [(t, s) for t, s in ((lower, 1), (upper, -1)) if read(t.isfinite()).any()]
     if not ends:
+        return False
+    # One point, none of those below, tells of most networks that nothing is to be seen.
+    one = (middle + STEEP * length).expand(1, *density.batch_shape)
+    one = one.clone().requires_grad_()
+    if is_smooth(density.log_unnormalized(one, *density.args), one):
         return False
     eps, rows = torch.finfo(density.dtype).eps, [middle]
     # A logarithm differs by 15 between the two, what is smooth by 1e-8.

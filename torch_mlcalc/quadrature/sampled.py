@@ -15,7 +15,8 @@ def simpson(
         (y_{j-1} + 4 y_j + y_{j+1})
 
     for equal steps, and the parabola through three neighbours for unequal ones. With an
-    even number of samples the last interval is that of the last three (Cartwright).
+    even number of samples the last interval is that of the last three (Cartwright). A
+    position that is there twice is a jump, with a line beside it.
 
     Args:
         y: Values.
@@ -151,6 +152,9 @@ def _first_of_three(h1: Tensor, h2: Tensor, y: Tensor) -> Tensor:
         The integrals, ``(*, n - 2)``.
     """
     y1, y2, y3 = y[..., :-2], y[..., 1:-1], y[..., 2:]
-    part = h1 / (h1 + h2)
-    bend = part * h1 / h2
-    return h1 / 6 * ((3 - part) * y1 + (3 + bend + part) * y2 - bend * y3)
+    # Where positions are equal there is no parabola, and a nan would be summed.
+    jump = (h2 == 0) | (h1 + h2 == 0)
+    part = h1 / torch.where(jump, 1, h1 + h2)
+    bend = part * h1 / torch.where(jump, 1, h2)
+    parabola = h1 / 6 * ((3 - part) * y1 + (3 + bend + part) * y2 - bend * y3)
+    return torch.where(jump, h1 / 2 * (y1 + y2), parabola)
