@@ -136,6 +136,14 @@ def sized(*sizes: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
     return [torch.randn(n, dtype=dtype, requires_grad=True) for n in sizes]
 
 
+class Subclass(Tensor):
+    """Stands for DTensor and the like."""
+
+
+def of_a_subclass() -> list[Tensor]:
+    return [tensor.detach().as_subclass(Subclass) for tensor in sized(5, 20000)]
+
+
 CHOICES: dict[str, tuple[list[Tensor], Options, set[str], set[str]]] = {
     "small": (sized(5, 7), {}, {"fused_"}, {"Gathered"}),
     "small, float16": (
@@ -179,6 +187,13 @@ CHOICES: dict[str, tuple[list[Tensor], Options, set[str], set[str]]] = {
         {"foreach_"},
     ),
     "complex": (sized(9, dtype=torch.complex64), {}, {"foreach_"}, {"foreach_"}),
+    "subclass": (of_a_subclass(), {}, {"alone"}, {"alone"}),
+    "subclass, foreach": (
+        of_a_subclass(),
+        dict(foreach=True),
+        {"foreach_"},
+        {"foreach_"},
+    ),
     "lr that requires grad": (
         sized(9),
         dict(lr=torch.tensor(0.1, requires_grad=True)),

@@ -76,6 +76,14 @@ class GivesZeroForNone(Faulty):
         return loss
 
 
+class ReplacesGradients(Faulty):
+    def step(self, closure: Closure = None) -> object:
+        loss = super().step(closure)
+        for param in self.params():
+            param.grad = None if param.grad is None else param.grad.clone()
+        return loss
+
+
 class UpdatesThoseOfTheFirstStep(Faulty):
     def step(self, closure: Closure = None) -> object:
         if not hasattr(self, "first"):
@@ -172,6 +180,7 @@ ELEMENT = r"params\[\d\]\[.*\] is"
 #: What is wrong, the case that finds it, and what it says.
 FAULTS: dict[type[Faulty], tuple[str, str]] = {
     TakesTwice: ("every gradient", ELEMENT),
+    ReplacesGradients: ("every gradient", r"gradient of params\[0\] was written"),
     TakesNoneForZero: ("missing gradients", r"params\[1\]\['momentum_buffer'\]|has \["),
     GivesZeroForNone: ("missing gradients", r"gradient of params\[1\] was written"),
     UpdatesThoseOfTheFirstStep: ("late gradients", ELEMENT),
@@ -258,7 +267,7 @@ def test_finds_state_that_is_no_tensor_or_of_another_dtype(faulty: type[Any]) ->
             optimizer,
             reference,
             options=dict(momentum=0.9),
-            dtypes=[torch.float32],
+            dtypes=[torch.float64, torch.float32],
             cases=["every gradient"],
         )
 
