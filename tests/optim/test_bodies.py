@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import torch_mlcalc as mlc
 from torch_mlcalc.optim import partition
-from torch_mlcalc.testing import OptimizerCheckError, check_optimizer
+from torch_mlcalc.testing import check_optimizer
 
 Options = dict[str, Any]
 Body = tuple[Options, tuple[str, ...] | None, float]
@@ -136,6 +136,14 @@ def sized(*sizes: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
     return [torch.randn(n, dtype=dtype, requires_grad=True) for n in sizes]
 
 
+class Subclass(Tensor):
+    """Stands for DTensor and the like."""
+
+
+def of_a_subclass() -> list[Tensor]:
+    return [tensor.detach().as_subclass(Subclass) for tensor in sized(5, 20000)]
+
+
 CHOICES: dict[str, tuple[list[Tensor], Options, set[str], set[str]]] = {
     "small": (sized(5, 7), {}, {"fused_"}, {"Gathered"}),
     "small, float16": (
@@ -179,6 +187,13 @@ CHOICES: dict[str, tuple[list[Tensor], Options, set[str], set[str]]] = {
         {"foreach_"},
     ),
     "complex": (sized(9, dtype=torch.complex64), {}, {"foreach_"}, {"foreach_"}),
+    "subclass": (of_a_subclass(), {}, {"alone"}, {"alone"}),
+    "subclass, foreach": (
+        of_a_subclass(),
+        dict(foreach=True),
+        {"foreach_"},
+        {"foreach_"},
+    ),
     "lr that requires grad": (
         sized(9),
         dict(lr=torch.tensor(0.1, requires_grad=True)),
@@ -540,79 +555,3 @@ def test_any_sequence_of_events_ends_where_the_loop_ends(
         torch.testing.assert_close(a, b, rtol=0, atol=0 if exact else 4e-15 * largest)
         state, expected = walk.optimizer.state.get(a), reference.optimizer.state.get(b)
         assert (state or {}).keys() == (expected or {}).keys()
-
-
-# check_optimizer itself
-
-
-WRONG: dict[str, tuple[Options, str]] = {
-    "lr": (dict(lr=0.2), r"every gradient, float64, step 0.*params\[0\]\[0, 0\] is"),
-    "state": (
-        dict(momentum=0.0),
-        r"params\[0\] has \['momentum_buffer'\], but .* \[\]",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_check_finds_a_difference(name: str) -> None:
-    options, message = WRONG[name]
-    with pytest.raises(OptimizerCheckError, match=message):
-        check_optimizer(
-            torch.optim.SGD,
-            torch.optim.SGD,
-            options=dict(lr=0.1, momentum=0.9),
-            reference_options=options,
-        )
-
-
-def test_check_finds_gradients_that_are_written_to() -> None:
-    with pytest.raises(OptimizerCheckError, match=r"gradient of params\[0\] was writt"):
-        check_optimizer(
-            torch.optim.SGD,
-            mlc.SGD,
-            options=dict(momentum=0.9, nesterov=True, foreach=True),
-            cases=["every gradient"],
-        )
-
-
-class Forgetful(torch.optim.SGD):
-    """Loses its momentum when it is loaded, or shares it when it is copied."""
-
-    def load_state_dict(self, state_dict: Options) -> None:
-        super().load_state_dict({**state_dict, "state": {}})
-
-
-def test_check_finds_state_that_is_not_loaded() -> None:
-    with pytest.raises(OptimizerCheckError, match=r"saved and loaded, .* step 3"):
-        check_optimizer(Forgetful, torch.optim.SGD, options=dict(momentum=0.9))
-
-
-def test_check_allows_as_many_ulps_as_it_is_told() -> None:
-    def check(ulps: float) -> None:
-        check_optimizer(
-            mlc.SGD,
-            mlc.SGD,
-            options=dict(lr=0.1, fused=True),
-            reference_options=dict(lr=0.1 * (1 + 1e-15)),
-            dtypes=[torch.float64],
-            cases=["every gradient"],
-            ulps=ulps,
-        )
-
-    check(64)
-    with pytest.raises(OptimizerCheckError, match=r"allowed is 0 \(0 \* eps"):
-        check(0)
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        (dict(cases=["no gradients"]), "among .*'matrix'.*, got 'no gradients'"),
-        (dict(layouts=["vector"]), "got 'vector'"),
-        (dict(steps=3), "at least 4, got 3"),
-    ],
-)
-def test_check_refuses_what_it_does_not_know(options: Options, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        check_optimizer(mlc.SGD, mlc.SGD, **options)

@@ -482,6 +482,18 @@ def test_differentiable_gradient_reaches_a_weight_decay_of_zero() -> None:
     assert torch.autograd.grad(param.sum(), decay) == (torch.tensor(-4.0),)
 
 
+def test_differentiable_momentum_of_zero_is_off() -> None:
+    momentum = torch.tensor(0.5, requires_grad=True)
+    param = torch.ones(2)
+    optimizer = SGD([param], 0.5, momentum, nesterov=True, differentiable=True)
+    optimizer.param_groups[0]["momentum"] = torch.tensor(0.0, requires_grad=True)
+    param.grad = torch.tensor([1.0, torch.inf])
+    optimizer.step()
+    assert param.tolist() == [0.5, -torch.inf]
+    assert not param.requires_grad
+    assert not optimizer.state
+
+
 @by_name(OPTIONS)
 def test_differentiable_gives_the_numbers_of_the_ordinary_step(case: Options) -> None:
     clones = [param.clone() for param in make_params()]
@@ -615,6 +627,16 @@ def test_grad_scale_of_the_caller_is_honoured() -> None:
     optimizer.step()
     assert param.tolist() == [0.75, 0.75]
     assert optimizer.state[param]["momentum_buffer"].dtype == torch.bfloat16
+
+
+def test_differentiable_divides_by_the_scale_of_the_caller() -> None:
+    param = torch.ones(2)
+    optimizer = SGD([param], 0.25, differentiable=True)
+    param.grad = torch.full_like(param, 4.0)
+    optimizer.grad_scale = torch.tensor([4.0])
+    optimizer.step()
+    assert param.tolist() == [0.75, 0.75]
+    assert param.grad.tolist() == [4, 4]
 
 
 def test_skipped_first_step_leaves_no_buffer() -> None:

@@ -397,6 +397,33 @@ def test_takes_a_gradient_of_another_kind_late(
         torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("first", ["sparse", "dense"])
+@pytest.mark.parametrize(
+    "body", [{}, dict(foreach=False), dict(flat=True), dict(compensated=True)], ids=str
+)
+def test_sparse_and_dense_gradients_take_turns(
+    body: Options, first: str, nesterov: bool
+) -> None:
+    def run(sparse_at: int | None, **options: bool) -> list[Tensor]:
+        param = torch.ones(4, 3, dtype=torch.bfloat16, requires_grad=True)
+        optimizer = mlc.SGD([param], 0.5, 0.5, nesterov=nesterov, **options)
+        weights, buffers = [torch.ones(4, 3)], None
+        for step in range(5):
+            grad = torch.zeros(4, 3)
+            grad[step % 4] = step + 1
+            grad = grad.to_sparse() if step % 2 == sparse_at else grad
+            param.grad = grad.to(param.dtype)
+            optimizer.step()
+            weights, buffers = mlc.sgd_step(
+                weights, [grad], buffers, lr=0.5, momentum=0.5, nesterov=nesterov
+            )
+        return [param, *weights]
+
+    found, expected = run(0 if first == "sparse" else 1, **body), run(None)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_sparse_gradients_change_nothing_beside_a_view(

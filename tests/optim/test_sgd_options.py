@@ -137,6 +137,18 @@ def test_compensated_state_is_saved_and_loaded() -> None:
     assert torch.equal(param, whole)
 
 
+def test_refuses_compensation_of_parameters_of_another_shape() -> None:
+    def trained(size: int) -> mlc.SGD:
+        param = torch.ones(size, dtype=torch.bfloat16, requires_grad=True)
+        param.grad = torch.ones_like(param)
+        optimizer = mlc.SGD([param], compensated=True)
+        optimizer.step()
+        return optimizer
+
+    with pytest.raises(ValueError, match=r"a compensation of shape \(3,\) .* \(2,\)"):
+        trained(3).load_state_dict(trained(2).state_dict())
+
+
 def test_compensated_takes_sparse_gradients() -> None:
     param = torch.ones(3, 2, dtype=torch.bfloat16)
     grad = torch.zeros_like(param)
@@ -341,6 +353,15 @@ def test_hooks_around_loading_see_and_change_what_is_loaded() -> None:
     optimizer.load_state_dict(optimizer.state_dict())
     optimizer.load_state_dict(optimizer.state_dict())
     assert seen == [torch.float32] * 2
+
+
+def test_loading_twice_keeps_what_flat_is_now() -> None:
+    optimizer = mlc.SGD([torch.ones(3, requires_grad=True)], momentum=0.9)
+    state = optimizer.state_dict()
+    optimizer.load_state_dict(state)
+    optimizer.param_groups[0]["flat"] = True
+    optimizer.load_state_dict(state)
+    assert optimizer.param_groups[0]["flat"]
 
 
 def test_loading_widens_momentum_for_wider_parameters_as_torch_does() -> None:

@@ -163,6 +163,35 @@ def test_polyak_refuses_an_objective_better_than_the_optimum() -> None:
     assert_moved(problem, before, [torch.zeros(2), torch.tensor(0.0)])
 
 
+def test_polyak_takes_a_loss_rounded_below_the_optimum_for_it() -> None:
+    x = nn.Parameter(torch.tensor(0.0))
+    optimizer = mlc.SGD([x], lr=1.0, step_size=PolyakStep(optimum=0.7))
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = x**2 + 0.7
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure).item() < 0.7
+    assert x.item() == 0
+
+
+@pytest.mark.parametrize("dtype, grad", [(torch.bfloat16, 1.0), (torch.float16, 6e4)])
+def test_polyak_rounds_no_norm_to_16_bits(dtype: torch.dtype, grad: float) -> None:
+    # The root of 3 has 2e-3 less in bfloat16; that of 3 * 6e4^2 has no float16.
+    x = nn.Parameter(torch.ones(3, dtype=dtype))
+    optimizer = mlc.SGD([x], lr=1.0, step_size=PolyakStep())
+
+    def closure() -> Tensor:
+        x.grad = torch.full_like(x, grad)
+        return x.sum().float()
+
+    optimizer.step(closure)
+    factor = optimizer.param_groups[0]["last_factor"]
+    assert factor == pytest.approx(1 / x.grad[0].item() ** 2, rel=1e-6)
+
+
 def test_polyak_fits_an_interpolating_model_with_batches_to_machine_precision() -> None:
     generator = torch.Generator().manual_seed(2)
     features = torch.randn(64, 8, generator=generator, dtype=torch.float64)
@@ -258,8 +287,11 @@ def test_armijo_minimises_the_rosenbrock_function(dtype: torch.dtype) -> None:
 def test_armijo_does_not_fail_where_the_decrease_drowns_in_rounding() -> None:
     x = nn.Parameter(torch.tensor(1.0))
     optimizer = mlc.SGD([x], lr=0.3, step_size=ArmijoStep())
+    calls = 0
 
     def closure() -> Tensor:
+        nonlocal calls
+        calls += 1
         optimizer.zero_grad()
         loss = 1e6 + (x - 2) ** 2
         loss.backward()
@@ -267,13 +299,15 @@ def test_armijo_does_not_fail_where_the_decrease_drowns_in_rounding() -> None:
 
     for _ in range(40):
         optimizer.step(closure)
+    # Each first trial will do; a search would end with steps too small to get there.
+    assert calls == 80
+    assert abs(x.item() - 2) < 1e-6
 
 
 def test_armijo_puts_everything_back_if_no_step_is_good_enough() -> None:
     problem = Problem(lr=1.0, step_size=ArmijoStep(max_trials=3), momentum=0.9)
     calls = iter(range(100))
     loss_of = problem.loss
-    problem.loss = lambda: loss_of() * 0 + 100.0 * next(calls) + 0 * loss_of()
     before = problem.values()
     problem.loss = lambda: loss_of() + 100.0 * next(calls)
     with pytest.raises(RuntimeError, match=r"no factor down to 0.25 lowered"):

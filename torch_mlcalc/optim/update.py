@@ -39,7 +39,7 @@ def update_(param: Tensor, grad: Tensor, state: State, formula: Formula) -> None
     if momentum != 0:
         buffer = state.get("momentum_buffer")
         if buffer is None:
-            buffer = grad.detach().clone()
+            buffer = grad.clone()
         else:
             buffer = _as_dense_as(grad, buffer)
             other = _addable(grad, buffer)
@@ -152,9 +152,8 @@ def update_compensated_(
     if rest is None:
         rest = state["compensation"] = torch.zeros_like(param)
     buffer = state.get("momentum_buffer")
-    dense = grad.to_dense() if grad.is_sparse else grad
     new, new_buffer = updated(
-        param.float() + rest, dense.float(), _as_float(buffer), formula
+        param.float() + rest, grad.float(), _as_float(buffer), formula
     )
     if formula.momentum != 0:
         state["momentum_buffer"] = new_buffer

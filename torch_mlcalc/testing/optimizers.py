@@ -195,7 +195,7 @@ def _step(name: str, runs: tuple[_Run, _Run], ulps: float) -> None:
     for run in runs:
         run.optimizer.step()
     for i, (param, held) in enumerate(zip(params, before, strict=True)):
-        if held is None or (param.grad is held[0] and _equal(*held)):
+        if param.grad is (held and held[0]) and (held is None or _equal(*held)):
             continue
         raise OptimizerCheckError(f"{name}: the gradient of params[{i}] was written to")
     _compare(name, *runs, ulps)
@@ -330,11 +330,13 @@ def _closure(name: str, run: _Run, reference: _Run, ulps: float) -> None:
 
         # The stubs want a closure to return a number.
         loss: Any = each.optimizer.step(closure)  # type: ignore[arg-type]
+        if loss is None:
+            raise OptimizerCheckError(f"{where}: step returned None, not the loss")
         return torch.as_tensor(loss, device="cpu").detach()
 
     for step in range(run.steps):
-        found, expected = losses(run), losses(reference)
         where = f"{name}, step {step}"
+        found, expected = losses(run), losses(reference)
         _compare_tensors(where, "loss", found, expected, 8 * ulps * float(expected))
         _compare(where, run, reference, ulps)
 
