@@ -522,6 +522,25 @@ BAD = {
 }
 
 
+def test_an_absolute_tolerance_and_validate_of_the_module_arrive() -> None:
+    sizes: list[int] = []
+
+    def bumpy(x: torch.Tensor) -> torch.Tensor:
+        sizes.append(x.numel())
+        return torch.sigmoid(x + 0.1 * torch.sin(9 * x))
+
+    spent = []
+    for atol in (0.0, 1e3):
+        sizes.clear()
+        settings = {"domain": mlc.RealLine(), "rtol": 1e-10, "atol": atol}
+        mlc.crps_loss(bumpy, torch.zeros(1, dtype=torch.float64), **settings)
+        spent.append(sum(sizes))
+    assert spent[1] < spent[0]
+    missing = torch.tensor([math.nan])
+    with pytest.raises(ValueError, match="target must not be NaN"):
+        mlc.CRPSLoss(validate=True)(td.Normal(torch.zeros(1), 1.0), missing)
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_refused(name: str) -> None:
     arguments, settings, kind, message = BAD[name]
