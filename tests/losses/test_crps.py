@@ -436,6 +436,16 @@ def test_mixture_refuses_what_does_not_fit() -> None:
         mlc.crps_normal_mixture(one, one, one, one)
 
 
+@pytest.mark.parametrize(
+    "function", [mlc.crps_censored_normal, mlc.crps_truncated_normal]
+)
+def test_limits_are_numbers_or_tensors(function: Callable[..., Tensor]) -> None:
+    one = torch.ones(2)
+    for lower, upper, name in (("0", 1.0, "lower"), (0.0, None, "upper")):
+        with pytest.raises(TypeError, match=f"{name} must be a number or a tensor"):
+            function(one, one, lower, upper, one)
+
+
 OUT_OF_RANGE = {
     "scale": (mlc.crps_normal, (0.0, 0.0, 1.0), "scale must be positive, got 0.0"),
     "df": (mlc.crps_student_t, (0.5, 0.0, 1.0, 1.0), "df must be above 1/2, got 0.5"),

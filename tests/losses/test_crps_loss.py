@@ -431,6 +431,16 @@ def test_tolerances_and_failure_reach_the_integral() -> None:
     mlc.crps_loss(forecast, LOC, max_evals=20, atol=1e-14, on_failure="ignore")
 
 
+class Sure(td.Distribution):
+    """A distribution that says where it lives, and nothing else."""
+
+    arg_constraints = {}
+    support = td.constraints.real
+
+    def __init__(self, point: torch.Tensor) -> None:
+        super().__init__(point.shape, validate_args=False)
+
+
 BAD = {
     "no forecast": ((1.0, LOC), {}, TypeError, "input must be a torch.distributions"),
     "no target": ((td.Normal(LOC, B), 1.0), {}, TypeError, "target must be a torch.T"),
@@ -491,7 +501,44 @@ BAD = {
         ValueError,
         "states no support",
     ),
+    "neither cdf nor log_prob": (
+        (Sure(LOC), LOC),
+        {},
+        ValueError,
+        "Sure has neither cdf nor log_prob",
+    ),
+    "supports of components": (
+        (
+            td.MixtureSameFamily(
+                td.Categorical(torch.ones(3, 2)),
+                td.Uniform(torch.zeros(3, 2), torch.tensor([1.0, 2.0])),
+            ),
+            LOC,
+        ),
+        {},
+        ValueError,
+        "the components of the mixture have supports of their own",
+    ),
 }
+
+
+def test_an_absolute_tolerance_and_validate_of_the_module_arrive() -> None:
+    sizes: list[int] = []
+
+    def bumpy(x: torch.Tensor) -> torch.Tensor:
+        sizes.append(x.numel())
+        return torch.sigmoid(x + 0.1 * torch.sin(9 * x))
+
+    spent = []
+    for atol in (0.0, 1e3):
+        sizes.clear()
+        settings = {"domain": mlc.RealLine(), "rtol": 1e-10, "atol": atol}
+        mlc.crps_loss(bumpy, torch.zeros(1, dtype=torch.float64), **settings)
+        spent.append(sum(sizes))
+    assert spent[1] < spent[0]
+    missing = torch.tensor([math.nan])
+    with pytest.raises(ValueError, match="target must not be NaN"):
+        mlc.CRPSLoss(validate=True)(td.Normal(torch.zeros(1), 1.0), missing)
 
 
 @pytest.mark.parametrize("name", BAD)
