@@ -57,7 +57,8 @@ def assert_module(
     assert torch.equal(call(again), expected)
     again.load_state_dict(module.state_dict())
     assert torch.equal(call(again), expected)
-    assert f"reduction={module.reduction!r}, rule={module.rule}" in repr(module)
+    assert f"reduction={module.reduction!r}, " in repr(module)
+    assert f"rule={module.rule}" in repr(module)
 
 
 def assert_settings(make: Callable[..., IntegralLoss]) -> None:

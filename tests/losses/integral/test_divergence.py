@@ -35,7 +35,7 @@ from torch.distributions import (
 )
 
 import torch_mlcalc as mlc
-from torch_mlcalc.losses.crossings import crossings
+from torch_mlcalc.losses.crps.crossings import crossings
 from torch_mlcalc.testing import check_gradients
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")

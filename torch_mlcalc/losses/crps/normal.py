@@ -411,11 +411,10 @@ def censored_normal(
     at, low, high = (_placed(end, loc, scale) for end in (inside, lower, upper))
     # Nothing is between a limit and a target at it; as a difference of slopes that are
     # 1 this would take all digits from the other part, at 4 deviations in float32.
-    below = torch.where(target > lower, _squared_cdf(at) - _squared_cdf(low), 0.0)
-    above = torch.where(target < upper, _squared_cdf(-at) - _squared_cdf(-high), 0.0)
-    score = torch.where(target.isnan(), target, below + above)
+    below = torch.where(target <= lower, 0.0, _squared_cdf(at) - _squared_cdf(low))
+    above = torch.where(target >= upper, 0.0, _squared_cdf(-at) - _squared_cdf(-high))
     beyond = torch.where(inside == target, 0.0, target - inside).abs()
-    return beyond + scale * score
+    return beyond + scale * (below + above)
 
 
 def _placed(end: Tensor, loc: Tensor, scale: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from torch_mlcalc.density.nodes import nodes_of
-from torch_mlcalc.losses.crossings import crossings
 from torch_mlcalc.losses.crps.cdf import Cdf, Tails
+from torch_mlcalc.losses.crps.crossings import crossings
 from torch_mlcalc.losses.crps.weighting import Levels, Thresholds
 from torch_mlcalc.quadrature.checks import Settings
 from torch_mlcalc.quadrature.domains import Domain, Interval, Line, RealLine

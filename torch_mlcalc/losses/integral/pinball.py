@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_mlcalc.losses.crossings import crossings
+from torch_mlcalc.losses.crps.crossings import crossings
 from torch_mlcalc.losses.integral.settings import (
     IntegralLoss,
     check_function,

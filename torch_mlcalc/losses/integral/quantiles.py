@@ -10,8 +10,8 @@ from torch.distributions import Distribution, Gamma, TransformedDistribution
 
 from torch_mlcalc.density.normalized import NormalizedDensity
 from torch_mlcalc.density.support import extent_of
-from torch_mlcalc.losses.crossings import crossings
 from torch_mlcalc.losses.crps.cdf import cdf_of, is_integrated
+from torch_mlcalc.losses.crps.crossings import crossings
 from torch_mlcalc.losses.integral.compare import Search
 from torch_mlcalc.losses.integral.pairs import GRID, Pair
 from torch_mlcalc.losses.integral.places import (

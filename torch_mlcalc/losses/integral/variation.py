@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.nn.functional import softplus
 
-from torch_mlcalc.losses.crossings import crossings
+from torch_mlcalc.losses.crps.crossings import crossings
 from torch_mlcalc.losses.integral.compare import (
     PairLoss,
     Search,
