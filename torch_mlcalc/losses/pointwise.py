@@ -303,8 +303,15 @@ def _with_total(value: Formula, mend: Formula | None) -> Formula:
 
 
 def _total(total: Formula, count: int, arguments: Sequence[Tensor]) -> Tensor:
-    parts = [total(*part) for part in _blocks(arguments)]
-    added = torch.stack(parts).sum() if len(parts) > 1 else parts[0]
+    first, *others = _blocks(arguments)
+    added = total(*first)
+    if others:
+        # Numbers of their own would lie between the blocks and keep malloc from using
+        # the place of one for the next: 71 MiB instead of 38 for 1e7 elements.
+        sums = added.new_empty(len(others))
+        for i, part in enumerate(others):
+            sums[i] = total(*part)
+        added = sums.sum().add_(added)
     return added.div_(count)
 
 
