@@ -82,8 +82,10 @@ def tails_of(distribution: Distribution) -> Tails:
 
 def is_integrated(distribution: Distribution) -> bool:
     """Whether the distribution function is that of a :class:`NormalizedDensity`."""
-    moved = isinstance(distribution, TransformedDistribution)
-    if moved and type(distribution).cdf is TransformedDistribution.cdf:
+    if (
+        isinstance(distribution, TransformedDistribution)
+        and type(distribution).cdf is TransformedDistribution.cdf
+    ):
         return is_integrated(distribution.base_dist)
     known = any(kind in _OWN for kind in type(distribution).__mro__)
     own = type(distribution).cdf is not Distribution.cdf
