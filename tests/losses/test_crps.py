@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import scoringrules
 import torch
+from scipy import stats
 from torch import Tensor
 
 import torch_mlcalc as mlc
@@ -383,12 +384,55 @@ def test_infinite_and_missing_targets(case: Case) -> None:
         target = torch.tensor([y], dtype=DOUBLE, requires_grad=True)
         score = case.function(*parameters, target)
         assert score.item() == INF
-        (gradient,) = torch.autograd.grad(score, target)
+        *slopes, gradient = torch.autograd.grad(score, (*parameters, target))
         assert gradient.item() == math.copysign(1, y)
+        # One such in a batch must not take the gradients of all others away.
+        assert all(slope.isfinite() for slope in slopes)
     missing = torch.tensor([math.nan], dtype=DOUBLE)
     assert case.function(*parameters, missing).isnan()
     with pytest.raises(ValueError, match="target must not be NaN, got nan"):
         case.function(*parameters, missing, validate=True)
+
+
+def test_slopes_far_from_a_target_are_those_of_mean_and_spread() -> None:
+    # From targets that had gone through a product with the scale nothing was left of
+    # them: 0 instead of 1.5 at 1e9 in single precision, and of a uniform forecast -1
+    # instead of -1/3.
+    for name in ("exponential", "gamma", "uniform", "student_t"):
+        case = CASES[name]
+        *row, _ = case.points[0]
+        for y in (-1e9, 1e9):
+            inputs = [torch.tensor([v]).requires_grad_() for v in (*row, y)]
+            slopes = torch.autograd.grad(case.function(*inputs), inputs)
+            for i, found in enumerate(slopes):
+                expected = slope(case, (*row, math.copysign(1e6, y)), i)
+                assert found.item() == pytest.approx(expected, rel=1e-5), (name, y, i)
+
+
+DENSITIES: dict[str, tuple[Callable[..., Tensor], tuple[float, ...], Callable]] = {
+    "laplace": (mlc.crps_laplace, (0.0, 1.0), stats.laplace.pdf),
+    "logistic": (mlc.crps_logistic, (0.0, 1.0), stats.logistic.pdf),
+    "normal": (mlc.crps_normal, (0.0, 1.0), stats.norm.pdf),
+    "exponential": (mlc.crps_exponential, (1.0,), stats.expon.pdf),
+    "gamma": (mlc.crps_gamma, (2.5, 1.0), stats.gamma(2.5).pdf),
+    "student_t": (mlc.crps_student_t, (10.0, 0.0, 1.0), stats.t(10).pdf),
+    "log_normal": (mlc.crps_log_normal, (0.0, 1.0), stats.lognorm(1).pdf),
+}
+
+
+@pytest.mark.parametrize("name", DENSITIES)
+def test_second_derivative_is_twice_the_density_far_out_too(name: str) -> None:
+    # That of an exponential, Laplace or Student variable was 0 or of the wrong sign.
+    function, row, density = DENSITIES[name]
+    for dtype, error in ((torch.float32, 5e-3), (DOUBLE, 1e-10)):
+        parameters = [torch.full((4,), v, dtype=dtype) for v in row]
+        y = torch.tensor([0.3, 9.0, 24.0, 60.0], dtype=dtype, requires_grad=True)
+        score = function(*parameters, y, "sum")
+        (slope_,) = torch.autograd.grad(score, y, create_graph=True)
+        (bend,) = torch.autograd.grad(slope_.sum(), y)
+        expected = torch.tensor(2 * density(y.detach().double().numpy()))
+        close = {"rtol": error, "atol": float(torch.finfo(dtype).tiny)}
+        torch.testing.assert_close(bend.double(), expected, **close)
 
 
 def test_mixture_is_that_of_its_components() -> None:

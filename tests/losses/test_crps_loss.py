@@ -83,6 +83,17 @@ def test_closed_form_and_integral_agree(name: str) -> None:
         torch.testing.assert_close(integral, closed, rtol=1e-7, atol=1e-7)
 
 
+def test_logit_of_another_uniform_is_not_logistic() -> None:
+    base = td.Uniform(torch.full((2,), 0.1, dtype=DOUBLE), 0.9)
+    forecast = td.TransformedDistribution(base, [td.SigmoidTransform().inv])
+    target = torch.tensor([0.3, -1.2], dtype=DOUBLE)
+    found = mlc.crps_loss(forecast, target, "none")
+    integral = mlc.crps_loss(forecast, target, "none", closed_form=False)
+    logistic_score = mlc.crps_logistic(0 * target, torch.ones_like(target), target)
+    torch.testing.assert_close(found, integral)
+    assert (found - logistic_score).abs().min() > 0.1
+
+
 @pytest.mark.parametrize(
     ("forecast", "mean_error", "mean_distance"),
     [
@@ -199,9 +210,9 @@ def test_thresholds_far_in_a_tail(make: type[td.Distribution]) -> None:
         elif make is td.Cauchy:
             exact = float(mp.quad(lambda x: (mp.atan(1 / x) / mp.pi) ** 2, [far, INF]))
         else:
-            ends = [far, far + 1, far + 3, far + 9]
+            ends = [far + step for step in (0, 0.2, 0.5, 1, 2, 4, 9)]
             exact = float(mp.quad(lambda x: mp.ncdf(-x) ** 2, ends))
-        assert found.item() == pytest.approx(exact, rel=3e-8)
+        assert found.item() == pytest.approx(exact, rel=3e-8, abs=0)
 
 
 def test_density_of_thresholds_is_a_normal_cdf_in_closed_form() -> None:

@@ -53,7 +53,13 @@ BETA = [
         (a + 0.3 * b) / (a + 1.2 * b),
         1 - 2**-20,
     )
-] + [(2.0, 1e6, 8e-6), (0.5, 1e4, 3e-4)]
+] + [
+    (2.0, 1e6, 8e-6),
+    (0.5, 1e4, 3e-4),
+    # Where the cut starts furthest out, and where the nodes are fewest.
+    (192.0, 2785.0, 0.0652),
+    (1.0, 352.0, 0.00283),
+]
 CASES = {
     "gammainc": Case(mlc.special.gammainc, truth.lower_gamma, GAMMA),
     "gammaincc": Case(
@@ -64,7 +70,7 @@ CASES = {
     "stdtr": Case(
         mlc.special.stdtr,
         truth.student_cdf,
-        [(df, t) for df in (0.05, 1.0, 30.0) for t in (1e-9, 0.4, -1.3, 1.5, -6.0)],
+        [(df, t) for df in (0.05, 1.0, 40.0) for t in (1e-9, 0.4, -1.3, 1.5, -6.0)],
     ),
 }
 cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -150,8 +156,8 @@ EDGES = {
         (0.5, 1, 0.5, 0.5, 0, 0, 1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, -0.1, 1.1, 0.5),
     ),
     "stdtr": (
-        (1.0, 5, INF, INF, -1, 0, NAN, 1, 1),
-        (INF, -INF, -1, 9, 1, 1, 1, NAN, 0),
+        (1.0, 5, 1e-3, 1e-3, INF, INF, -1, 0, NAN, 1, 1),
+        (INF, -INF, INF, -INF, -1, 9, 1, 1, 1, NAN, 0),
     ),
 }
 
@@ -220,6 +226,17 @@ def test_compiled_as_one_graph() -> None:
         strict=True,
     ):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_nodes_made_in_inference_mode_serve_gradients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch_mlcalc.special.tail._tables", {})
+    a = torch.tensor(2.0, dtype=DOUBLE, requires_grad=True)
+    with torch.inference_mode():
+        mlc.special.gammainc(a, 1.0)
+    (slope,) = torch.autograd.grad(mlc.special.gammainc(a, 1.0), a)
+    assert slope.item() < 0
 
 
 def test_arguments_broadcast_and_promote() -> None:

@@ -25,7 +25,9 @@ def stdtr(df: Tensor | float, t: Tensor | float) -> Tensor:
 
     Its derivative in t is the density; those in the degrees of freedom are taken under
     the integral sign. It is smooth at t = 0, and becomes the normal distribution
-    function without a loss of digits.
+    function without a loss of digits. The derivative in the degrees of freedom, of the
+    size of :math:`1 / \nu^2`, has an error of the size of :math:`\epsilon / \nu`: in
+    ``float32`` two digits are left of it at 1e5, and none at 1e7.
 
     Args:
         df: Degrees of freedom, positive; infinity gives the normal distribution.

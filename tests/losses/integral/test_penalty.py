@@ -96,6 +96,18 @@ def test_reductions() -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE], ids=str)
+def test_a_small_mass_has_its_gradient(dtype: torch.dtype) -> None:
+    # Of (e^h - 1)^2. It was 0 from h = -17 in single and -37 in double precision on.
+    height = torch.tensor([-45.0, -20.0], dtype=dtype, requires_grad=True)
+    loss = mlc.normalization_penalty(
+        lambda x, h: h + 0 * x, mlc.Interval(0, 1), "sum", args=(height,), log=True
+    )
+    (found,) = torch.autograd.grad(loss, height)
+    expected = [2 * math.expm1(h) * math.exp(h) for h in height.tolist()]
+    assert found.tolist() == pytest.approx(expected, rel=1e-6, abs=0)
+
+
 def test_module() -> None:
     rule, domain = mlc.GaussLegendre(12), mlc.Interval(-2, 2)
     factor, weight = t(0.7, 1.4), t(1.0, 2.0)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from integral_checks import DOUBLE, assert_module, assert_reductions, number, t
-from scipy import integrate, stats
+from scipy import integrate, special, stats
 from torch import Tensor
 from torch.distributions import (
+    AffineTransform,
     Beta,
     Categorical,
     Distribution,
@@ -18,9 +19,12 @@ from torch.distributions import (
     Laplace,
     MixtureSameFamily,
     Normal,
+    RelaxedBernoulli,
     StudentT,
+    TransformedDistribution,
     Uniform,
 )
+from torch.distributions.relaxed_bernoulli import LogitRelaxedBernoulli
 
 import torch_mlcalc as mlc
 from torch_mlcalc.testing import check_gradients
@@ -161,6 +165,41 @@ def test_both_forms_of_normals(p: float) -> None:
         for a, b in ((-12, -1), (-1, 2), (2, 12))
     )
     assert loss.item() == pytest.approx(expected, rel=1e-8)
+
+
+@pytest.mark.parametrize("p", [1.1, 1.5, 3])
+def test_second_derivative_sees_where_the_quantiles_cross(p: float) -> None:
+    # By the location of a difference m + z of quantiles it is p (p - 1) E |m + z|^q,
+    # q = p - 2. Without a split at its zero it was off by 26 %, 2e-3 and 1e-6.
+    loc, q = t(0.5), p - 2
+    loss = mlc.wasserstein_1d_loss(Normal(loc, t(2.0)), Normal(t(0.0), t(1.0)), p=p)
+    (slope,) = torch.autograd.grad(loss, loc, create_graph=True)
+    (curvature,) = torch.autograd.grad(slope, loc)
+    moment = special.hyp1f1(-q / 2, 0.5, -(0.5**2) / 2) * 2 ** (q / 2)
+    expected = p * (p - 1) * moment * special.gamma((1 + q) / 2) / math.sqrt(math.pi)
+    assert curvature.item() == pytest.approx(expected, rel=1e-7)
+
+
+@pytest.mark.parametrize("batch", [(), (2,)], ids=str)
+def test_a_distribution_without_mean_or_place(batch: tuple[int, ...]) -> None:
+    # As torch's LogitRelaxedBernoulli, which is a logistic distribution.
+    own = LogitRelaxedBernoulli(number(0.5), logits=number(0.3).expand(batch))
+    moved = TransformedDistribution(own, [AffineTransform(number(1.0), number(0.5))])
+    q = Normal(torch.zeros(batch, dtype=DOUBLE), 1.0)
+    for p, known in ((own, stats.logistic(0.6, 2)), (moved, stats.logistic(1.3, 1))):
+        for loss, oracle in ((mlc.wasserstein_1d_loss, w1), (mlc.cramer_loss, cramer)):
+            value, expected = loss(p, q, "none"), oracle(known, stats.norm(0, 1))
+            assert value.shape == batch
+            assert value.tolist() == pytest.approx(np.full(batch, expected), rel=1e-6)
+
+
+def test_a_transformed_distribution_function_is_as_exact_as_any() -> None:
+    # It was integrated to half the digits, so that this was off by 1e-6.
+    relaxed = RelaxedBernoulli(number(1.0), logits=number(0.3))
+    found = mlc.wasserstein_1d_loss(relaxed, Uniform(number(0.0), number(1.0)))
+    a = math.exp(0.3)  # the mean is the integral of (1 - x) a / (a + x - a x)
+    expected = 0.5 - 1 / (1 - a) - 0.3 * a / (1 - a) ** 2
+    assert found.item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_shift_and_scale_of_anything() -> None:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from torch_mlcalc.losses.crps.common import prepare_parameters
+from torch_mlcalc.losses.crps.common import decay, prepare_parameters
 from torch_mlcalc.losses.reduction import Reduction, reduce
 from torch_mlcalc.losses.validation import check_values, is_validated
 from torch_mlcalc.special.beta import both_tails, log_negative_binomial
@@ -262,23 +262,33 @@ def gamma(concentration: Tensor, rate: Tensor, target: Tensor) -> Tensor:
     Returns:
         The scores.
     """
-    x = rate * target
-    above = x > 0
+    # Far off the slope in the rate is that of the mean and the spread, which is lost if
+    # the target goes through a product with the rate: 0 instead of 1.5 at 1e9 / rate.
+    endless = target.isinf()
+    x = rate * torch.where(endless, 1.0, target)
+    far = endless | (x.abs() > 2 * concentration + 2)
+    above = torch.where(endless, target, x) > 0
     inside = torch.where(above, x, 1.0).clamp(max=torch.finfo(x.dtype).max / 1e4)
     share = torch.where(above, 2 * gammainc(concentration + 1, inside) - 1, -1.0)
+    share = torch.where(endless, target.sign(), share)
     density = torch.exp(log_poisson(concentration, inside))
-    bend = torch.where(above, 2 * inside * density, 0.0)
+    bend = torch.where(above & ~endless, 2 * inside * density, 0.0)
     spread = torch.sqrt(concentration / math.pi) * torch.exp(
         log_half_step(concentration)
     )
-    return ((x - concentration) * share + bend - spread) / rate
+    near = torch.where(far, 0.0, x) - concentration
+    score = (near * share + bend - spread) / rate
+    return score + torch.where(far, target, 0.0) * share
 
 
 def exponential(rate: Tensor, target: Tensor) -> Tensor:
     """CRPS of each element."""
-    x = rate * target
-    size, inside = torch.where(x > 0, x, -x), torch.where(x > 0, x, 0.0)
-    return (size + 2 * torch.expm1(-inside) + 0.5) / rate
+    # Not abs, which has no slope at 0. Nor rate * |target| / rate, whose slope in the
+    # rate is the rounding error of a large target.
+    size, above = torch.where(target > 0, target, -target), target > 0
+    inside = torch.where(above & target.isfinite(), target, 0.0)
+    below = torch.where(target == torch.inf, -1.0, decay(-rate * inside))
+    return size + (2 * below + 0.5) / rate
 
 
 def beta(concentration1: Tensor, concentration0: Tensor, target: Tensor) -> Tensor:
@@ -306,6 +316,10 @@ def _log_scaled(a: Tensor, b: Tensor) -> Tensor:
 def uniform(low: Tensor, high: Tensor, target: Tensor) -> Tensor:
     """CRPS of each element."""
     width = high - low
-    place = (target - low) / width
-    share = place.clamp(0, 1)
-    return width * ((place - share).abs() + share * (share - 1) + 1 / 3)
+    under, over = target < low, target > high
+    # What is outside takes no part in the quotient, whose slopes in the ends cancel
+    # there, and had the wrong sign at 1e9 widths.
+    inside = torch.where(under | over, low, target)
+    share = torch.where(over, 1.0, (inside - low) / width)
+    beyond = torch.where(under, low - target, torch.where(over, target - high, 0.0))
+    return beyond + width * (share * (share - 1) + 1 / 3)

@@ -82,6 +82,11 @@ def tails_of(distribution: Distribution) -> Tails:
 
 def is_integrated(distribution: Distribution) -> bool:
     """Whether the distribution function is that of a :class:`NormalizedDensity`."""
+    if (
+        isinstance(distribution, TransformedDistribution)
+        and type(distribution).cdf is TransformedDistribution.cdf
+    ):
+        return is_integrated(distribution.base_dist)
     known = any(kind in _OWN for kind in type(distribution).__mro__)
     own = type(distribution).cdf is not Distribution.cdf
     return isinstance(distribution, NormalizedDensity) or not (known or own)

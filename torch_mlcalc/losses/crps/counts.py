@@ -186,15 +186,23 @@ def poisson(rate: Tensor, target: Tensor) -> Tensor:
     density = torch.exp(log_poisson(count.clamp(min=_NO_COUNT), rate))
     bend = torch.where(above, 2 * rate * density, 0.0)
     spread, rest = _poisson_spread(rate)
-    more = (target - rate) * below + bend - spread
-    return torch.where(target < 1, target * below + rest, more)
+    more = _more(target, rate, below, bend) - spread
+    few = torch.where(target < 1, target, 0.0) * below
+    return torch.where(target < 1, few + rest, more)
+
+
+def _more(target: Tensor, mean: Tensor, below: Tensor, bend: Tensor) -> Tensor:
+    """What is more than the spread; that of an infinite target has slopes as well."""
+    inside = torch.where(target.isinf(), 0.0, target - mean) * below + bend
+    return torch.where(target.isinf(), target.abs() - mean * target.sign(), inside)
 
 
 def _whole(target: Tensor) -> tuple[Tensor, Tensor]:
     """The largest count up to the target, and whether there is one."""
     above = target >= 0
     most = torch.finfo(target.dtype).max / 1e4
-    return torch.where(above, target, 0.0).clamp(max=most).floor(), above
+    count = torch.where(above & target.isfinite(), target, 0.0)
+    return count.clamp(max=most).floor(), above
 
 
 def _poisson_spread(rate: Tensor) -> tuple[Tensor, Tensor]:
@@ -233,8 +241,9 @@ def negative_binomial(
     excess = 4 * probs / rest.square()
     none = (target < 1) & (total_count * torch.log1p(excess) < _PEAKED)
     spread = mean / rest * _hypergeometric(total_count, probs, rest, lost=none)
-    more = (target - mean) * below + bend - spread
-    return torch.where(none, target * below + spread, more)
+    more = _more(target, mean, below, bend) - spread
+    few = torch.where(none, target, 0.0) * below
+    return torch.where(none, few + spread, more)
 
 
 def _hypergeometric(count: Tensor, probs: Tensor, rest: Tensor, lost: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from scipy import special
 from torch import Tensor
 
-from torch_mlcalc.losses.crps.common import prepare_parameters, standardised
+from torch_mlcalc.losses.crps.common import decay, prepare_parameters, standardised
 from torch_mlcalc.losses.reduction import Reduction, reduce
 from torch_mlcalc.losses.regression import log_cosh_loss
 from torch_mlcalc.losses.validation import check_values, is_validated
@@ -228,7 +228,7 @@ def laplace(loc: Tensor, scale: Tensor, target: Tensor) -> Tensor:
     z, near = standardised(difference, scale, FAR)
     # Not abs, whose derivative at 0 would take the second one of the exponential along.
     size = torch.where(z < 0, -z, z)
-    inside = scale * (size + torch.expm1(-size) + 0.25)
+    inside = scale * (size + decay(-size) + 0.25)
     return torch.where(near, inside, difference.abs() - 0.75 * scale)
 
 
@@ -253,15 +253,20 @@ def student_t(df: Tensor, loc: Tensor, scale: Tensor, target: Tensor) -> Tensor:
         The scores.
     """
     df = df.clamp(max=MOST_DF)
-    z = (target - loc) / scale
+    difference = target - loc
+    endless = difference.isinf()
+    z = torch.where(endless, 0.0, difference) / scale
     middle, tail = middle_and_tail(df, z)
     outside = torch.where(z < 0, tail - 0.5, 0.5 - tail)
     share = torch.where(is_central(df, z), middle, outside)
+    share = torch.where(endless, difference.sign() / 2, share)
     most = torch.finfo(z.dtype).max ** 0.45
-    reach = torch.log1p((z / df.sqrt()).clamp(-most, most).square())
+    reach = (z / df.sqrt()).clamp(-most, most).square()
+    reach = torch.log1p(torch.where(endless, most**2, reach))
     constant = torch.exp(2 * log_half_step(df / 2) - log_half_step(df - 0.5))
     constant = constant * df * torch.sqrt(df / (math.pi * (df - 0.5)))
-    return scale * (2 * z * share + constant * _excess(df, reach))
+    # Not scale * z, whose slope in the scale is the rounding error of a large target.
+    return 2 * difference * share + scale * constant * _excess(df, reach)
 
 
 def _excess(df: Tensor, reach: Tensor) -> Tensor:
@@ -271,7 +276,7 @@ def _excess(df: Tensor, reach: Tensor) -> Tensor:
     far = torch.where(near, 2.0, df)
     log_r = log_half_step(far - 0.5) - log_half_step(far / 2)
     log_r = log_r + (torch.log(far - 0.5) - torch.log(far / 2)) / 2
-    outer = torch.expm1(log_r - (far - 1) * reach / 2) / (far - 1)
+    outer = decay(log_r - (far - 1) * reach / 2) / (far - 1)
     step = torch.where(near, above, 0.0)
     series = torch.full_like(step, _LOG_RATIO[-1])
     for coefficient in reversed(_LOG_RATIO[:-1]):

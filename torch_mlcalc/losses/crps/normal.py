@@ -436,8 +436,8 @@ def _squared_cdf(z: Tensor) -> Tensor:
 
 def log_normal(loc: Tensor, scale: Tensor, target: Tensor) -> Tensor:
     """CRPS of each element."""
-    above = target > 0
-    positive = torch.where(above, target, 1.0)
+    above, endless = target > 0, target == torch.inf
+    positive = torch.where(above & ~endless, target, 1.0)
     z = (torch.log(positive) - loc) / scale
     # Clamped where they have reached 0 or 1, since an infinite z has no derivative.
     share = torch.erf(z.clamp(-FAR, FAR) / math.sqrt(2))
@@ -445,4 +445,5 @@ def log_normal(loc: Tensor, scale: Tensor, target: Tensor) -> Tensor:
     mean = torch.exp(loc + scale * scale / 2)
     spread = torch.erfc(scale / 2)
     inside = positive * share + mean * (spread - upper)
-    return torch.where(above, inside, mean * spread - target)
+    outside = mean * torch.where(above, spread - 2, spread) + target.abs()
+    return torch.where(above & ~endless, inside, outside)

@@ -89,7 +89,7 @@ class Pair(NamedTuple):
         steps = steps.to(self.breaks.device).reshape(-1, *(1,) * len(self.batch))
         rows = []
         for p in (self.input, self.target):
-            at, width = _middle(p, self.domain, self.breaks)
+            at, width = _middle(p, self.domain, self.breaks[0])
             rows.append((at + width * steps).expand(-1, *self.batch))
         grid = torch.cat([*rows, self.breaks.detach()])
         return within(self.domain, grid).sort(0).values

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from torch_mlcalc.losses.crps.common import decay
 from torch_mlcalc.losses.integral.settings import (
     IntegralLoss,
     check_function,
@@ -104,7 +104,7 @@ def normalization_penalty(
         on_failure=on_failure,
     )
     check_weight(weight, mass.shape, "of the densities")
-    excess = torch.expm1(mass) if log else mass - 1
+    excess = decay(mass) if log else mass - 1
     return reduce(excess.square() if squared else excess.abs(), weight, reduction)
 
 
