@@ -10,7 +10,7 @@ import torch
 
 from torch_mlcalc.quadrature.ends import displacement
 from torch_mlcalc.quadrature.evaluator import Values
-from torch_mlcalc.quadrature.pieces import numbers_of
+from torch_mlcalc.quadrature.pieces import Numbers, numbers_of
 from torch_mlcalc.quadrature.placement import WHOLE
 from torch_mlcalc.quadrature.rules import Array
 from torch_mlcalc.quadrature.search import Sample, Search
@@ -60,10 +60,14 @@ class Single(NamedTuple):
         alone = evaluate.mark is None and evaluate.integrand.ranks is None
         if not (known and alone):
             return None
-        numbers = pieces.numbers or numbers_of(pieces)
-        jobs = Jobs(ONE, pieces.kind, _START, _STOP)
-        one = cls(search, jobs, *numbers)
+        one = cls.between(search, pieces.numbers or numbers_of(pieces))
         return one if one.sign else None
+
+    @classmethod
+    def between(cls, search: Search, numbers: Numbers) -> Single:
+        """The piece of a search that is known to have no other."""
+        jobs = Jobs(ONE, search.pieces.kind, _START, _STOP)
+        return cls(search, jobs, *numbers)
 
     def points(self, positions: Array) -> Array:
         """Points of canonical positions, as the integrand's dtype represents them."""
