@@ -43,6 +43,7 @@ from torch_mlcalc.quadrature.single.rows import (
     WHOLE,
     Cell,
     Row,
+    first_points,
     points_of,
     products,
     row_of,
@@ -149,10 +150,8 @@ def _begin(one: Single, n: int) -> Begun:
     few = n * (count + PARTS) <= ledger.max_evals
     if not (few and one.search.evaluate.in_one_block(count, n)):
         return NOTHING
-    first = products(n).first
-    points = one.rounded(first.dot(np.array([one.positive, one.negative, one.unit])))
-    lower, upper = one.range()
-    if not (lower < points.item(1) and points.item(-1) < upper):
+    points = first_points(one.place, n)
+    if points is None:
         return NOTHING
     flat = one.values(points)
     ledger.n_evals[0] += n * count
@@ -208,7 +207,7 @@ def _measure(
     """
     search, count = one.search, len(cells)
     points = points_of(one, cells, products(n).place)
-    lower, upper = one.range()
+    lower, upper = one.place.range()
     # Cells and nodes ascend.
     safe = lower < points[0, 0] and points[-1, -1] < upper
     columns = count if waiting is None else count + len(waiting.rows)
@@ -305,11 +304,10 @@ def _decide(
 
 def _finest(one: Single, low: float, high: float) -> float:
     """Length from which on a cell is worth cutting, as a fraction of the piece."""
-    ends = (
-        one.negative + one.unit * (t - 1) if t > 0.5 else one.positive + one.unit * t
-        for t in (low, high)
-    )
-    return FINEST * one.search.ledger.epsilon * max(map(abs, ends)) / one.unit
+    at, unit = one.place, one.unit
+    first = at.negative + unit * (low - 1) if low > 0.5 else at.positive + unit * low
+    last = at.negative + unit * (high - 1) if high > 0.5 else at.positive + unit * high
+    return FINEST * one.search.ledger.epsilon * max(abs(first), abs(last)) / unit
 
 
 def _at_end(row: Row) -> bool:

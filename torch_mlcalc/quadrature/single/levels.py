@@ -29,7 +29,6 @@ from torch_mlcalc.quadrature.single.runs import (
     Terms,
     begin,
     halved,
-    scaled,
     table_of,
 )
 from torch_mlcalc.quadrature.single.sampling import Single
@@ -159,7 +158,7 @@ def _beyond(one: Single, run: Run, size: Array, some: slice, cut: float) -> Beyo
     """What lies beyond the terms of these sizes."""
     table, factor = table_of(one, run.jobs, run.level)
     t, positions = (run.of(c, size.size)[some] for c in (table.t, table.positions))
-    moved = one.displacement(scaled(positions, factor))[:, None]
+    moved = one.place.displacement(positions * factor)[:, None]
     sizes, outermost = size[some, None], np.array([[0], [t.size - 1]])
     matter = sizes[[[0], [-1]], 0] > cut
     return beyond(one.search, run.jobs, t, sizes, outermost, matter, run.step, moved)
@@ -172,9 +171,7 @@ _NOTHING = Measured(0.0, 0.0, False, 0.0, 0.0, 0.0, slice(0), None, odd=True)
 def _outlook(one: Single, found: list[Measured]) -> tuple[list[bool], list[bool]]:
     """Which jobs are precise enough, and of which too much is cut off."""
     ledger, unit = one.search.ledger, one.unit
-    total, settled, absolute = 0.0, 0.0, 0.0
-    if ledger.total is not None:
-        total, settled, absolute = ledger.total.columns[:, 0, 0].real.tolist()
+    total, settled, absolute = ledger.plain or (0.0, 0.0, 0.0)
     rounding = ROUNDING * ledger.epsilon
     errors = []
     for each in found:

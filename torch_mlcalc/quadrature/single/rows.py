@@ -16,7 +16,7 @@ from torch_mlcalc.quadrature.gauss_kronrod import PARTS
 from torch_mlcalc.quadrature.kronrod import kronrod_table
 from torch_mlcalc.quadrature.ledger import ROUNDING
 from torch_mlcalc.quadrature.rules import Array
-from torch_mlcalc.quadrature.single.sampling import Single
+from torch_mlcalc.quadrature.single.sampling import Place, Single
 from torch_mlcalc.quadrature.spikes import SPIKE, spikes
 
 #: Lower and upper end of a cell, error of the cell it is a part of, times in a row that
@@ -81,17 +81,29 @@ FEW = 64
 
 def points_of(one: Single, cells: list[Cell], place: Array) -> Array:
     """Nodes of the cells, or points between them, ``(n, count)``."""
-    middles, halves, unit = [], [], one.unit
+    middles, halves, unit, at = [], [], one.unit, one.place
     for low, high, _, _ in cells:
         half = (high - low) / 2
         middle = low + half
         # Counted from the nearer end, as the batch does.
         if middle > 0.5:
-            middles.append(one.negative + unit * (middle - 1))
+            middles.append(at.negative + unit * (middle - 1))
         else:
-            middles.append(one.positive + unit * middle)
+            middles.append(at.positive + unit * middle)
         halves.append(unit * half)
-    return one.rounded(place.dot(np.array([middles, halves])))
+    return at.rounded(place.dot(np.array([middles, halves])))
+
+
+@lru_cache(maxsize=256)
+def first_points(place: Place, n: int) -> Array | None:
+    """Nodes of a piece and of its parts, ``(5 n,)``; None if some fall on an end."""
+    anchors = np.array([place.positive, place.negative, place.unit])
+    points = place.rounded(products(n).first.dot(anchors))
+    lower, upper = place.range()
+    if not (lower < points[1] and points[-1] < upper):
+        return None
+    points.setflags(write=False)
+    return points
 
 
 class Sums(NamedTuple):
