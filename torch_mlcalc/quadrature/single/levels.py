@@ -28,11 +28,12 @@ from torch_mlcalc.quadrature.single.runs import (
     Run,
     Terms,
     begin,
+    first_terms,
     halved,
     table_of,
 )
 from torch_mlcalc.quadrature.single.sampling import Single
-from torch_mlcalc.quadrature.spectrum import level_of
+from torch_mlcalc.quadrature.single.settled import error_of, settled_at_once
 from torch_mlcalc.quadrature.variables import Jobs
 
 
@@ -71,9 +72,12 @@ def refine_single(
         The jobs that are left.
     """
     hand_over = partial(refine, one.search, max_level=max_level, patient=patient)
-    runs = begin(one, jobs, max_level)
-    if isinstance(runs, Levels):
-        return hand_over(jobs, begun=Begun(runs, 0))
+    seen = first_terms(one, jobs, max_level)
+    if isinstance(seen, Levels):
+        return hand_over(jobs, begun=Begun(seen, 0))
+    if settled_at_once(one, *seen):
+        return []
+    runs = begin(one, seen, max_level)
     while True:
         found = [_measure(one, run) for run in runs]
         done, cut = _outlook(one, found)
@@ -136,9 +140,7 @@ def _measure(one: Single, run: Run) -> Measured:
     if not (slow or run.slow or step > FIRST_STEP / 8) and absolute > 0:
         table, _ = table_of(one, run.jobs, run.level)
         waves = run.of(table.probe, values.size).dot(values).tolist()
-        if 2 * step * math.hypot(*waves) >= level_of(change, before):
-            relative, earlier = change / absolute, min(before / absolute, 1.0)
-            error = min(absolute * max(relative**1.5, earlier**3), change)
+        error = error_of(change, before, absolute, 2 * step * math.hypot(*waves))
     odd |= absolute == 0 or (terms.finite is not None and not terms.finite.all())
     error += doubt
     return Measured(value, change, slow, error, doubt, absolute, some, rest, odd)

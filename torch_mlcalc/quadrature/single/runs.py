@@ -228,26 +228,39 @@ def _sample(one: Single, placed: list[Placed]) -> Terms | Sample:
     return Terms(sample.values[:, 0, 0], inside, finite)
 
 
-def begin(one: Single, jobs: Jobs, max_level: int) -> list[Run] | Levels:
-    """The first levels over all of the reachable range, which is then narrowed.
-
-    They are evaluated in one call. What is out of the narrower range, half of it, is
-    not used; but a call costs as much as some hundred points.
+def first_terms(one: Single, jobs: Jobs, max_level: int) -> Seen | Levels:
+    """The first levels over all of the reachable range, evaluated in one call.
 
     Returns:
-        The runs at level 2, or 3 where that will not do, or less if the budget or
-        ``max_level`` is; for the batch, level 0 of an integrand that is no number.
+        Each job with its terms, and the level to which there are some: 2, or 3 of an
+        unbounded piece, or less if the budget or ``max_level`` is; for the batch, level
+        0 of an integrand that is no number.
     """
     ledger, finest = one.search.ledger, WINDOW if one.kind == FINITE else WHOLE
     finest = min(finest, max_level)
-    edge = reach(one.search.evaluate.integrand.dtype)
+    edge = reach(one.place.dtype)
     points = jobs.piece.size * 2 ** (finest + 1) * edge / FIRST_STEP
     if ledger.n_evals.item(0) + points >= ledger.max_evals:
         finest = 0
     seen = _first_sample(one, jobs, finest)
-    if isinstance(seen, Levels):
-        return seen
-    runs = [_narrowed(one, job, terms, finest) for job, terms in seen]
+    return seen if isinstance(seen, Levels) else (seen, finest)
+
+
+#: Jobs with their terms, and the level of these.
+Seen = tuple[list[tuple[Jobs, Terms]], int]
+
+
+def begin(one: Single, seen: Seen, max_level: int) -> list[Run]:
+    """The first levels over the range that matters.
+
+    What is out of it, half of the nodes, is not used; but a call costs as much as some
+    hundred points.
+
+    Returns:
+        The runs at level 2, or 3 where that will not do, or less if ``max_level`` is.
+    """
+    terms, finest = seen
+    runs = [_narrowed(one, job, each, finest) for job, each in terms]
     if not finest and max_level > 1:
         runs = [_at_level_1(run) for run in halved(one, runs)]
     return runs if runs[0].level >= min(2, max_level) else halved(one, runs)
