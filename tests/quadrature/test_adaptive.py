@@ -289,8 +289,9 @@ def test_a_single_integral_takes_the_steps_of_a_batch(row: Problem) -> None:
     assert (both.status == alone.status).all()
     expected = alone.value.expand(2)
     torch.testing.assert_close(both.value, expected, rtol=1e-12, atol=1e-15)
-    # Changes between levels are differences of nearly equal sums.
-    noise = 1e-12 * float(alone.value.abs())
+    # Changes between levels are differences of nearly equal sums, and of a single
+    # integral have what is out of its range in them, each node less than 1e-12.
+    noise = 1e-11 * float(alone.value.abs())
     torch.testing.assert_close(
         both.error, alone.error.expand(2), rtol=0.01, atol=noise, equal_nan=True
     )

@@ -43,10 +43,11 @@ from torch_mlcalc.quadrature.single.rows import (
     WHOLE,
     Cell,
     Row,
+    Sums,
     first_points,
     points_of,
     products,
-    row_of,
+    rows_of,
     sums_of,
 )
 from torch_mlcalc.quadrature.single.sampling import ONE, Single
@@ -78,6 +79,9 @@ def bisect_single(one: Single, jobs: Jobs, n: int, *, windows: bool) -> list[Job
             found, fine = _look(one, jobs, cells, waiting, begun.values, n)
             if not isinstance(found, list):
                 _book(one, jobs, kept, n)
+                for _, value, _, size, _, _ in set_aside:
+                    columns = np.array([value, 0.0, size]).reshape(3, 1, 1)
+                    ledger.expected.append((ONE, Amount(columns, None)))
                 return handed + bisect(
                     one.search,
                     jobs,
@@ -98,7 +102,7 @@ def bisect_single(one: Single, jobs: Jobs, n: int, *, windows: bool) -> list[Job
         patience = EAGER if _only_ends(decisions) else PATIENCE
         decisions, waiting = _wait(ledger, decisions, n)
         for row, parts, slow in decisions:
-            (low, high, _, _), value, error, size, peak, _ = row
+            (low, high, _, _), _, error, _, peak, _ = row
             if not parts:
                 kept.append(row)
             elif windows and slow >= patience and _at_end(row):
@@ -106,8 +110,6 @@ def bisect_single(one: Single, jobs: Jobs, n: int, *, windows: bool) -> list[Job
                     Jobs(jobs.piece, jobs.kind, np.array([low]), np.array([high]))
                 )
                 set_aside.append(row)
-                columns = np.array([value, 0.0, size]).reshape(3, 1, 1)
-                ledger.expected.append((ONE, Amount(columns, None)))
             else:
                 divided += _parts((low, high, error, slow), parts, peak)
         if not divided:
@@ -159,17 +161,16 @@ def _begin(one: Single, n: int) -> Begun:
     found = sums_of(values, n) if flat.ndim == 1 and flat.dtype == float else None
     if found is None:
         return Begun([], [], values[:, 0].copy())
-    whole = row_of(one, WHOLE, found, values, 0)
+    # Only of the whole, and of the parts if they are needed.
+    (whole,) = rows_of(one, [WHOLE], found, values)
     cell, value, error, size, peak, column = whole
     news = abs(value - sum(found.value[1:]) * one.unit / (2 * PARTS) * one.sign)
     whole = (cell, value, max(error, news), size, peak, column)
     if _share(ledger, [whole], [], []) == math.inf:
         return Begun([whole], [], None)
-    parts = []
-    for i in range(PARTS):
-        part = (i / PARTS, (i + 1) / PARTS, whole[2], 0.0)
-        parts.append(row_of(one, part, found, values, i + 1))
-    return Begun([whole], parts, None)
+    parts = [(i / PARTS, (i + 1) / PARTS, whole[2], 0.0) for i in range(PARTS)]
+    rest = Sums(*(column[1:] for column in found))
+    return Begun([whole], rows_of(one, parts, rest, values[:, 1:]), None)
 
 
 def _look(
@@ -228,7 +229,7 @@ def _measure(
         values = flat.reshape(n, count)
         sums = sums_of(values, n)
         if sums is not None:
-            rows = [row_of(one, cell, sums, values, i) for i, cell in enumerate(cells)]
+            rows = rows_of(one, cells, sums, values)
     if rows is None or (waiting is not None and not np.isfinite(seen).all()):
         own = jobs.take(np.zeros(count, dtype=np.int64))
         half = np.array([(high - low) / 2 for low, high, _, _ in cells])

@@ -125,12 +125,16 @@ def _sums(dtype: torch.dtype, finest: int) -> Array:
 
 
 def _nodes(one: Single, job: Jobs, terms: Array, level: int) -> Part:
-    """The nodes that matter to the sum of terms."""
-    step = FIRST_STEP / 2**level
+    """The nodes of the range that the batch would take, or of more if more is seen."""
+    step, stride = FIRST_STEP / 2**level, 2**level
     sizes = np.abs(terms)
-    there = np.flatnonzero(sizes > one.search.ledger.epsilon * sizes.sum())
-    some = np.arange(there[0], there[-1] + 1)
-    outermost, nothing = np.array([[0], [some.size - 1]]), np.zeros((1, 1))
-    used = np.ones((some.size, 1), bool)
+    cut = negligible(one.search.ledger) * np.add.reduce(sizes[::stride])
+    there = np.flatnonzero(sizes > cut)
+    # From the node of level 0 before the first to that behind the last.
+    first = max(-(-there.item(0) // stride) - 1, 0) * stride
+    last = min((there.item(-1) // stride + 1) * stride, sizes.size - 1)
+    t = step * np.arange(first, last + 1) - reach(one.place.dtype)
+    outermost, nothing = np.array([[0], [t.size - 1]]), np.zeros((1, 1))
+    used = np.ones((t.size, 1), bool)
     ends = Ends(used, outermost, None, nothing, np.zeros(1, bool))
-    return nodes_of(job, step * some - reach(one.place.dtype), ends, step)
+    return nodes_of(job, t, ends, step)
