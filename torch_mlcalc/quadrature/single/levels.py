@@ -30,18 +30,20 @@ from torch_mlcalc.quadrature.single.runs import (
     begin,
     first_terms,
     halved,
+    moved_of,
     table_of,
 )
 from torch_mlcalc.quadrature.single.sampling import Single
 from torch_mlcalc.quadrature.single.settled import error_of, settled_at_once
+from torch_mlcalc.quadrature.single.tails import tails_of
 from torch_mlcalc.quadrature.variables import Jobs
 
 
 class Measured(NamedTuple):
     """What a level says of a job, in units of it.
 
-    ``some`` are the nodes from the first to the last that is usable, and ``beyond`` is
-    None where there is nothing.
+    ``some`` are the nodes from the first to the last that is usable, and ``cut`` is the
+    size of terms beyond which there is something, None where there is nothing.
     """
 
     value: float
@@ -51,7 +53,7 @@ class Measured(NamedTuple):
     doubt: float
     absolute: float
     some: slice
-    beyond: Beyond | None
+    cut: float | None
     #: Whether nothing is seen, or there is something that the batch has to look at.
     odd: bool
 
@@ -124,16 +126,15 @@ def _measure(one: Single, run: Run) -> Measured:
     size = np.abs(values)
     total, absolute = float(np.add.reduce(values)), float(np.add.reduce(size))
     low, high = float(values[some.start]), float(values[some.stop - 1])
-    ends, rest, doubt = (abs(low), abs(high)), None, abs(low) + abs(high)
+    ends, doubt, at = (abs(low), abs(high)), abs(low) + abs(high), None
     odd, cut = False, negligible(one.search.ledger) * absolute
     if max(ends) > cut:
         odd = bool(max(ends) > FLAT * np.maximum.reduce(size))
-        rest = _beyond(one, run, size, some, cut)
-        (left,), (right,) = rest.rest.tolist()
-        total = float(values[some].dot(rest.factor[:, 0])) + left * low + right * high
-        absolute += left * ends[0] + right * ends[1]
-        (left,), (right,) = rest.doubt.tolist()
-        doubt = step * (left * ends[0] + right * ends[1])
+        left, right, total = tails_of(one, run, some, cut)
+        total += left.rest * low + right.rest * high
+        absolute += left.rest * ends[0] + right.rest * ends[1]
+        doubt = step * (left.doubt * ends[0] + right.doubt * ends[1])
+        at = cut
     value, absolute = step * total, step * absolute
     error = change = abs(value - run.value)
     slow = change > max(LINEAR * before, one.search.ledger.epsilon * absolute)
@@ -143,7 +144,7 @@ def _measure(one: Single, run: Run) -> Measured:
         error = error_of(change, before, absolute, 2 * step * math.hypot(*waves))
     odd |= absolute == 0 or (terms.finite is not None and not terms.finite.all())
     error += doubt
-    return Measured(value, change, slow, error, doubt, absolute, some, rest, odd)
+    return Measured(value, change, slow, error, doubt, absolute, some, at, odd)
 
 
 def _outermost(terms: Terms) -> slice | None:
@@ -157,10 +158,10 @@ def _outermost(terms: Terms) -> slice | None:
 
 
 def _beyond(one: Single, run: Run, size: Array, some: slice, cut: float) -> Beyond:
-    """What lies beyond the terms of these sizes."""
-    table, factor = table_of(one, run.jobs, run.level)
-    t, positions = (run.of(c, size.size)[some] for c in (table.t, table.positions))
-    moved = one.place.displacement(positions * factor)[:, None]
+    """What lies beyond the terms of these sizes, as the plan wants to have it."""
+    table, _ = table_of(one, run.jobs, run.level)
+    t = run.of(table.t, size.size)[some]
+    moved = run.of(moved_of(one, run.jobs, run.level), size.size)[some, None]
     sizes, outermost = size[some, None], np.array([[0], [t.size - 1]])
     matter = sizes[[[0], [-1]], 0] > cut
     return beyond(one.search, run.jobs, t, sizes, outermost, matter, run.step, moved)
@@ -233,5 +234,8 @@ def _nodes(one: Single, run: Run, found: Measured) -> Part:
     t = run.of(table.t, terms.values.size)[found.some]
     used = np.ones(t.size, bool) if terms.usable is None else terms.usable[found.some]
     outermost, nothing = np.array([[0], [t.size - 1]]), np.zeros((1, 1))
-    ends = Ends(used[:, None], outermost, found.beyond, nothing, np.zeros(1, bool))
+    rest = None
+    if found.cut is not None:
+        rest = _beyond(one, run, np.abs(terms.values), found.some, found.cut)
+    ends = Ends(used[:, None], outermost, rest, nothing, np.zeros(1, bool))
     return nodes_of(run.jobs, t, ends, run.step)

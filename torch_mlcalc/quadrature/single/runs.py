@@ -182,6 +182,17 @@ def _placed(
     return Placed(points, _scaled(table.slope[some], factor), inside)
 
 
+def moved_of(one: Single, jobs: Jobs, level: int) -> Array:
+    """By how much rounding moves the nodes of a level; see :func:`displacement`."""
+    return _moved(one.place, *_range_of(one, jobs), level)
+
+
+@lru_cache(maxsize=64)
+def _moved(place: Place, low: float, high: float, level: int) -> Array:
+    table, factor = _table_between(place, low, high, level)
+    return place.displacement(_scaled(table.positions, factor))
+
+
 @lru_cache(maxsize=256)
 def _placed_first(place: Place, low: float, high: float, level: int) -> Placed:
     """All nodes of one of the first levels."""
