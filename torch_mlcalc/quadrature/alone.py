@@ -6,6 +6,8 @@ is a batch, a plan to be made, a mapped dimension or another device.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,7 +23,7 @@ from torch_mlcalc.quadrature.domains import Extent, of_numbers
 from torch_mlcalc.quadrature.estimate import Tolerance
 from torch_mlcalc.quadrature.evaluator import Evaluator
 from torch_mlcalc.quadrature.host import dual_level, transforming
-from torch_mlcalc.quadrature.integrand import Function, Integrand, default_device
+from torch_mlcalc.quadrature.integrand import CPU, Function, Integrand, default_device
 from torch_mlcalc.quadrature.ledger import Ledger
 from torch_mlcalc.quadrature.problem import Problem
 from torch_mlcalc.quadrature.search import Search
@@ -29,6 +31,17 @@ from torch_mlcalc.quadrature.single import Single
 
 #: Of points, with the rounding error of one value.
 _EPSILON = {d: torch.finfo(d).eps for d in (torch.float64, torch.float32)}
+
+
+def _tolerance(rtol: float | None, atol: float | None, dtype: torch.dtype) -> Tolerance:
+    if type(rtol) is float and atol is None:
+        return _by_rtol(rtol, dtype)
+    return Tolerance.of(rtol, atol, dtype)
+
+
+@lru_cache(maxsize=64)
+def _by_rtol(rtol: float, dtype: torch.dtype) -> Tolerance:
+    return Tolerance.of(rtol, None, dtype)
 
 
 def integrate_alone(
@@ -52,11 +65,12 @@ def integrate_alone(
     """
     dtype, device = torch.get_default_dtype(), default_device()
     epsilon = _EPSILON.get(dtype)
-    if epsilon is None or device.type != "cpu" or not of_numbers(extent):
+    # On another device its type would say so, in ten times the time.
+    if epsilon is None or device is not CPU or not of_numbers(extent):
         return None
     if transforming() or dual_level():
         return None
-    tolerance = Tolerance.of(rtol, atol, dtype)
+    tolerance = _tolerance(rtol, atol, dtype)
     pieces, home = between_numbers(extent, dtype)
     if pieces.numbers is None or not pieces.numbers.sign:
         return None
@@ -71,6 +85,8 @@ def integrate_alone(
     if not (evaluate.requires_grad and grad):
         value = _plain(evaluate, ledger)
         if value is not None:
+            # They hold the search that holds them, and what the integrand closes over.
+            ledger.nodes.clear()
             return value
     problem = Problem(integrand, extent, None)
     return value_of(concluded(problem, search, None, None, on_failure))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from torch_mlcalc.quadrature.contract import block_bytes, block_of
 from torch_mlcalc.quadrature.host import read, transforming, write
-from torch_mlcalc.quadrature.integrand import Callee
+from torch_mlcalc.quadrature.integrand import CPU, Callee
 from torch_mlcalc.quadrature.pieces import Index
 from torch_mlcalc.quadrature.rules import Array
 
@@ -69,7 +69,8 @@ class Evaluator:
         self.dtype = integrand.dtype
         self.requires_grad = False
         self.single = integrand.dtype.itemsize <= 4
-        self.on_host = integrand.device.type == "cpu"
+        # To ask for the type makes a string of it.
+        self.on_host = integrand.device is CPU or integrand.device.type == "cpu"
         self._fresh = True
         self.gathers = bool(
             self.elements > 1

@@ -45,7 +45,7 @@ def settled_at_once(one: Single, seen: list[tuple[Jobs, Terms]], finest: int) ->
         return False
     ledger, unit = one.search.ledger, one.unit
     value, settled, size = ledger.plain or (0.0, 0.0, 0.0)
-    ended: list[tuple[Jobs, Array, int, float, float, float]] = []
+    ended: list[tuple[Jobs, Terms, int, float, float, float]] = []
     for job, terms in seen:
         found = _ended(one, terms, finest, len(seen))
         if found is None:
@@ -53,13 +53,13 @@ def settled_at_once(one: Single, seen: list[tuple[Jobs, Terms]], finest: int) ->
         level, own, error, absolute = found
         value, settled = value + own * unit * one.sign, settled + error * unit
         size += absolute * unit
-        ended.append((job, terms.values, level, own, error, absolute))
+        ended.append((job, terms, level, own, error, absolute))
     if not settled <= ledger.allowed_plain(value, size):
         return False
-    for job, values, level, own, error, absolute in ended:
+    for job, terms, level, own, error, absolute in ended:
         ledger.add_plain(own * unit * one.sign, error * unit, absolute * unit)
-        nodes = partial(_nodes, one, job, values[:: 2 ** (finest - level)], level)
-        ledger.nodes.append(nodes)
+        some = slice(None, None, 2 ** (finest - level))
+        ledger.nodes.append(partial(_nodes, one, job, terms.at(some), level))
     return True
 
 
@@ -72,8 +72,8 @@ def _ended(
         That, in units of the job; None where it is not so, or the error is too large
         for one of so many jobs.
     """
-    values = terms.values
-    if terms.inside is not None or terms.finite is not None:
+    values, inside, finite = terms
+    if finite is not None:
         return None
     ledger, matrix = one.search.ledger, _sums(one.place.dtype, finest)
     sizes = np.abs(values)
@@ -82,7 +82,10 @@ def _ended(
     if not 0 < absolute < math.inf:
         return None
     cut = negligible(ledger) * absolute / FIRST_STEP
-    if sizes.item(0) > cut or sizes.item(-1) > cut:
+    first, last = 0, -1
+    if inside is not None:
+        first, last = int(inside.argmax()), -1 - int(inside[::-1].argmax())
+    if sizes.item(first) > cut or sizes.item(last) > cut:
         return None
     rounding = ROUNDING * ledger.epsilon * absolute
     most = ledger.allowed_plain(sums[2] * one.unit, absolute * one.unit)
@@ -124,10 +127,10 @@ def _sums(dtype: torch.dtype, finest: int) -> Array:
     return np.stack([*rows, *step * probe(np.arange(-last, last + 1) * step, step)])
 
 
-def _nodes(one: Single, job: Jobs, terms: Array, level: int) -> Part:
+def _nodes(one: Single, job: Jobs, terms: Terms, level: int) -> Part:
     """The nodes of the range that the batch would take, or of more if more is seen."""
     step, stride = FIRST_STEP / 2**level, 2**level
-    sizes = np.abs(terms)
+    sizes = np.abs(terms.values)
     cut = negligible(one.search.ledger) * np.add.reduce(sizes[::stride])
     there = np.flatnonzero(sizes > cut)
     # From the node of level 0 before the first to that behind the last.
@@ -136,5 +139,7 @@ def _nodes(one: Single, job: Jobs, terms: Array, level: int) -> Part:
     t = step * np.arange(first, last + 1) - reach(one.place.dtype)
     outermost, nothing = np.array([[0], [t.size - 1]]), np.zeros((1, 1))
     used = np.ones((t.size, 1), bool)
+    if terms.inside is not None:
+        used[:, 0] = terms.inside[first : last + 1]
     ends = Ends(used, outermost, None, nothing, np.zeros(1, bool))
     return nodes_of(job, t, ends, step)
