@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from torch_mlcalc.quadrature.contract import block_bytes, block_of
+from torch_mlcalc.quadrature.contract import BLOCK_BYTES, block_bytes, block_of
 from torch_mlcalc.quadrature.host import read, transforming, write
 from torch_mlcalc.quadrature.integrand import CPU, Callee
 from torch_mlcalc.quadrature.pieces import Index
@@ -125,6 +125,8 @@ class Evaluator:
     def in_one_block(self, columns: int, nodes: int) -> bool:
         """Whether so many columns of a single integral are evaluated together."""
         size = columns * nodes * self.integrand.dtype.itemsize
+        if self.memory is None and size <= BLOCK_BYTES:
+            return True
         return columns == 1 or size <= block_bytes(self.memory, self.integrand.device)
 
     @property

@@ -73,7 +73,7 @@ def bisect_single(one: Single, jobs: Jobs, n: int, *, windows: bool) -> list[Job
     waiting: Waits | None = None
     cells: list[Cell] = [WHOLE]
     begun = _begin(one, n)
-    opened, ahead = begun.whole, begun.parts
+    opened, ahead = begun.opened, begun.ahead
     while True:
         if not opened:
             found, fine = _look(one, jobs, cells, waiting, begun.values, n)
@@ -125,13 +125,14 @@ class Begun(NamedTuple):
     """What the first call says.
 
     Attributes:
-        whole: The whole piece; nothing if it is special.
-        parts: Its parts, which are those of the next level.
+        opened: The cells to be judged: the whole piece, or its parts; nothing if it is
+            special.
+        ahead: The cells of the next level, the parts of the whole.
         values: Where it is special, the integrand at the nodes of the whole.
     """
 
-    whole: list[Row]
-    parts: list[Row]
+    opened: list[Row]
+    ahead: list[Row]
     values: Values | None
 
 
@@ -168,9 +169,13 @@ def _begin(one: Single, n: int) -> Begun:
     whole = (cell, value, max(error, news), size, peak, column)
     if _share(ledger, [whole], [], []) == math.inf:
         return Begun([whole], [], None)
+    rounding = ROUNDING * ledger.epsilon * size
+    cut = peak is None and whole[2] > rounding and _finest(one, 0.0, 1.0) < 1
     parts = [(i / PARTS, (i + 1) / PARTS, whole[2], 0.0) for i in range(PARTS)]
     rest = Sums(*(column[1:] for column in found))
-    return Begun([whole], rows_of(one, parts, rest, values[:, 1:]), None)
+    rows = rows_of(one, parts, rest, values[:, 1:])
+    # Nearly always it is clear that the whole has to be cut into them.
+    return Begun(rows, [], None) if cut else Begun([whole], rows, None)
 
 
 def _look(
@@ -283,6 +288,8 @@ def _decide(
     ledger = one.search.ledger
     decisions, failing, total = [], False, 0
     epsilon = ledger.epsilon
+    # No cell so long is too narrow, wherever it is.
+    most = max(64 * epsilon, _finest(one, 0.0, 0.0), _finest(one, 1.0, 1.0))
     for row in opened:
         (low, high, previous, slow), _, error, size, peak, _ = row
         slow = slow + 1 if SLOW * previous < error and previous < math.inf else 0.0
@@ -290,7 +297,8 @@ def _decide(
         if error > share and error > ROUNDING * epsilon * size:
             failing = True
             few = 64 * epsilon * max(abs(low), abs(high))
-            if high - low > max(few, _finest(one, low, high)):
+            length = high - low
+            if length > most or length > max(few, _finest(one, low, high)):
                 parts = AROUND if peak else PARTS
                 total += parts
             elif error > POLE * previous:
@@ -313,8 +321,8 @@ def _finest(one: Single, low: float, high: float) -> float:
 
 def _at_end(row: Row) -> bool:
     """Whether what is difficult in a cell may be an end of the piece."""
-    (low, high, _, _), *_, peak, _ = row
-    return not peak and (low == 0 or high == 1)
+    cell = row[0]
+    return not row[4] and (cell[0] == 0 or cell[1] == 1)
 
 
 def _only_ends(decisions: list[tuple[Row, int, float]]) -> bool:

@@ -125,7 +125,7 @@ def _measure(one: Single, run: Run) -> Measured:
         return _NOTHING
     size = np.abs(values)
     total, absolute = float(np.add.reduce(values)), float(np.add.reduce(size))
-    low, high = float(values[some.start]), float(values[some.stop - 1])
+    low, high = values.item(some.start), values.item(some.stop - 1)
     ends, doubt, at = (abs(low), abs(high)), abs(low) + abs(high), None
     odd, cut = False, negligible(one.search.ledger) * absolute
     if max(ends) > cut:
@@ -184,11 +184,14 @@ def _outlook(one: Single, found: list[Measured]) -> tuple[list[bool], list[bool]
     allowed = ledger.allowed_plain(total, absolute)
     share = max(allowed - settled, 0.0) / (2 * len(found))
     enough = settled + sum(errors) <= allowed
+    cut = [each.doubt * unit > allowed for each in found]
+    if enough:
+        return [True] * len(found), cut
     done = [
-        enough or error <= max(share, rounding * each.absolute * unit)
+        error <= max(share, rounding * each.absolute * unit)
         for error, each in zip(errors, found, strict=True)
     ]
-    return done, [each.doubt * unit > allowed for each in found]
+    return done, cut
 
 
 def _as_levels(one: Single, runs: list[Run]) -> Levels:

@@ -21,7 +21,7 @@ from torch_mlcalc.quadrature.double_exponential import (
 from torch_mlcalc.quadrature.placement import FINITE
 from torch_mlcalc.quadrature.rules import Array
 from torch_mlcalc.quadrature.search import Mask, Sample
-from torch_mlcalc.quadrature.single.sampling import ONE, Place, Single, is_ordinary
+from torch_mlcalc.quadrature.single.sampling import ONE, Place, Single
 from torch_mlcalc.quadrature.spectrum import probe
 from torch_mlcalc.quadrature.variables import Jobs, double_exponential
 
@@ -168,18 +168,42 @@ class Placed(NamedTuple):
     inside: Mask | None
 
 
+#: Up to this level, of 385 nodes, whole tables of points are remembered.
+REMEMBERED = 4
+
+
 def _placed(
     place: Place, low: float, high: float, level: int, some: slice = slice(None)
 ) -> Placed:
+    """Some nodes of a level."""
+    if level <= REMEMBERED:
+        points, slope, inside = _remembered(place, low, high, level)
+        inside = None if inside is None or inside[some].all() else inside[some]
+        return Placed(points[some], slope[some], inside)
     table, factor = _table_between(place, low, high, level)
-    points = place.points(_scaled(table.positions[some], factor))
+    return _between(place, table.positions[some] * factor, table.slope[some] * factor)
+
+
+@lru_cache(maxsize=256)
+def _remembered(place: Place, low: float, high: float, level: int) -> Placed:
+    """All nodes of one of the first levels."""
+    table, factor = _table_between(place, low, high, level)
+    placed = _between(place, table.positions * factor, table.slope * factor)
+    for array in placed:
+        if array is not None:
+            array.setflags(write=False)
+    return placed
+
+
+def _between(place: Place, positions: Array, slope: Array) -> Placed:
+    """Nodes at positions, which are monotone."""
+    points = place.points(positions)
     lower, upper = place.range(GUARD)
     inside: Mask | None = None
-    # They are monotone.
     first, last = sorted((points.item(0), points.item(-1)))
     if not (lower < first and last < upper):
         inside = (points > lower) & (points < upper)
-    return Placed(points, _scaled(table.slope[some], factor), inside)
+    return Placed(points, slope, inside)
 
 
 def moved_of(one: Single, jobs: Jobs, level: int) -> Array:
@@ -190,22 +214,7 @@ def moved_of(one: Single, jobs: Jobs, level: int) -> Array:
 @lru_cache(maxsize=64)
 def _moved(place: Place, low: float, high: float, level: int) -> Array:
     table, factor = _table_between(place, low, high, level)
-    return place.displacement(_scaled(table.positions, factor))
-
-
-@lru_cache(maxsize=256)
-def _placed_first(place: Place, low: float, high: float, level: int) -> Placed:
-    """All nodes of one of the first levels."""
-    placed = _placed(place, low, high, level)
-    for array in placed:
-        if array is not None:
-            array.setflags(write=False)
-    return placed
-
-
-def _scaled(column: Array, factor: float) -> Array:
-    """Positions or slopes of a table, times the factor of the job."""
-    return column if factor == 1 else column * factor
+    return place.displacement(table.positions * factor)
 
 
 def _joined(placed: list[Placed]) -> Placed:
@@ -227,10 +236,11 @@ def _sample(one: Single, placed: list[Placed]) -> Terms | Sample:
     if inside is not None:
         points = np.where(inside, points, one.search.evaluate.home)
     values = one.values(points)
-    if values.ndim == 1:
+    # All terms are finite if their sum is.
+    real = values.ndim == 1 and values.dtype == float
+    if real and math.isfinite(values.dot(slope)):
         terms = values * slope
-        if is_ordinary(terms):
-            return Terms(terms if inside is None else terms * inside, inside, None)
+        return Terms(terms if inside is None else terms * inside, inside, None)
     column = None if inside is None else inside[:, None]
     sample = one.sample(points[:, None], slope[:, None], column, values)
     if sample.values.shape[-1] != 1 or sample.values.dtype != float:
@@ -283,7 +293,7 @@ def _first_sample(
     """Each job with the values of all its nodes."""
     count = jobs.piece.size
     split = [jobs] if count == 1 else [jobs.take(ONE + i) for i in range(count)]
-    placed = [_placed_first(one.place, *_range_of(one, j), finest) for j in split]
+    placed = [_placed(one.place, *_range_of(one, j), finest) for j in split]
     seen = _sample(one, placed)
     size = placed[0].points.size
     if isinstance(seen, Sample):
