@@ -253,12 +253,11 @@ def _parts(cell: Cell, parts: int, peak: tuple[float, float] | None) -> list[Cel
         edges = [low + begin * width, low + end * width if end < 1 else high, high]
     else:
         edges = [low + i / parts * width for i in range(1, parts + 1)]
-    cells = []
-    for edge in edges:
-        if low < edge:
-            cells.append((low, edge, error, slow))
-            low = edge
-    return cells
+    return [
+        (lower, upper, error, slow)
+        for lower, upper in zip([low, *edges[:-1]], edges, strict=True)
+        if lower < upper
+    ]
 
 
 def _share(

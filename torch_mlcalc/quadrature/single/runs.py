@@ -173,14 +173,17 @@ REMEMBERED = 4
 
 
 def _placed(
-    place: Place, low: float, high: float, level: int, some: slice = slice(None)
+    place: Place, low: float, high: float, level: int, some: slice | None = None
 ) -> Placed:
-    """Some nodes of a level."""
+    """Some nodes of a level, or all."""
     if level <= REMEMBERED:
-        points, slope, inside = _remembered(place, low, high, level)
+        points, slope, inside = placed = _remembered(place, low, high, level)
+        if some is None:
+            return placed
         inside = None if inside is None or inside[some].all() else inside[some]
         return Placed(points[some], slope[some], inside)
     table, factor = _table_between(place, low, high, level)
+    some = some or slice(None)
     return _between(place, table.positions[some] * factor, table.slope[some] * factor)
 
 

@@ -60,7 +60,9 @@ def tails_of(one: Single, run: Run, some: slice, cut: float) -> Tails:
         shifts = moved_of(one, run.jobs, run.level)
         moved = run.of(shifts, values.size)[some]
     left, right = (
-        _tail(one, run.step, cut, *(_three(c, side) for c in (t, used, moved)))
+        _tail(one, run.step, *(_three(c, side) for c in (t, used, moved)))
+        if abs(used.item(-side)) > cut
+        else Tail(0.0, 1 / run.step if used.item(-side) else 0.0, 0.0)
         for side in (0, 1)
     )
     if moved is None or not (left.power or right.power):
@@ -82,13 +84,12 @@ def _three(column: Array | None, side: int) -> Three:
     return first, second, third
 
 
-def _tail(
-    one: Single, step: float, cut: float, t: Three, values: Three, shifts: Three
-) -> Tail:
+def _tail(one: Single, step: float, t: Three, values: Three, shifts: Three) -> Tail:
     """What lies beyond one end."""
     sizes, outer = [abs(v) for v in values], [abs(x) for x in t]
-    nothing = Tail(0.0, 1 / step if sizes[0] > 0 else 0.0, 0.0)
-    if sizes[0] <= cut or not min(sizes) > 0:
+    # Of an end that does not look like a power, the outermost term is in doubt.
+    nothing = Tail(0.0, 1 / step, 0.0)
+    if not min(sizes) > 0:
         return nothing
     unit = math.pi if one.kind == FINITE else math.pi / 2
     depth, logs = [], []
