@@ -664,6 +664,16 @@ def test_forward_mode_directional_derivative() -> None:
     torch.testing.assert_close(tangent, 2 * slope)
 
 
+@forward_mode
+def test_forward_mode_through_a_closure_between_numbers() -> None:
+    with forward_ad.dual_level():
+        rate = forward_ad.make_dual(torch.tensor(1.3), torch.tensor(2.0))
+        value = q.integrate(lambda x: torch.exp(-rate * x), q.Interval(0, 1))
+        tangent = forward_ad.unpack_dual(value).tangent
+    slope = torch.func.grad(lambda r: -torch.expm1(-r) / r)(torch.tensor(1.3))
+    torch.testing.assert_close(tangent, 2 * slope)
+
+
 def test_inference_mode_first_and_training_after() -> None:
     rate = torch.tensor(1.7, requires_grad=True)
     for rule in (None, q.GaussKronrod(33), q.DoubleExponential(7)):
