@@ -1,8 +1,10 @@
 """What goes wrong in an integral is reported, and bad input is refused by name."""
 
+import gc
 import math
 import sys
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -402,6 +404,25 @@ def test_either_tolerance_is_enough() -> None:
 
 
 # --- what is the caller's ----------------------------------------------------------
+
+
+def test_a_single_integral_lets_go_of_what_its_integrand_closes_over() -> None:
+    """At once, not when the collector finds a cycle: it may be a large network."""
+
+    class Exponential(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.exp(-x)
+
+    for domain in (UNIT, q.HalfLine()):
+        module = Exponential()
+        gone = weakref.ref(module)
+        gc.disable()
+        try:
+            q.integrate(module, domain)
+            del module
+            assert gone() is None
+        finally:
+            gc.enable()
 
 
 def test_progress_shows_a_bar_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+import torch_mlcalc.quadrature as q
+from torch_mlcalc.quadrature.alone import integrate_alone
 from torch_mlcalc.quadrature.host import SMALL, contract
 
 
@@ -25,3 +27,12 @@ def test_the_default_device_does_not_matter() -> None:
     with torch.device("meta"):
         found = contract(rows, values)
     assert found.tolist() == [[5.0] * SMALL]
+
+
+def test_the_short_way_of_a_single_integral_is_not_taken_to_another_device() -> None:
+    call = (torch.exp, q.Interval(0, 1).extent, None, None, "warn")
+    value = integrate_alone(*call)
+    assert value is not None
+    torch.testing.assert_close(value, torch.tensor(1.0).expm1())
+    with torch.device("meta"):
+        assert integrate_alone(*call) is None

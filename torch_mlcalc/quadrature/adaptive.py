@@ -92,15 +92,28 @@ def find(
     quiet = unrecorded(alone=evaluate.is_alone and not hermite)
     # What overflows or has no value is looked at, level by level, where it matters.
     with quiet, np.errstate(all="ignore"):
-        automatic.run(Search(pieces, evaluate, ledger), rule)
+        search = Search(pieces, evaluate, ledger)
+        automatic.run(search, rule)
+    return concluded(problem, search, rule, settings.memory, settings.on_failure)
+
+
+def concluded(
+    problem: Problem,
+    search: Search,
+    rule: Rule | None,
+    memory: int | None,
+    on_failure: str,
+) -> Found:
+    """What was found, reported to the caller of the caller's caller."""
+    pieces, evaluate, ledger = search.pieces, search.evaluate, search.ledger
     ledger.note_seen()
     status = status_of(ledger)
     if np.count_nonzero(status):
         nowhere = np.isnan(pieces.bounds).any(0).reshape(-1, pieces.elements).any(0)
         status = np.where(nowhere, int(Status.NON_FINITE), status)
         detail = _nan_of(problem) if nowhere.any() else _detail(ledger)
-        report(status, detail, settings.on_failure, stacklevel=4)
-    return Found(problem, pieces, evaluate, ledger, status, settings.memory, rule)
+        report(status, detail, on_failure, stacklevel=5)
+    return Found(problem, pieces, evaluate, ledger, status, memory, rule)
 
 
 def value_of(found: Found, plan: LinePlan | None = None) -> Tensor:
@@ -212,7 +225,7 @@ def _host_pieces(
     integrand, extent, breakpoints = problem
     alone = breakpoints is None and integrand.batch_shape == ()
     if alone and integrand.device.type == "cpu" and not transforming():
-        return *_between_numbers(_numbers(extent), integrand.dtype), None, ()
+        return *between_numbers(_numbers(extent), integrand.dtype), None, ()
     with frozen():
         rows = [full(limit, integrand) for limit in extent]
         if breakpoints is not None:
@@ -239,7 +252,7 @@ def _numbers(extent: Extent) -> Extent:
 
 
 @lru_cache(maxsize=256)
-def _between_numbers(extent: Extent, dtype: torch.dtype) -> tuple[Pieces, Array]:
+def between_numbers(extent: Extent, dtype: torch.dtype) -> tuple[Pieces, Array]:
     """The piece between two numbers, a tenth of the time of a small integral."""
     for name, value in extent._asdict().items():
         if math.isnan(value):

@@ -36,7 +36,7 @@ def run(search: Search, rule: Rule | None) -> None:
     """Book every piece that is not empty, by one rule or by what suits it."""
     one = Single.of(search)
     if one is not None and not isinstance(rule, AdaptiveGaussHermite):
-        _run_single(one, rule)
+        run_single(one, rule)
         return
     pieces = search.pieces
     piece = np.flatnonzero(pieces.sign)
@@ -61,8 +61,8 @@ def run(search: Search, rule: Rule | None) -> None:
         windows = _divide(search, left, n)
 
 
-def _run_single(one: Single, rule: Rule | None) -> None:
-    """The same for a single piece, in plain numbers as long as there is one job."""
+def run_single(one: Single, rule: Rule | None) -> None:
+    """Book a single piece, in plain numbers as long as there is one job."""
     search, jobs = one.search, one.jobs
     if rule is not None and isinstance(rule, DoubleExponential):
         refine_single(one, jobs, rule.max_level, patient=True)

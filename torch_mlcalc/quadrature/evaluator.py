@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from torch_mlcalc.quadrature.contract import block_bytes, block_of
+from torch_mlcalc.quadrature.contract import BLOCK_BYTES, block_bytes, block_of
 from torch_mlcalc.quadrature.host import read, transforming, write
-from torch_mlcalc.quadrature.integrand import Callee
+from torch_mlcalc.quadrature.integrand import CPU, Callee
 from torch_mlcalc.quadrature.pieces import Index
 from torch_mlcalc.quadrature.rules import Array
 
@@ -69,7 +69,8 @@ class Evaluator:
         self.dtype = integrand.dtype
         self.requires_grad = False
         self.single = integrand.dtype.itemsize <= 4
-        self.on_host = integrand.device.type == "cpu"
+        # To ask for the type makes a string of it.
+        self.on_host = integrand.device is CPU or integrand.device.type == "cpu"
         self._fresh = True
         self.gathers = bool(
             self.elements > 1
@@ -124,6 +125,8 @@ class Evaluator:
     def in_one_block(self, columns: int, nodes: int) -> bool:
         """Whether so many columns of a single integral are evaluated together."""
         size = columns * nodes * self.integrand.dtype.itemsize
+        if self.memory is None and size <= BLOCK_BYTES:
+            return True
         return columns == 1 or size <= block_bytes(self.memory, self.integrand.device)
 
     @property

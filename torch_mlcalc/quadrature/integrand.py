@@ -193,10 +193,11 @@ def default_device() -> torch.device:
     # torch.get_default_device() three times that.
     if torch._C._len_torch_function_stack() or torch._C._get_default_device() != "cpu":
         return torch.empty(0).device
-    return _CPU
+    return CPU
 
 
-_CPU = torch.device("cpu")
+#: The device of a tensor if nobody said otherwise.
+CPU = torch.device("cpu")
 
 
 # The compiler cannot trace the query; this makes it ask once. See also fixed.py.

@@ -99,11 +99,14 @@ def sum_by(element: Index, columns: npt.NDArray[Any], elements: int) -> Values:
     return np.stack(sums).reshape(*front, elements, events)
 
 
+#: Value, error and integral of the absolute value of a single real integral.
+Plain = tuple[float, float, float]
+
+
 class Ledger:
     """Totals, effort and faults of each integral; contributions are only added.
 
     Attributes:
-        total: The sum of what was added, ``(elements, events)``.
         n_evals: Points evaluated, ``(elements,)``.
         fault: Worst :class:`Status` that a rule found evidence for, ``(elements,)``.
         unseen: Integrals over unbounded domains of which every value was exactly 0,
@@ -137,13 +140,26 @@ class Ledger:
         self.max_evals = max_evals
         self.log = log
         self.elements = elements
-        self.total: Amount | None = None
+        self._total: Amount | None = None
+        #: What was added in plain numbers and is not in the total yet.
+        self._plain: Plain | None = None
         self.n_evals = np.zeros(elements, dtype=np.int64)
         self.fault = np.zeros(elements, dtype=np.int64)
         self.unseen = np.zeros(elements, dtype=bool)
         self.nodes: list[Nodes] = []
         self.expected: list[tuple[Index, Amount]] = []
         self.bad_point: tuple[int, object] | None = None
+
+    @property
+    def total(self) -> Amount | None:
+        """The sum of what was added, ``(elements, events)``; None before that."""
+        if self._plain is not None:
+            columns = np.array(self._plain).reshape(3, 1, 1)
+            self._plain = None
+            if self._total is not None:
+                columns = self._total.columns + columns
+            self._total = Amount(columns, None)
+        return self._total
 
     def count(self, element: Index, points: int) -> None:
         """Note that so many points were evaluated for each entry of ``element``."""
@@ -166,17 +182,18 @@ class Ledger:
         """Add contributions for good."""
         total = self.total
         if self.elements > 1 or element.size > 1 or amount.log_unit is not None:
-            self.total = self.with_open(element, amount)
+            self._total = self.with_open(element, amount)
         elif total is None:
-            self.total = amount
+            self._total = amount
         else:
-            self.total = Amount(total.columns + amount.columns, None)
+            self._total = Amount(total.columns + amount.columns, None)
 
     def add_plain(self, value: float, error: float, absolute: float) -> None:
         """Add plain numbers to the only integral for good."""
-        columns = np.array([[[value]], [[error]], [[absolute]]])
-        total = self.total
-        self.total = Amount(columns if total is None else total.columns + columns, None)
+        if self._plain is not None:
+            total, settled, size = self._plain
+            value, error, absolute = total + value, settled + error, size + absolute
+        self._plain = value, error, absolute
 
     def with_open(self, element: Index, amount: Amount) -> Amount:
         """Totals as if the contributions had been added."""
@@ -187,8 +204,9 @@ class Ledger:
         return self._sum([(element, amount), *self.expected])
 
     def _sum(self, entries: list[tuple[Index, Amount]]) -> Amount:
-        if self.total is not None:
-            entries = [(np.arange(self.elements), self.total), *entries]
+        total = self.total
+        if total is not None:
+            entries = [(np.arange(self.elements), total), *entries]
         if len(entries) == 1:
             return self._sum_by(*entries[0])
         element = np.concatenate([e for e, _ in entries])
@@ -221,8 +239,10 @@ class Ledger:
         return np.minimum(limit, size) if self.log else limit
 
     @property
-    def plain(self) -> tuple[float, float, float] | None:
+    def plain(self) -> Plain | None:
         """The total, if it is a single real number with error and absolute value."""
+        if self._plain is not None and self._total is None:
+            return self._plain
         total, slopes = self.total, self.tolerance.grad_rtol
         if self.log or slopes is not None or total is None:
             return None
@@ -249,8 +269,9 @@ class Ledger:
 
     def note_seen(self) -> None:
         """An integral that was seen on one piece may well be empty on another."""
-        if self.total is not None:
-            self.unseen &= ~self.total.absolute.any(1)
+        total = self.total
+        if total is not None:
+            self.unseen &= ~total.absolute.any(1)
 
     def blame(self, element: Index, status: Status) -> None:
         """Record evidence against some integrals."""

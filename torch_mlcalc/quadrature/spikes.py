@@ -55,6 +55,26 @@ def spikes(values: Values, error: Array, absolute: Array) -> Array:
     return ends
 
 
+def spike(values: Values, absolute: float) -> tuple[float, float] | None:
+    """The same of a single cell of a large error, in a tenth of the time.
+
+    Args:
+        values: The integrand at the Kronrod nodes, ``(n,)``.
+        absolute: Integral of the absolute value, if the half length were 1.
+
+    Returns:
+        Lower and upper end as fractions of the cell; None without a peak.
+    """
+    sizes = np.abs(values).tolist()
+    weights, borders = _table(len(sizes))
+    top = sizes.index(max(sizes))
+    first, last = max(top - 1, 0), min(top + 2, len(sizes))
+    near = sum(weights.item(i + 1) * sizes[i] for i in range(first, last))
+    if not absolute - near <= FAINT * absolute:
+        return None
+    return borders.item(first), borders.item(last)
+
+
 @lru_cache(maxsize=32)
 def _table(n: int) -> tuple[Array, Array]:
     """Kronrod weights between zeros, and fractions of the cell between the nodes."""

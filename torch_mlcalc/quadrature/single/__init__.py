@@ -8,7 +8,8 @@ What is out of the ordinary - values that are complex, have events or are not fi
 range that converges slowly - is handed to the batch where it stands.
 
 ``sampling`` evaluates, ``bisection`` is Gauss-Kronrod, of ``rows`` of cells, ``levels``
-double-exponential, of ``runs`` of nodes.
+double-exponential, of ``runs`` of nodes, with ``tails`` beyond their ends; what has
+``settled`` in the first call needs none of these.
 """
 
 from torch_mlcalc.quadrature.single.bisection import bisect_single

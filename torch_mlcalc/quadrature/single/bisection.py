@@ -43,9 +43,11 @@ from torch_mlcalc.quadrature.single.rows import (
     WHOLE,
     Cell,
     Row,
+    Sums,
+    first_points,
     points_of,
     products,
-    row_of,
+    rows_of,
     sums_of,
 )
 from torch_mlcalc.quadrature.single.sampling import ONE, Single
@@ -71,12 +73,15 @@ def bisect_single(one: Single, jobs: Jobs, n: int, *, windows: bool) -> list[Job
     waiting: Waits | None = None
     cells: list[Cell] = [WHOLE]
     begun = _begin(one, n)
-    opened, ahead = begun.whole, begun.parts
+    opened, ahead = begun.opened, begun.ahead
     while True:
         if not opened:
             found, fine = _look(one, jobs, cells, waiting, begun.values, n)
             if not isinstance(found, list):
                 _book(one, jobs, kept, n)
+                for _, value, _, size, _, _ in set_aside:
+                    columns = np.array([value, 0.0, size]).reshape(3, 1, 1)
+                    ledger.expected.append((ONE, Amount(columns, None)))
                 return handed + bisect(
                     one.search,
                     jobs,
@@ -97,7 +102,7 @@ def bisect_single(one: Single, jobs: Jobs, n: int, *, windows: bool) -> list[Job
         patience = EAGER if _only_ends(decisions) else PATIENCE
         decisions, waiting = _wait(ledger, decisions, n)
         for row, parts, slow in decisions:
-            (low, high, _, _), value, error, size, peak, _ = row
+            (low, high, _, _), _, error, _, peak, _ = row
             if not parts:
                 kept.append(row)
             elif windows and slow >= patience and _at_end(row):
@@ -105,8 +110,6 @@ def bisect_single(one: Single, jobs: Jobs, n: int, *, windows: bool) -> list[Job
                     Jobs(jobs.piece, jobs.kind, np.array([low]), np.array([high]))
                 )
                 set_aside.append(row)
-                columns = np.array([value, 0.0, size]).reshape(3, 1, 1)
-                ledger.expected.append((ONE, Amount(columns, None)))
             else:
                 divided += _parts((low, high, error, slow), parts, peak)
         if not divided:
@@ -122,13 +125,14 @@ class Begun(NamedTuple):
     """What the first call says.
 
     Attributes:
-        whole: The whole piece; nothing if it is special.
-        parts: Its parts, which are those of the next level.
+        opened: The cells to be judged: the whole piece, or its parts; nothing if it is
+            special.
+        ahead: The cells of the next level, the parts of the whole.
         values: Where it is special, the integrand at the nodes of the whole.
     """
 
-    whole: list[Row]
-    parts: list[Row]
+    opened: list[Row]
+    ahead: list[Row]
     values: Values | None
 
 
@@ -149,10 +153,8 @@ def _begin(one: Single, n: int) -> Begun:
     few = n * (count + PARTS) <= ledger.max_evals
     if not (few and one.search.evaluate.in_one_block(count, n)):
         return NOTHING
-    first = products(n).first
-    points = one.rounded(first.dot(np.array([one.positive, one.negative, one.unit])))
-    lower, upper = one.range()
-    if not (lower < points.item(1) and points.item(-1) < upper):
+    points = first_points(one.place, n)
+    if points is None:
         return NOTHING
     flat = one.values(points)
     ledger.n_evals[0] += n * count
@@ -160,17 +162,20 @@ def _begin(one: Single, n: int) -> Begun:
     found = sums_of(values, n) if flat.ndim == 1 and flat.dtype == float else None
     if found is None:
         return Begun([], [], values[:, 0].copy())
-    whole = row_of(one, WHOLE, found, values, 0)
+    # Only of the whole, and of the parts if they are needed.
+    (whole,) = rows_of(one, [WHOLE], found, values)
     cell, value, error, size, peak, column = whole
     news = abs(value - sum(found.value[1:]) * one.unit / (2 * PARTS) * one.sign)
     whole = (cell, value, max(error, news), size, peak, column)
     if _share(ledger, [whole], [], []) == math.inf:
         return Begun([whole], [], None)
-    parts = []
-    for i in range(PARTS):
-        part = (i / PARTS, (i + 1) / PARTS, whole[2], 0.0)
-        parts.append(row_of(one, part, found, values, i + 1))
-    return Begun([whole], parts, None)
+    rounding = ROUNDING * ledger.epsilon * size
+    cut = peak is None and whole[2] > rounding and _finest(one, 0.0, 1.0) < 1
+    parts = [(i / PARTS, (i + 1) / PARTS, whole[2], 0.0) for i in range(PARTS)]
+    rest = Sums(*(column[1:] for column in found))
+    rows = rows_of(one, parts, rest, values[:, 1:])
+    # Nearly always it is clear that the whole has to be cut into them.
+    return Begun(rows, [], None) if cut else Begun([whole], rows, None)
 
 
 def _look(
@@ -208,7 +213,7 @@ def _measure(
     """
     search, count = one.search, len(cells)
     points = points_of(one, cells, products(n).place)
-    lower, upper = one.range()
+    lower, upper = one.place.range()
     # Cells and nodes ascend.
     safe = lower < points[0, 0] and points[-1, -1] < upper
     columns = count if waiting is None else count + len(waiting.rows)
@@ -229,7 +234,7 @@ def _measure(
         values = flat.reshape(n, count)
         sums = sums_of(values, n)
         if sums is not None:
-            rows = [row_of(one, cell, sums, values, i) for i, cell in enumerate(cells)]
+            rows = rows_of(one, cells, sums, values)
     if rows is None or (waiting is not None and not np.isfinite(seen).all()):
         own = jobs.take(np.zeros(count, dtype=np.int64))
         half = np.array([(high - low) / 2 for low, high, _, _ in cells])
@@ -248,12 +253,11 @@ def _parts(cell: Cell, parts: int, peak: tuple[float, float] | None) -> list[Cel
         edges = [low + begin * width, low + end * width if end < 1 else high, high]
     else:
         edges = [low + i / parts * width for i in range(1, parts + 1)]
-    cells = []
-    for edge in edges:
-        if low < edge:
-            cells.append((low, edge, error, slow))
-            low = edge
-    return cells
+    return [
+        (lower, upper, error, slow)
+        for lower, upper in zip([low, *edges[:-1]], edges, strict=True)
+        if lower < upper
+    ]
 
 
 def _share(
@@ -283,6 +287,8 @@ def _decide(
     ledger = one.search.ledger
     decisions, failing, total = [], False, 0
     epsilon = ledger.epsilon
+    # No cell so long is too narrow, wherever it is.
+    most = max(64 * epsilon, _finest(one, 0.0, 0.0), _finest(one, 1.0, 1.0))
     for row in opened:
         (low, high, previous, slow), _, error, size, peak, _ = row
         slow = slow + 1 if SLOW * previous < error and previous < math.inf else 0.0
@@ -290,7 +296,8 @@ def _decide(
         if error > share and error > ROUNDING * epsilon * size:
             failing = True
             few = 64 * epsilon * max(abs(low), abs(high))
-            if high - low > max(few, _finest(one, low, high)):
+            length = high - low
+            if length > most or length > max(few, _finest(one, low, high)):
                 parts = AROUND if peak else PARTS
                 total += parts
             elif error > POLE * previous:
@@ -305,17 +312,16 @@ def _decide(
 
 def _finest(one: Single, low: float, high: float) -> float:
     """Length from which on a cell is worth cutting, as a fraction of the piece."""
-    ends = (
-        one.negative + one.unit * (t - 1) if t > 0.5 else one.positive + one.unit * t
-        for t in (low, high)
-    )
-    return FINEST * one.search.ledger.epsilon * max(map(abs, ends)) / one.unit
+    at, unit = one.place, one.unit
+    first = at.negative + unit * (low - 1) if low > 0.5 else at.positive + unit * low
+    last = at.negative + unit * (high - 1) if high > 0.5 else at.positive + unit * high
+    return FINEST * one.search.ledger.epsilon * max(abs(first), abs(last)) / unit
 
 
 def _at_end(row: Row) -> bool:
     """Whether what is difficult in a cell may be an end of the piece."""
-    (low, high, _, _), *_, peak, _ = row
-    return not peak and (low == 0 or high == 1)
+    cell = row[0]
+    return not row[4] and (cell[0] == 0 or cell[1] == 1)
 
 
 def _only_ends(decisions: list[tuple[Row, int, float]]) -> bool:

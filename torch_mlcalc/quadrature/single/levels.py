@@ -28,20 +28,22 @@ from torch_mlcalc.quadrature.single.runs import (
     Run,
     Terms,
     begin,
+    first_terms,
     halved,
-    scaled,
+    moved_of,
     table_of,
 )
 from torch_mlcalc.quadrature.single.sampling import Single
-from torch_mlcalc.quadrature.spectrum import level_of
+from torch_mlcalc.quadrature.single.settled import error_of, settled_at_once
+from torch_mlcalc.quadrature.single.tails import tails_of
 from torch_mlcalc.quadrature.variables import Jobs
 
 
 class Measured(NamedTuple):
     """What a level says of a job, in units of it.
 
-    ``some`` are the nodes from the first to the last that is usable, and ``beyond`` is
-    None where there is nothing.
+    ``some`` are the nodes from the first to the last that is usable, and ``cut`` is the
+    size of terms beyond which there is something, None where there is nothing.
     """
 
     value: float
@@ -51,7 +53,7 @@ class Measured(NamedTuple):
     doubt: float
     absolute: float
     some: slice
-    beyond: Beyond | None
+    cut: float | None
     #: Whether nothing is seen, or there is something that the batch has to look at.
     odd: bool
 
@@ -72,9 +74,12 @@ def refine_single(
         The jobs that are left.
     """
     hand_over = partial(refine, one.search, max_level=max_level, patient=patient)
-    runs = begin(one, jobs, max_level)
-    if isinstance(runs, Levels):
-        return hand_over(jobs, begun=Begun(runs, 0))
+    seen = first_terms(one, jobs, max_level)
+    if isinstance(seen, Levels):
+        return hand_over(jobs, begun=Begun(seen, 0))
+    if settled_at_once(one, *seen):
+        return []
+    runs = begin(one, seen, max_level)
     while True:
         found = [_measure(one, run) for run in runs]
         done, cut = _outlook(one, found)
@@ -120,29 +125,26 @@ def _measure(one: Single, run: Run) -> Measured:
         return _NOTHING
     size = np.abs(values)
     total, absolute = float(np.add.reduce(values)), float(np.add.reduce(size))
-    low, high = float(values[some.start]), float(values[some.stop - 1])
-    ends, rest, doubt = (abs(low), abs(high)), None, abs(low) + abs(high)
+    low, high = values.item(some.start), values.item(some.stop - 1)
+    ends, doubt, at = (abs(low), abs(high)), abs(low) + abs(high), None
     odd, cut = False, negligible(one.search.ledger) * absolute
     if max(ends) > cut:
         odd = bool(max(ends) > FLAT * np.maximum.reduce(size))
-        rest = _beyond(one, run, size, some, cut)
-        (left,), (right,) = rest.rest.tolist()
-        total = float(values[some].dot(rest.factor[:, 0])) + left * low + right * high
-        absolute += left * ends[0] + right * ends[1]
-        (left,), (right,) = rest.doubt.tolist()
-        doubt = step * (left * ends[0] + right * ends[1])
+        left, right, total = tails_of(one, run, some, cut)
+        total += left.rest * low + right.rest * high
+        absolute += left.rest * ends[0] + right.rest * ends[1]
+        doubt = step * (left.doubt * ends[0] + right.doubt * ends[1])
+        at = cut
     value, absolute = step * total, step * absolute
     error = change = abs(value - run.value)
     slow = change > max(LINEAR * before, one.search.ledger.epsilon * absolute)
     if not (slow or run.slow or step > FIRST_STEP / 8) and absolute > 0:
         table, _ = table_of(one, run.jobs, run.level)
         waves = run.of(table.probe, values.size).dot(values).tolist()
-        if 2 * step * math.hypot(*waves) >= level_of(change, before):
-            relative, earlier = change / absolute, min(before / absolute, 1.0)
-            error = min(absolute * max(relative**1.5, earlier**3), change)
+        error = error_of(change, before, absolute, 2 * step * math.hypot(*waves))
     odd |= absolute == 0 or (terms.finite is not None and not terms.finite.all())
     error += doubt
-    return Measured(value, change, slow, error, doubt, absolute, some, rest, odd)
+    return Measured(value, change, slow, error, doubt, absolute, some, at, odd)
 
 
 def _outermost(terms: Terms) -> slice | None:
@@ -156,10 +158,10 @@ def _outermost(terms: Terms) -> slice | None:
 
 
 def _beyond(one: Single, run: Run, size: Array, some: slice, cut: float) -> Beyond:
-    """What lies beyond the terms of these sizes."""
-    table, factor = table_of(one, run.jobs, run.level)
-    t, positions = (run.of(c, size.size)[some] for c in (table.t, table.positions))
-    moved = one.displacement(scaled(positions, factor))[:, None]
+    """What lies beyond the terms of these sizes, as the plan wants to have it."""
+    table, _ = table_of(one, run.jobs, run.level)
+    t = run.of(table.t, size.size)[some]
+    moved = run.of(moved_of(one, run.jobs, run.level), size.size)[some, None]
     sizes, outermost = size[some, None], np.array([[0], [t.size - 1]])
     matter = sizes[[[0], [-1]], 0] > cut
     return beyond(one.search, run.jobs, t, sizes, outermost, matter, run.step, moved)
@@ -172,9 +174,7 @@ _NOTHING = Measured(0.0, 0.0, False, 0.0, 0.0, 0.0, slice(0), None, odd=True)
 def _outlook(one: Single, found: list[Measured]) -> tuple[list[bool], list[bool]]:
     """Which jobs are precise enough, and of which too much is cut off."""
     ledger, unit = one.search.ledger, one.unit
-    total, settled, absolute = 0.0, 0.0, 0.0
-    if ledger.total is not None:
-        total, settled, absolute = ledger.total.columns[:, 0, 0].real.tolist()
+    total, settled, absolute = ledger.plain or (0.0, 0.0, 0.0)
     rounding = ROUNDING * ledger.epsilon
     errors = []
     for each in found:
@@ -184,11 +184,14 @@ def _outlook(one: Single, found: list[Measured]) -> tuple[list[bool], list[bool]
     allowed = ledger.allowed_plain(total, absolute)
     share = max(allowed - settled, 0.0) / (2 * len(found))
     enough = settled + sum(errors) <= allowed
+    cut = [each.doubt * unit > allowed for each in found]
+    if enough:
+        return [True] * len(found), cut
     done = [
-        enough or error <= max(share, rounding * each.absolute * unit)
+        error <= max(share, rounding * each.absolute * unit)
         for error, each in zip(errors, found, strict=True)
     ]
-    return done, [each.doubt * unit > allowed for each in found]
+    return done, cut
 
 
 def _as_levels(one: Single, runs: list[Run]) -> Levels:
@@ -234,5 +237,8 @@ def _nodes(one: Single, run: Run, found: Measured) -> Part:
     t = run.of(table.t, terms.values.size)[found.some]
     used = np.ones(t.size, bool) if terms.usable is None else terms.usable[found.some]
     outermost, nothing = np.array([[0], [t.size - 1]]), np.zeros((1, 1))
-    ends = Ends(used[:, None], outermost, found.beyond, nothing, np.zeros(1, bool))
+    rest = None
+    if found.cut is not None:
+        rest = _beyond(one, run, np.abs(terms.values), found.some, found.cut)
+    ends = Ends(used[:, None], outermost, rest, nothing, np.zeros(1, bool))
     return nodes_of(run.jobs, t, ends, run.step)

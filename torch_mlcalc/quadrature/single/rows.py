@@ -10,14 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from torch_mlcalc.quadrature.cells import WIDE
-from torch_mlcalc.quadrature.evaluator import Values
 from torch_mlcalc.quadrature.gaps import gaps
 from torch_mlcalc.quadrature.gauss_kronrod import PARTS
 from torch_mlcalc.quadrature.kronrod import kronrod_table
 from torch_mlcalc.quadrature.ledger import ROUNDING
 from torch_mlcalc.quadrature.rules import Array
-from torch_mlcalc.quadrature.single.sampling import Single
-from torch_mlcalc.quadrature.spikes import SPIKE, spikes
+from torch_mlcalc.quadrature.single.sampling import Place, Single
+from torch_mlcalc.quadrature.spikes import SPIKE, spike
 
 #: Lower and upper end of a cell, error of the cell it is a part of, times in a row that
 #: dividing helped too little: the columns of Cells.
@@ -81,17 +80,29 @@ FEW = 64
 
 def points_of(one: Single, cells: list[Cell], place: Array) -> Array:
     """Nodes of the cells, or points between them, ``(n, count)``."""
-    middles, halves, unit = [], [], one.unit
+    middles, halves, unit, at = [], [], one.unit, one.place
     for low, high, _, _ in cells:
         half = (high - low) / 2
         middle = low + half
         # Counted from the nearer end, as the batch does.
         if middle > 0.5:
-            middles.append(one.negative + unit * (middle - 1))
+            middles.append(at.negative + unit * (middle - 1))
         else:
-            middles.append(one.positive + unit * middle)
+            middles.append(at.positive + unit * middle)
         halves.append(unit * half)
-    return one.rounded(place.dot(np.array([middles, halves])))
+    return at.rounded(place.dot(np.array([middles, halves])))
+
+
+@lru_cache(maxsize=256)
+def first_points(place: Place, n: int) -> Array | None:
+    """Nodes of a piece and of its parts, ``(5 n,)``; None if some fall on an end."""
+    anchors = np.array([place.positive, place.negative, place.unit])
+    points = place.rounded(products(n).first.dot(anchors))
+    lower, upper = place.range()
+    if not (lower < points[1] and points[-1] < upper):
+        return None
+    points.setflags(write=False)
+    return points
 
 
 class Sums(NamedTuple):
@@ -114,24 +125,23 @@ def sums_of(values: Array, n: int) -> Sums | None:
     return Sums(value, errors, absolute, spreads)
 
 
-def row_of(one: Single, cell: Cell, sums: Sums, values: Array, i: int) -> Row:
-    """What a cell holds."""
-    low, high, previous, _ = cell
-    value, error, size, spread = [column[i] for column in sums]
-    factor, error = (high - low) / 2 * one.unit, abs(error)
-    if spread > 0:
-        # QUADPACK's estimate from the difference of the two rules.
-        ratio = 200 * error / spread
-        error = spread * min(1.0, ratio * math.sqrt(ratio))
-    peak = _peak(values[:, i], error, size) if error >= SPIKE * size else None
-    size *= factor
-    error = max(error * factor, ROUNDING * one.search.ledger.epsilon * size)
-    wide = high - low > WIDE and previous < math.inf
-    column = values[:, i] if wide else None
-    return cell, value * factor * one.sign, error, size, peak, column
-
-
-def _peak(values: Values, error: float, absolute: float) -> tuple[float, float] | None:
-    """What :func:`spikes` says of one cell."""
-    ends = spikes(values.reshape(-1, 1, 1), np.array([[error]]), np.array([[absolute]]))
-    return None if np.isnan(ends[0, 0]) else (float(ends[0, 0]), float(ends[1, 0]))
+def rows_of(one: Single, cells: list[Cell], sums: Sums, values: Array) -> list[Row]:
+    """What each cell holds."""
+    unit, sign = one.unit, one.sign
+    floor, rows = ROUNDING * one.search.ledger.epsilon, []
+    for i, (cell, value, error, size, spread) in enumerate(
+        zip(cells, *sums, strict=False)
+    ):
+        low, high, previous, _ = cell
+        factor, error = (high - low) / 2 * unit, abs(error)
+        if spread > 0:
+            # QUADPACK's estimate from the difference of the two rules.
+            ratio = 200 * error / spread
+            error = spread * ratio * math.sqrt(ratio) if ratio < 1 else spread
+        peak = spike(values[:, i], size) if error >= SPIKE * size else None
+        size *= factor
+        error = max(error * factor, floor * size)
+        wide = high - low > WIDE and previous < math.inf
+        column = values[:, i] if wide else None
+        rows.append((cell, value * factor * sign, error, size, peak, column))
+    return rows

@@ -21,7 +21,7 @@ from torch_mlcalc.quadrature.double_exponential import (
 from torch_mlcalc.quadrature.placement import FINITE
 from torch_mlcalc.quadrature.rules import Array
 from torch_mlcalc.quadrature.search import Mask, Sample
-from torch_mlcalc.quadrature.single.sampling import ONE, Single, is_ordinary
+from torch_mlcalc.quadrature.single.sampling import ONE, Place, Single
 from torch_mlcalc.quadrature.spectrum import probe
 from torch_mlcalc.quadrature.variables import Jobs, double_exponential
 
@@ -139,31 +139,111 @@ def _table(kind: int, low: float, high: float, dtype: torch.dtype, level: int) -
 
 def table_of(one: Single, jobs: Jobs, level: int) -> tuple[Table, float]:
     """The table of a job, and the factor of its positions and slopes."""
-    dtype = one.search.evaluate.integrand.dtype
-    if jobs is one.jobs:
-        return _table(one.kind, 0.0, 1.0, dtype, level), 1.0
-    (low,), (high,) = jobs.low.tolist(), jobs.high.tolist()
+    return _table_between(one.place, *_range_of(one, jobs), level)
+
+
+def _range_of(one: Single, jobs: Jobs) -> tuple[float, float]:
+    """Where a job begins and ends, as fractions of the piece."""
+    return (0.0, 1.0) if jobs is one.jobs else (jobs.low.item(), jobs.high.item())
+
+
+def _table_between(
+    place: Place, low: float, high: float, level: int
+) -> tuple[Table, float]:
+    if low == 0 and high == 1:
+        return _table(place.kind, low, high, place.dtype, level), 1.0
     # A window is a whole piece of another length, seen from the end that it touches.
     side = (0.0, 0.5) if low == 0 else (0.5, 1.0)
-    return _table(one.kind, *side, dtype, level), 2 * (high - low)
+    return _table(place.kind, *side, place.dtype, level), 2 * (high - low)
 
 
-def _sample(one: Single, positions: list[Array], slopes: list[Array]) -> Terms | Sample:
-    """The integrand at nodes; what the batch makes of it where that is no number."""
-    points, slope = one.points(_joined(positions)), _joined(slopes)
-    one.search.ledger.n_evals[0] += points.size
-    lower, upper = one.range(GUARD)
+class Placed(NamedTuple):
+    """Nodes of a job where they are: points, derivative, and which are not on an end.
+
+    ``inside`` is None where none is.
+    """
+
+    points: Array
+    slope: Array
+    inside: Mask | None
+
+
+#: Up to this level, of 385 nodes, whole tables of points are remembered.
+REMEMBERED = 4
+
+
+def _placed(
+    place: Place, low: float, high: float, level: int, some: slice | None = None
+) -> Placed:
+    """Some nodes of a level, or all."""
+    if level <= REMEMBERED:
+        points, slope, inside = placed = _remembered(place, low, high, level)
+        if some is None:
+            return placed
+        inside = None if inside is None or inside[some].all() else inside[some]
+        return Placed(points[some], slope[some], inside)
+    table, factor = _table_between(place, low, high, level)
+    some = some or slice(None)
+    return _between(place, table.positions[some] * factor, table.slope[some] * factor)
+
+
+@lru_cache(maxsize=256)
+def _remembered(place: Place, low: float, high: float, level: int) -> Placed:
+    """All nodes of one of the first levels."""
+    table, factor = _table_between(place, low, high, level)
+    placed = _between(place, table.positions * factor, table.slope * factor)
+    for array in placed:
+        if array is not None:
+            array.setflags(write=False)
+    return placed
+
+
+def _between(place: Place, positions: Array, slope: Array) -> Placed:
+    """Nodes at positions, which are monotone."""
+    points = place.points(positions)
+    lower, upper = place.range(GUARD)
     inside: Mask | None = None
-    # Those of one job are monotone.
-    ends = (points[0], points[-1]) if len(slopes) == 1 else points.tolist()
-    if not (lower < min(ends) and max(ends) < upper):
+    first, last = sorted((points.item(0), points.item(-1)))
+    if not (lower < first and last < upper):
         inside = (points > lower) & (points < upper)
+    return Placed(points, slope, inside)
+
+
+def moved_of(one: Single, jobs: Jobs, level: int) -> Array:
+    """By how much rounding moves the nodes of a level; see :func:`displacement`."""
+    return _moved(one.place, *_range_of(one, jobs), level)
+
+
+@lru_cache(maxsize=64)
+def _moved(place: Place, low: float, high: float, level: int) -> Array:
+    table, factor = _table_between(place, low, high, level)
+    return place.displacement(table.positions * factor)
+
+
+def _joined(placed: list[Placed]) -> Placed:
+    if len(placed) == 1:
+        return placed[0]
+    points, slope, inside = zip(*placed, strict=True)
+    mask = None
+    if any(each is not None for each in inside):
+        mask = np.concatenate(
+            [np.ones(p.size, bool) if i is None else i for p, _, i in placed]
+        )
+    return Placed(np.concatenate(points), np.concatenate(slope), mask)
+
+
+def _sample(one: Single, placed: list[Placed]) -> Terms | Sample:
+    """The integrand at nodes; what the batch makes of it where that is no number."""
+    points, slope, inside = _joined(placed)
+    one.search.ledger.n_evals[0] += points.size
+    if inside is not None:
         points = np.where(inside, points, one.search.evaluate.home)
     values = one.values(points)
-    if values.ndim == 1:
+    # All terms are finite if their sum is.
+    real = values.ndim == 1 and values.dtype == float
+    if real and math.isfinite(values.dot(slope)):
         terms = values * slope
-        if is_ordinary(terms):
-            return Terms(terms if inside is None else terms * inside, inside, None)
+        return Terms(terms if inside is None else terms * inside, inside, None)
     column = None if inside is None else inside[:, None]
     sample = one.sample(points[:, None], slope[:, None], column, values)
     if sample.values.shape[-1] != 1 or sample.values.dtype != float:
@@ -172,26 +252,39 @@ def _sample(one: Single, positions: list[Array], slopes: list[Array]) -> Terms |
     return Terms(sample.values[:, 0, 0], inside, finite)
 
 
-def begin(one: Single, jobs: Jobs, max_level: int) -> list[Run] | Levels:
-    """The first levels over all of the reachable range, which is then narrowed.
-
-    They are evaluated in one call. What is out of the narrower range, half of it, is
-    not used; but a call costs as much as some hundred points.
+def first_terms(one: Single, jobs: Jobs, max_level: int) -> Seen | Levels:
+    """The first levels over all of the reachable range, evaluated in one call.
 
     Returns:
-        The runs at level 2, or 3 where that will not do, or less if the budget or
-        ``max_level`` is; for the batch, level 0 of an integrand that is no number.
+        Each job with its terms, and the level to which there are some: 2, or 3 of an
+        unbounded piece, or less if the budget or ``max_level`` is; for the batch, level
+        0 of an integrand that is no number.
     """
     ledger, finest = one.search.ledger, WINDOW if one.kind == FINITE else WHOLE
     finest = min(finest, max_level)
-    edge = reach(one.search.evaluate.integrand.dtype)
+    edge = reach(one.place.dtype)
     points = jobs.piece.size * 2 ** (finest + 1) * edge / FIRST_STEP
     if ledger.n_evals.item(0) + points >= ledger.max_evals:
         finest = 0
     seen = _first_sample(one, jobs, finest)
-    if isinstance(seen, Levels):
-        return seen
-    runs = [_narrowed(one, job, terms, finest) for job, terms in seen]
+    return seen if isinstance(seen, Levels) else (seen, finest)
+
+
+#: Jobs with their terms, and the level of these.
+Seen = tuple[list[tuple[Jobs, Terms]], int]
+
+
+def begin(one: Single, seen: Seen, max_level: int) -> list[Run]:
+    """The first levels over the range that matters.
+
+    What is out of it, half of the nodes, is not used; but a call costs as much as some
+    hundred points.
+
+    Returns:
+        The runs at level 2, or 3 where that will not do, or less if ``max_level`` is.
+    """
+    terms, finest = seen
+    runs = [_narrowed(one, job, each, finest) for job, each in terms]
     if not finest and max_level > 1:
         runs = [_at_level_1(run) for run in halved(one, runs)]
     return runs if runs[0].level >= min(2, max_level) else halved(one, runs)
@@ -203,31 +296,18 @@ def _first_sample(
     """Each job with the values of all its nodes."""
     count = jobs.piece.size
     split = [jobs] if count == 1 else [jobs.take(ONE + i) for i in range(count)]
-    tables = [table_of(one, each, finest) for each in split]
-    seen = _sample(
-        one,
-        [scaled(table.positions, factor) for table, factor in tables],
-        [scaled(table.slope, factor) for table, factor in tables],
-    )
-    t = tables[0][0].t
+    placed = [_placed(one.place, *_range_of(one, j), finest) for j in split]
+    seen = _sample(one, placed)
+    size = placed[0].points.size
     if isinstance(seen, Sample):
-        stride = 2**finest
+        stride, t = 2**finest, table_of(one, split[0], finest)[0].t
         inside, finite = (None if c is None else c[::stride] for c in seen[1:])
         coarse = Sample(seen.values[::stride], inside, finite)
         return first_levels(one.search, jobs, t[::stride], coarse)
     if count == 1:
         return [(jobs, seen)]
-    some = [slice(i * t.size, (i + 1) * t.size) for i in range(count)]
+    some = [slice(i * size, (i + 1) * size) for i in range(count)]
     return [(job, seen.at(s)) for job, s in zip(split, some, strict=True)]
-
-
-def scaled(column: Array, factor: float) -> Array:
-    """Positions or slopes of a table, times the factor of the job."""
-    return column if factor == 1 else column * factor
-
-
-def _joined(columns: list[Array]) -> Array:
-    return columns[0] if len(columns) == 1 else np.concatenate(columns)
 
 
 def _narrowed(one: Single, jobs: Jobs, seen: Terms, finest: int) -> Run:
@@ -292,16 +372,12 @@ def halved(one: Single, runs: list[Run]) -> list[Run]:
     level = runs[0].level
     if runs[0].finest >= level:
         return runs
-    positions: list[Array] = []
-    slopes: list[Array] = []
+    placed = []
     for run in runs:
-        (table, factor), size = (
-            table_of(one, run.jobs, level),
-            run.evaluated.values.size,
-        )
-        for column, into in ((table.positions, positions), (table.slope, slopes)):
-            into.append(scaled(run.of(column, 2 * size - 1)[1::2], factor))
-    seen = _sample(one, positions, slopes)
+        first = run.first * 2**level
+        some = slice(first + 1, first + 2 * run.evaluated.values.size - 1, 2)
+        placed.append(_placed(one.place, *_range_of(one, run.jobs), level, some))
+    seen = _sample(one, placed)
     assert isinstance(seen, Terms)  # noqa: S101
     halved, start = [], 0
     for run in runs:

@@ -10,7 +10,7 @@ import torch
 
 from torch_mlcalc.quadrature.ends import displacement
 from torch_mlcalc.quadrature.evaluator import Values
-from torch_mlcalc.quadrature.pieces import numbers_of
+from torch_mlcalc.quadrature.pieces import Numbers, numbers_of
 from torch_mlcalc.quadrature.placement import WHOLE
 from torch_mlcalc.quadrature.rules import Array
 from torch_mlcalc.quadrature.search import Sample, Search
@@ -24,12 +24,10 @@ _START.setflags(write=False)
 _STOP.setflags(write=False)
 
 
-class Single(NamedTuple):
-    """The only piece of the only integral of a search.
+class Place(NamedTuple):
+    """A single piece in plain numbers, by which tables of its points are remembered.
 
     Attributes:
-        search: The search.
-        jobs: The piece as a job.
         lower: Lower end, which may be infinite.
         upper: Upper end.
         positive: What non-negative positions count from.
@@ -37,10 +35,9 @@ class Single(NamedTuple):
         unit: Length of a finite piece, scale of an infinite one.
         sign: -1 where the limits were reversed.
         kind: Which ends are infinite.
+        dtype: That of the points, in double or single precision.
     """
 
-    search: Search
-    jobs: Jobs
     lower: float
     upper: float
     positive: float
@@ -48,22 +45,7 @@ class Single(NamedTuple):
     unit: float
     sign: float
     kind: int
-
-    @classmethod
-    def of(cls, search: Search) -> Single | None:
-        """The piece of a search, or None where there are several or it is empty."""
-        pieces, ledger, evaluate = search.pieces, search.ledger, search.evaluate
-        slopes = ledger.tolerance.grad_rtol is not None
-        if pieces.sign.size != 1 or ledger.log or slopes:
-            return None
-        known = evaluate.integrand.dtype in (torch.float64, torch.float32)
-        alone = evaluate.mark is None and evaluate.integrand.ranks is None
-        if not (known and alone):
-            return None
-        numbers = pieces.numbers or numbers_of(pieces)
-        jobs = Jobs(ONE, pieces.kind, _START, _STOP)
-        one = cls(search, jobs, *numbers)
-        return one if one.sign else None
+    dtype: torch.dtype
 
     def points(self, positions: Array) -> Array:
         """Points of canonical positions, as the integrand's dtype represents them."""
@@ -86,21 +68,62 @@ class Single(NamedTuple):
 
     def rounded(self, points: Array) -> Array:
         """Points as the integrand's dtype represents them."""
-        if self.search.evaluate.single:
+        if self.dtype == torch.float32:
             return points.astype(np.float32).astype(float)
         return points
 
     def range(self, guard: float = 0.0) -> tuple[float, float]:
         """Between what points must lie, with a distance of ``guard`` units."""
         lower, upper = self.lower, self.upper
-        if self.search.evaluate.single:
+        if self.dtype == torch.float32:
             lower, upper = float(np.float32(lower)), float(np.float32(upper))
         if guard:
             # At most so much of a very short piece; see Search.
-            gap, most = guard * self.search.ledger.epsilon, 1e-9 * self.unit
+            gap, most = guard * torch.finfo(self.dtype).eps, 1e-9 * self.unit
             lower += min(gap * abs(lower), most) if lower > -math.inf else 0.0
             upper -= min(gap * abs(upper), most) if upper < math.inf else 0.0
         return lower, upper
+
+
+class Single(NamedTuple):
+    """The only piece of the only integral of a search.
+
+    Attributes:
+        search: The search.
+        jobs: The piece as a job.
+        place: The piece in numbers.
+        unit: Some of these, as for :class:`Place`.
+        sign: Likewise.
+        kind: Likewise.
+    """
+
+    search: Search
+    jobs: Jobs
+    place: Place
+    unit: float
+    sign: float
+    kind: int
+
+    @classmethod
+    def of(cls, search: Search) -> Single | None:
+        """The piece of a search, or None where there are several or it is empty."""
+        pieces, ledger, evaluate = search.pieces, search.ledger, search.evaluate
+        slopes = ledger.tolerance.grad_rtol is not None
+        if pieces.sign.size != 1 or ledger.log or slopes:
+            return None
+        known = evaluate.integrand.dtype in (torch.float64, torch.float32)
+        alone = evaluate.mark is None and evaluate.integrand.ranks is None
+        if not (known and alone):
+            return None
+        one = cls.between(search, pieces.numbers or numbers_of(pieces))
+        return one if one.sign else None
+
+    @classmethod
+    def between(cls, search: Search, numbers: Numbers) -> Single:
+        """The piece of a search that is known to have no other."""
+        jobs = Jobs(ONE, search.pieces.kind, _START, _STOP)
+        place = Place(*numbers, search.evaluate.integrand.dtype)
+        return cls(search, jobs, place, place.unit, place.sign, place.kind)
 
     def values(self, points: Array) -> Values:
         """The integrand, ``(n, *event)``, at points ``(n,)``."""
