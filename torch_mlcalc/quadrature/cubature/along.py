@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -30,6 +30,11 @@ FALLING, MISSING = 0.2, 10.0
 #: tolerance of the value, so from so many nodes on less error is allowed. With 5, of
 #: Genz's families in 2 to 8 dimensions 2 slopes of 100 miss that, by up to a half.
 SLOPES = 3
+
+#: Multiplications up to which numpy's library does a product of two matrices on one
+#: thread (OpenBLAS, interface/gemm.c: 65536 times GEMM_MULTITHREAD_THRESHOLD), in half
+#: the time that it takes to hand them to torch.
+SMALL = 262_144
 
 #: Ends of the parts of each axis in the cube.
 Parts = list[list[float]]
@@ -89,7 +94,8 @@ class _Line(NamedTuple):
         rows: Weights of all Legendre coefficients, one column each, ``(k, k)``.
         noise: What rounding leaves of each, in epsilons of the mean.
         missed: Size of the error on each Legendre polynomial of the rule of ``1, 2,
-            ...`` nodes, one column each, ``(k, k // 2)``.
+            ...`` nodes, one column each; then which are in the last quarter, and in the
+            one before, ``(k, k // 2 + 2)``.
         slopes: How much more than this counts, ``(k // 2)``.
     """
 
@@ -99,6 +105,24 @@ class _Line(NamedTuple):
     noise: Array
     missed: Array
     slopes: Array
+
+
+class _Pieces(NamedTuple):
+    """Parts of all axes with the nodes of a line on each.
+
+    Attributes:
+        width: Of every part, ``(m)``.
+        first: Which is the first of its axis, ``(d)``.
+        axes: Of which axis each is, ``(m)``.
+        off: 1, but 0 along its axis, ``(d, 1, m, 1)``.
+        on: 0, but the nodes along its axis, ``(d, 1, m, k)``.
+    """
+
+    width: Array
+    first: Index
+    axes: Index
+    off: Array
+    on: Array
 
 
 def look_along(probe: Probe, bases: Array, parts: Parts, seen: Sum) -> Lines | None:
@@ -119,55 +143,66 @@ def look_along(probe: Probe, bases: Array, parts: Parts, seen: Sum) -> Lines | N
     """
     b, d = bases.shape
     line = _line(NODES.get(d, FEWER))
-    axes, low, width, first = _pieces(tuple(map(tuple, parts)))
-    k, m = len(line.nodes), len(axes)
-    points = np.empty((d, b, m, k))
-    points[:] = bases.T[:, :, None, None]
-    points[axes, :, np.arange(m)] = (low + width * line.nodes)[:, None]
+    pieces = _pieces(tuple(map(tuple, parts)), len(line.nodes))
+    points = bases.T[:, :, None, None] * pieces.off + pieces.on
     values = probe(points.reshape(d, -1).T)
     if values is None:
         return None
-    every = _resolved(line, values.reshape(-1, k), probe.terms.epsilon)
-    if m > d:  # Parts of an axis together.
-        every = np.add.reduceat(every.reshape(b, m, -1) * width, first, 1)
-    every = every.reshape(b * d, -1)
-    every /= np.maximum(every[:, -1:], seen.absolute / abs(probe.volume))
-    worst, half = np.maximum.reduce(every.reshape(b, d, -1)), k // 2
-    sloped = worst[:, :half] * line.slopes
-    return Lines(worst[:, :half], sloped, worst[:, half], worst[:, half + 1 : -1])
+    values = values.reshape(-1, len(line.nodes))
+    mean, m = np.abs(values) @ line.weights, len(pieces.width)
+    least = seen.absolute / abs(probe.volume)
+    if m == d:
+        scale = 1.0 / np.maximum(mean, least)
+    else:  # Parts of an axis together.
+        own = mean.reshape(b, m) * pieces.width
+        whole = np.add.reduceat(own, pieces.first, 1)[:, pieces.axes]
+        scale = (pieces.width / np.maximum(whole, least)).ravel()
+    every = _resolved(line, values, mean * probe.terms.epsilon, scale)
+    if m > d:
+        every = [np.add.reduceat(x.reshape(b, m, -1), pieces.first, 1) for x in every]
+    sizes, bounds = (np.maximum.reduce(x.reshape(b, d, -1)) for x in every)
+    errors = bounds[:, :-2]
+    return Lines(errors, errors * line.slopes, bounds[:, -2], sizes)
 
 
-def _resolved(line: _Line, values: Values, epsilon: float) -> Array:
-    """Errors, what is not resolved, coefficients and mean of each line, ``(m, *)``."""
-    k, half = len(line.nodes), len(line.nodes) // 2
-    every = np.empty((len(values), half + k + 2))
-    mean, size, unseen = every[:, -1], every[:, half + 1 : -1], every[:, half]
-    np.matmul(np.abs(values), line.weights, out=mean)
-    every[:, half + 1 : -1] = _product(values, line.rows)
-    np.abs(size, out=size)
-    size -= line.noise * (epsilon * mean[:, None])
-    np.maximum(size, 0.0, out=size)
-    last = np.add.reduce(size[:, k - k // 4 :], 1)
-    before = np.add.reduce(size[:, half : k - k // 4], 1)
-    fall = np.minimum(last / np.maximum(before, 1e-300), 1.0)
-    unseen[:] = last * np.where(fall < FALLING, fall / (1.0001 - fall), MISSING)
-    np.add(_product(size, line.missed), unseen[:, None], out=every[:, :half])
-    return every
+def _resolved(
+    line: _Line, values: Values, noise: Array, scale: Array
+) -> Sequence[Array]:
+    """Coefficients ``(n, k)``, and errors and what is not resolved, of each line."""
+    sizes = _product(values, line.rows)
+    np.abs(sizes, out=sizes)
+    sizes -= noise[:, None] * line.noise
+    np.maximum(sizes, 0.0, out=sizes)
+    sizes *= scale[:, None]
+    bounds = _product(sizes, line.missed)
+    unseen = [
+        last * (last / (1.0001 * before - last) if last < FALLING * before else MISSING)
+        for last, before in bounds[:, -2:].tolist()
+    ]
+    bounds[:, -2] = 0.0
+    bounds[:, :-1] += np.array(unseen)[:, None]
+    return sizes, bounds
 
 
 def _product(values: Values, table: Array) -> Values:
     """Of two matrices, on the threads that torch has; see :func:`contract`."""
+    if values.size * table.shape[1] <= SMALL:
+        return values @ table
     return (torch.from_numpy(values) @ torch.from_numpy(table)).numpy()
 
 
 @lru_cache(maxsize=16)
-def _pieces(parts: tuple[tuple[float, ...], ...]) -> tuple[Index, Array, Array, Index]:
-    """Axis, lower end and width of every part, and which is the first of its axis."""
-    counts = [len(ends) - 1 for ends in parts]
-    low = np.array([x for ends in parts for x in ends[:-1]])[:, None]
-    high = np.array([x for ends in parts for x in ends[1:]])[:, None]
-    axes = np.repeat(np.arange(len(parts)), counts)
-    return axes, low, high - low, np.cumsum([0, *counts[:-1]])
+def _pieces(parts: tuple[tuple[float, ...], ...], k: int) -> _Pieces:
+    """Those of lines with ``k`` nodes."""
+    counts, d = [len(ends) - 1 for ends in parts], len(parts)
+    low = np.array([x for ends in parts for x in ends[:-1]])
+    high = np.array([x for ends in parts for x in ends[1:]])
+    axes, m = np.repeat(np.arange(d), counts), sum(counts)
+    off, on = np.ones((d, 1, m, 1)), np.zeros((d, 1, m, k))
+    off[axes, 0, np.arange(m)] = 0.0
+    nodes = low[:, None] + (high - low)[:, None] * gauss_table(k).nodes
+    on[axes, 0, np.arange(m)] = nodes
+    return _Pieces(high - low, np.cumsum([0, *counts[:-1]]), axes, off, on)
 
 
 @lru_cache(maxsize=4)
@@ -175,11 +210,13 @@ def _line(k: int) -> _Line:
     nodes, weights = gauss_table(k)
     every = np.polynomial.legendre.legvander(2 * nodes - 1, k - 1)
     rows = every * weights[:, None] * (2 * np.arange(k) + 1)
-    missed = np.zeros((k, k // 2))
-    for n in range(1, k // 2 + 1):
+    half, quarter = k // 2, k // 4
+    missed = np.zeros((k, half + 2))
+    for n in range(1, half + 1):
         u, w = gauss_table(n)
         own = w @ np.polynomial.legendre.legvander(2 * u - 1, k - 1)
         missed[2 * n :, n - 1] = np.abs(own[2 * n :])
+    missed[k - quarter :, -2] = missed[half : k - quarter, -1] = 1.0
     noise = (2 * np.arange(k) + 1) / math.sqrt(k)
-    slopes = np.maximum(1.0, np.arange(1, k // 2 + 1) / SLOPES)
+    slopes = np.maximum(1.0, np.arange(1, half + 1) / SLOPES)
     return _Line(nodes, weights, rows, noise, missed, slopes)

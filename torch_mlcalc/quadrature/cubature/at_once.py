@@ -177,8 +177,7 @@ def _look(cube: _Cube, probe: Probe) -> Attempt | None:
     if total.tail <= terms.allowed(total) / FEW_REGIONS:
         value = cube.result(table.weights * probe.volume, total.value)
         return Attempt(value, Climbed(1, done=True), probe.spent)
-    base = table.nodes[int(np.abs(values).argmax())]
-    return _fit(cube, probe, Climbed(1), total, base, looked)
+    return _fit(cube, probe, Climbed(1), total, table.nodes[looked.top], looked)
 
 
 def _limit(cube: _Cube, probe: Probe) -> bool:

@@ -21,7 +21,6 @@ from torch_mlcalc.quadrature.cubature.regions import (
 from torch_mlcalc.quadrature.cubature.search import CubeSearch, Measured
 from torch_mlcalc.quadrature.estimate import Status
 from torch_mlcalc.quadrature.evaluator import Values
-from torch_mlcalc.quadrature.host import contract
 from torch_mlcalc.quadrature.ledger import (
     ROUNDING,
     Amount,
@@ -114,11 +113,13 @@ class Looked(NamedTuple):
         first: Size of the difference to the rule of next lower degree, as a part of the
             absolute value.
         second: The same of the one after.
+        top: The node at which the integrand was largest.
     """
 
     total: Sum
     first: float
     second: float
+    top: int
 
 
 class Pool(NamedTuple):
@@ -252,7 +253,10 @@ def look_at_one(
     table: SymmetricTable, values: Values, volume: float, epsilon: float
 ) -> Looked:
     """What the rule says of values ``(n,)`` in a whole cube, in plain numbers."""
-    value, difference, lower, *fourth = contract(table.rows, values).tolist()
+    value, difference, lower = (table.rows[:3] @ values).tolist()
+    # Only nodes on the axes, which are the first, have a part in fourth differences.
+    few = 1 + 4 * len(table.fourth)
+    fourth = float(np.abs(table.fourth[:, :few] @ values[:few]).max())
     # Weights are of either sign, so that their sum may be too small, and even below 0.
     sizes = np.abs(values)
     absolute = max(float(sizes @ table.weights), abs(value)) or float(sizes.mean())
@@ -260,10 +264,10 @@ def look_at_one(
     differences = error / absolute, coarse / absolute
     if error > RESOLVED * coarse:
         error = UNRESOLVED * max(error, coarse)
-    error = max(error, max(map(abs, fourth)) ** 2 / absolute)
+    error = max(error, fourth**2 / absolute)
     error, size = max(error, ROUNDING * epsilon * absolute), abs(volume)
     total = Sum(value * volume, CERTAIN * error * size, absolute * size)
-    return Looked(total, *differences)
+    return Looked(total, *differences, int(sizes.argmax()))
 
 
 def _error(difference: Values, lower: Values) -> tuple[Array, Mask]:

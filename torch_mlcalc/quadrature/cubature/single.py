@@ -88,7 +88,7 @@ def fit_single(search: CubeSearch, regions: Regions) -> bool:
         if seen.tail <= probe.terms.allowed(seen) / FEW_REGIONS:
             _keep_symmetric(search, regions, np.array(seen))
             return True
-        base = table.nodes[int(np.abs(values).argmax())]
+        base = table.nodes[looked.top]
     found = fit(probe_of(search), seen, base, looked)
     search.begun = begun._replace(fitted=True)
     if found is None:
