@@ -11,7 +11,7 @@ from problems_nd import FAMILIES, genz
 from torch import Tensor
 
 import torch_mlcalc as mlc
-from torch_mlcalc.quadrature.cubature.along import Probe, look_along
+from torch_mlcalc.quadrature.cubature.along import Lines, Probe, look_along
 from torch_mlcalc.quadrature.cubature.climbed import Sum, Terms
 from torch_mlcalc.quadrature.cubature.fitted import _measured as measured
 from torch_mlcalc.quadrature.cubature.genz_malik import DEGREE, look_at_one
@@ -184,6 +184,7 @@ def test_lines_bound_the_error_of_the_symmetric_rule(d: int, rate: float) -> Non
     exact = (math.expm1(rate) / rate) ** d
     table = symmetric_table(DEGREE, d)
     looked = look_at_one(table, f(table.nodes), 1.0, 2.0**-52)
+    assert looked is not None
     missed = abs(looked.total.value / exact - 1)
     parts = [[0.0, 1.0]] * d
     lines = look_along(probe_of(f, d), np.full((1, d), 0.4), parts, looked.total)
@@ -200,7 +201,7 @@ def test_a_rule_corrects_what_lines_predict() -> None:
     lines = look_along(probe_of(f, 3), np.full((1, 3), 0.4), [[0.0, 1.0]] * 3, seen)
     errors = []
     for factor in (1.0, 0.01, 5.0):
-        own = type(lines)(*(factor * each for each in lines))
+        own = Lines(factor * lines.each, factor * lines.missing, lines.line)
         cube = whole_cubes(1, (1, 1, 1))
         total, _, _ = measured(probe_of(f, 3), cube, (3, 4, 3), own)
         missed = abs(total.value - exact)

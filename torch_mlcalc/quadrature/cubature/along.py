@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -69,23 +69,7 @@ class Probe:
         return self.sample(points)
 
 
-class Lines(NamedTuple):
-    """What the lines along each axis show, as parts of the integral of the size.
-
-    Attributes:
-        errors: Bounds of the error of a rule of ``1, 2, ...`` nodes, ``(d, k // 2)``.
-        sloped: The same, larger where slopes need more nodes.
-        unseen: How much is not resolved, ``(d)``.
-        sizes: Of the Legendre coefficients, ``(d, k)``.
-    """
-
-    errors: Array
-    sloped: Array
-    unseen: Array
-    sizes: Array
-
-
-class _Line(NamedTuple):
+class Line(NamedTuple):
     """Gauss nodes on a line, and what they say.
 
     Attributes:
@@ -94,8 +78,8 @@ class _Line(NamedTuple):
         rows: Weights of all Legendre coefficients, one column each, ``(k, k)``.
         noise: What rounding leaves of each, in epsilons of the mean.
         missed: Size of the error on each Legendre polynomial of the rule of ``1, 2,
-            ...`` nodes, one column each; then which are in the last quarter, and in the
-            one before, ``(k, k // 2 + 2)``.
+            ...`` nodes, one column each, ``(k, k // 2)``.
+        quarters: Which are in the last quarter, and in the one before, ``(k, 2)``.
         slopes: How much more than this counts, ``(k // 2)``.
     """
 
@@ -104,7 +88,49 @@ class _Line(NamedTuple):
     rows: Array
     noise: Array
     missed: Array
+    quarters: Array
     slopes: Array
+
+
+@dataclass(eq=False)
+class Lines:
+    """What lines along each axis show, as parts of the integral of the size.
+
+    Attributes:
+        each: Sizes of the Legendre coefficients on each, ``(b, d, k)``.
+        missing: How much is not resolved on each, ``(b, d)``.
+        line: Their nodes.
+    """
+
+    each: Array
+    missing: Array
+    line: Line
+
+    @cached_property
+    def sizes(self) -> Array:
+        """Of the Legendre coefficients along each axis, ``(d, k)``."""
+        worst: Array = np.maximum.reduce(self.each)
+        return worst
+
+    @cached_property
+    def unseen(self) -> Array:
+        """How much is not resolved along each axis, ``(d)``."""
+        worst: Array = np.maximum.reduce(self.missing)
+        return worst
+
+    @cached_property
+    def errors(self) -> Array:
+        """Bounds of the error of a rule of ``1, 2, ...`` nodes, ``(d, k // 2)``."""
+        b, d, k = self.each.shape
+        missed = _product(self.each.reshape(-1, k), self.line.missed)
+        missed += self.missing.reshape(-1, 1)
+        worst: Array = np.maximum.reduce(missed.reshape(b, d, -1))
+        return worst
+
+    @cached_property
+    def sloped(self) -> Array:
+        """The same, larger where slopes need more nodes."""
+        return self.errors * self.line.slopes
 
 
 class _Pieces(NamedTuple):
@@ -149,7 +175,7 @@ def look_along(probe: Probe, bases: Array, parts: Parts, seen: Sum) -> Lines | N
     if values is None:
         return None
     values = values.reshape(-1, len(line.nodes))
-    mean, m = np.abs(values) @ line.weights, len(pieces.width)
+    mean, m = np.abs(values).dot(line.weights), len(pieces.width)
     least = seen.absolute / abs(probe.volume)
     if m == d:
         scale = 1.0 / np.maximum(mean, least)
@@ -157,31 +183,33 @@ def look_along(probe: Probe, bases: Array, parts: Parts, seen: Sum) -> Lines | N
         own = mean.reshape(b, m) * pieces.width
         whole = np.add.reduceat(own, pieces.first, 1)[:, pieces.axes]
         scale = (pieces.width / np.maximum(whole, least)).ravel()
-    every = _resolved(line, values, mean * probe.terms.epsilon, scale)
+    sizes = _coefficients(line, values * scale[:, None], probe.terms.epsilon)
+    missing = _missing(line, sizes)
+    sizes, missing = sizes.reshape(b, m, -1), missing.reshape(b, m)
     if m > d:
-        every = [np.add.reduceat(x.reshape(b, m, -1), pieces.first, 1) for x in every]
-    sizes, bounds = (np.maximum.reduce(x.reshape(b, d, -1)) for x in every)
-    errors = bounds[:, :-2]
-    return Lines(errors, errors * line.slopes, bounds[:, -2], sizes)
+        sizes = np.add.reduceat(sizes, pieces.first, 1)
+        missing = np.add.reduceat(missing, pieces.first, 1)
+    return Lines(sizes, missing, line)
 
 
-def _resolved(
-    line: _Line, values: Values, noise: Array, scale: Array
-) -> Sequence[Array]:
-    """Coefficients ``(n, k)``, and errors and what is not resolved, of each line."""
+def _coefficients(line: Line, values: Values, epsilon: float) -> Array:
+    """Sizes of those of values ``(m, k)`` of mean 1, without what rounding leaves."""
     sizes = _product(values, line.rows)
     np.abs(sizes, out=sizes)
-    sizes -= noise[:, None] * line.noise
-    np.maximum(sizes, 0.0, out=sizes)
-    sizes *= scale[:, None]
-    bounds = _product(sizes, line.missed)
-    unseen = [
-        last * (last / (1.0001 * before - last) if last < FALLING * before else MISSING)
-        for last, before in bounds[:, -2:].tolist()
-    ]
-    bounds[:, -2] = 0.0
-    bounds[:, :-1] += np.array(unseen)[:, None]
-    return sizes, bounds
+    sizes -= epsilon * line.noise
+    return np.maximum(sizes, 0.0, out=sizes)
+
+
+def _missing(line: Line, sizes: Array) -> Array:
+    """How much of the lines with such coefficients is not resolved."""
+    return np.array(
+        [
+            last * (last / (1.0001 * before - last))
+            if last < FALLING * before
+            else last * MISSING
+            for last, before in sizes.dot(line.quarters).tolist()
+        ]
+    )
 
 
 def _product(values: Values, table: Array) -> Values:
@@ -206,17 +234,17 @@ def _pieces(parts: tuple[tuple[float, ...], ...], k: int) -> _Pieces:
 
 
 @lru_cache(maxsize=4)
-def _line(k: int) -> _Line:
+def _line(k: int) -> Line:
     nodes, weights = gauss_table(k)
     every = np.polynomial.legendre.legvander(2 * nodes - 1, k - 1)
     rows = every * weights[:, None] * (2 * np.arange(k) + 1)
     half, quarter = k // 2, k // 4
-    missed = np.zeros((k, half + 2))
+    missed, quarters = np.zeros((k, half)), np.zeros((k, 2))
     for n in range(1, half + 1):
         u, w = gauss_table(n)
         own = w @ np.polynomial.legendre.legvander(2 * u - 1, k - 1)
         missed[2 * n :, n - 1] = np.abs(own[2 * n :])
-    missed[k - quarter :, -2] = missed[half : k - quarter, -1] = 1.0
+    quarters[k - quarter :, 0] = quarters[half : k - quarter, 1] = 1.0
     noise = (2 * np.arange(k) + 1) / math.sqrt(k)
     slopes = np.maximum(1.0, np.arange(1, half + 1) / SLOPES)
-    return _Line(nodes, weights, rows, noise, missed, slopes)
+    return Line(nodes, weights, rows, noise, missed, quarters, slopes)

@@ -251,15 +251,22 @@ def _measure(
 
 def look_at_one(
     table: SymmetricTable, values: Values, volume: float, epsilon: float
-) -> Looked:
-    """What the rule says of values ``(n,)`` in a whole cube, in plain numbers."""
-    value, difference, lower = (table.rows[:3] @ values).tolist()
+) -> Looked | None:
+    """What the rule says of values ``(n,)`` in a whole cube, in plain numbers.
+
+    Returns:
+        It, or None where every value is 0: nothing was seen.
+    """
+    sizes = np.abs(values)
+    top = int(sizes.argmax())
+    if sizes[top] == 0:
+        return None
+    value, difference, lower = table.rows[:3].dot(values).tolist()
     # Only nodes on the axes, which are the first, have a part in fourth differences.
     few = 1 + 4 * len(table.fourth)
-    fourth = float(np.abs(table.fourth[:, :few] @ values[:few]).max())
+    fourth = max(map(abs, table.fourth[:, :few].dot(values[:few]).tolist()))
     # Weights are of either sign, so that their sum may be too small, and even below 0.
-    sizes = np.abs(values)
-    absolute = max(float(sizes @ table.weights), abs(value)) or float(sizes.mean())
+    absolute = max(float(sizes.dot(table.weights)), abs(value)) or float(sizes.mean())
     error, coarse = abs(difference), abs(lower)
     differences = error / absolute, coarse / absolute
     if error > RESOLVED * coarse:
@@ -267,7 +274,7 @@ def look_at_one(
     error = max(error, fourth**2 / absolute)
     error, size = max(error, ROUNDING * epsilon * absolute), abs(volume)
     total = Sum(value * volume, CERTAIN * error * size, absolute * size)
-    return Looked(total, *differences, int(sizes.argmax()))
+    return Looked(total, *differences, top)
 
 
 def _error(difference: Values, lower: Values) -> tuple[Array, Mask]:

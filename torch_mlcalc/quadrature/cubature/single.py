@@ -80,10 +80,12 @@ def fit_single(search: CubeSearch, regions: Regions) -> bool:
     else:
         table, probe = symmetric_table(DEGREE, d), probe_of(search)
         values = probe(table.nodes)
-        if values is None or not values.any():
+        if values is None:
+            return False
+        looked = look_at_one(table, values, probe.volume, probe.terms.epsilon)
+        if looked is None:
             return False
         search.begun = begun = Climbed(1)
-        looked = look_at_one(table, values, probe.volume, probe.terms.epsilon)
         seen = looked.total
         if seen.tail <= probe.terms.allowed(seen) / FEW_REGIONS:
             _keep_symmetric(search, regions, np.array(seen))
