@@ -61,9 +61,13 @@ class Probe:
     block: int
     spent: int = 0
 
+    def affords(self, count: int) -> bool:
+        """Whether there is a budget for so many points."""
+        return self.spent + count <= self.budget
+
     def __call__(self, points: Array) -> Values | None:
         """The values, which are counted; None where there is no budget for them."""
-        if self.spent + len(points) > self.budget:
+        if not self.affords(len(points)):
             return None
         self.spent += len(points)
         return self.sample(points)
@@ -105,6 +109,12 @@ class Lines:
     each: Array
     missing: Array
     line: Line
+
+    def joined(self, other: Lines) -> Lines:
+        """With lines through other points."""
+        each = np.concatenate([self.each, other.each])
+        missing = np.concatenate([self.missing, other.missing])
+        return Lines(each, missing, self.line)
 
     @cached_property
     def sizes(self) -> Array:
@@ -167,25 +177,35 @@ def look_along(probe: Probe, bases: Array, parts: Parts, seen: Sum) -> Lines | N
     Returns:
         They, or None where a value is not finite.
     """
-    b, d = bases.shape
+    values = probe(points_along(bases, parts))
+    return None if values is None else lines_of(values, probe, parts, seen)
+
+
+def points_along(bases: Array, parts: Parts) -> Array:
+    """Nodes of a line through each point along every axis, in its parts, ``(n, d)``."""
+    d = len(parts)
+    pieces = _pieces(tuple(map(tuple, parts)), _line(NODES.get(d, FEWER)).nodes.size)
+    points = bases.T[:, :, None, None] * pieces.off + pieces.on
+    return points.reshape(d, -1).T
+
+
+def lines_of(values: Values, probe: Probe, parts: Parts, seen: Sum) -> Lines:
+    """What finite values at these points show."""
+    d = len(parts)
     line = _line(NODES.get(d, FEWER))
     pieces = _pieces(tuple(map(tuple, parts)), len(line.nodes))
-    points = bases.T[:, :, None, None] * pieces.off + pieces.on
-    values = probe(points.reshape(d, -1).T)
-    if values is None:
-        return None
     values = values.reshape(-1, len(line.nodes))
     mean, m = np.abs(values).dot(line.weights), len(pieces.width)
     least = seen.absolute / abs(probe.volume)
     if m == d:
         scale = 1.0 / np.maximum(mean, least)
     else:  # Parts of an axis together.
-        own = mean.reshape(b, m) * pieces.width
+        own = mean.reshape(-1, m) * pieces.width
         whole = np.add.reduceat(own, pieces.first, 1)[:, pieces.axes]
         scale = (pieces.width / np.maximum(whole, least)).ravel()
     sizes = _coefficients(line, values * scale[:, None], probe.terms.epsilon)
-    missing = _missing(line, sizes)
-    sizes, missing = sizes.reshape(b, m, -1), missing.reshape(b, m)
+    missing = _missing(line, sizes).reshape(-1, m)
+    sizes = sizes.reshape(-1, m, len(line.nodes))
     if m > d:
         sizes = np.add.reduceat(sizes, pieces.first, 1)
         missing = np.add.reduceat(missing, pieces.first, 1)

@@ -27,12 +27,11 @@ from torch_mlcalc.quadrature.cubature.climbed import (
     Terms,
     sums_of_one,
 )
-from torch_mlcalc.quadrature.cubature.fitted import fit
+from torch_mlcalc.quadrature.cubature.fitted import Fitted, fit
 from torch_mlcalc.quadrature.cubature.found import MAX_EVALS
-from torch_mlcalc.quadrature.cubature.genz_malik import DEGREE, Looked, look_at_one
-from torch_mlcalc.quadrature.cubature.genz_malik import FEW as FEW_REGIONS
-from torch_mlcalc.quadrature.cubature.genz_malik_table import symmetric_table
 from torch_mlcalc.quadrature.cubature.ladder import FITTED, MOST_AXES, stage_of
+from torch_mlcalc.quadrature.cubature.look import look_first
+from torch_mlcalc.quadrature.cubature.regions import Table
 from torch_mlcalc.quadrature.cubature.single import climb_parts
 from torch_mlcalc.quadrature.cubature.single_kinks import (
     find_kinks_single,
@@ -174,18 +173,30 @@ def _cut(cube: _Cube, probe: Probe, begun: Climbed, seen: Sum, base: Array) -> A
 
 def _look(cube: _Cube, probe: Probe) -> Attempt | None:
     """The rule of Genz and Malik on the whole, and then a fitted one."""
-    terms, table = probe.terms, symmetric_table(DEGREE, probe.terms.dimension)
-    values = probe(table.nodes)
-    if values is None:
+    look = look_first(probe)
+    if look is None:
         return None
-    looked = look_at_one(table, values, probe.volume, terms.epsilon)
-    if looked is None:
-        return None
-    total = looked.total
-    if total.tail <= terms.allowed(total) / FEW_REGIONS:
-        value = cube.result(total.value, partial(mul, table.weights, probe.volume))
+    if look.settled:
+        value = _symmetric(cube, look.table, look.total.value, probe.volume)
         return Attempt(value, Climbed(1, done=True), probe.spent)
-    return _fit(cube, probe, Climbed(1), total, table.nodes[looked.top], looked)
+    few = _limit(cube, probe)
+    found = fit(probe, look.total, look.base, look.looked, look.lines)
+    if found is None:
+        return Attempt(None, Climbed(1, fitted=not few), probe.spent)
+    if found.sizes is None:
+        value = _symmetric(cube, look.table, look.total.value, probe.volume)
+    else:
+        value = _fitted(cube, probe, found)
+    return Attempt(value, Climbed(1, done=True), probe.spent)
+
+
+def _symmetric(cube: _Cube, table: Table, value: float, volume: float) -> Tensor:
+    """The integral by the rule of Genz and Malik."""
+    assert cube.values is not None  # noqa: S101
+    # A graph of its nodes alone takes less than that of all points.
+    if cube.values.requires_grad and len(cube.values) > len(table.nodes):
+        cube(table.nodes)
+    return cube.result(value, partial(mul, table.weights, volume))
 
 
 def _limit(cube: _Cube, probe: Probe) -> bool:
@@ -196,26 +207,20 @@ def _limit(cube: _Cube, probe: Probe) -> bool:
     return few
 
 
-def _fit(
-    cube: _Cube,
-    probe: Probe,
-    begun: Climbed,
-    seen: Sum,
-    base: Array,
-    looked: Looked | None = None,
-) -> Attempt:
+def _fit(cube: _Cube, probe: Probe, begun: Climbed, seen: Sum, base: Array) -> Attempt:
     """A fitted rule; where more is needed the search goes on."""
-    before, few = cube.values, _limit(cube, probe)
-    found = fit(probe, seen, base, looked)
+    few = _limit(cube, probe)
+    found = fit(probe, seen, base)
     if found is None:
         return Attempt(None, begun._replace(fitted=not few), probe.spent)
+    value = _fitted(cube, probe, found)
+    return Attempt(value, Climbed(1, done=True), probe.spent)
+
+
+def _fitted(cube: _Cube, probe: Probe, found: Fitted) -> Tensor:
+    """The integral by a fitted rule."""
     (value,) = np.add.reduce(found.columns[:1], 1).tolist()
-    if found.sizes is None:
-        cube.values, weights = before, symmetric_table(DEGREE, len(base)).weights
-        result = cube.result(value, partial(mul, weights, probe.volume))
-    else:
-        result = cube.result(value, lambda: found.weights * probe.volume)
-    return Attempt(result, Climbed(1, done=True), probe.spent)
+    return cube.result(value, lambda: found.weights * probe.volume)
 
 
 @lru_cache(maxsize=64)

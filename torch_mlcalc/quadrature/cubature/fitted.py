@@ -91,7 +91,11 @@ class Fitted(NamedTuple):
 
 
 def fit(
-    probe: Probe, seen: Sum, base: Array, looked: Looked | None = None
+    probe: Probe,
+    seen: Sum,
+    base: Array,
+    looked: Looked | None = None,
+    lines: Lines | None = None,
 ) -> Fitted | None:
     """Integrate by a tensor rule that is fitted to the integrand.
 
@@ -100,14 +104,15 @@ def fit(
         seen: What is known of the integral.
         base: The node of the cube at which the integrand was largest.
         looked: What the rule of Genz and Malik said of it, if it was used.
+        lines: What lines show, if they were looked at.
 
     Returns:
         The integral, or None where this is not the way.
     """
     d = probe.terms.dimension
-    bases = np.concatenate([base[None], _elsewhere(d)])
+    bases = np.concatenate([base[None], elsewhere(d)])
     parts: Parts = [[0.0, 1.0] for _ in range(d)]
-    lines = look_along(probe, bases, parts, seen)
+    lines = lines or look_along(probe, bases, parts, seen)
     if lines is None:
         return None
     rough = _rough(probe, lines, seen)
@@ -228,7 +233,7 @@ def _together(errors: Array) -> float:
 
 
 @lru_cache(maxsize=8)
-def _elsewhere(d: int) -> Array:
+def elsewhere(d: int) -> Array:
     """A point on no axis of symmetry, and two near opposite corners, ``(3, d)``."""
     # Waves of a product of coordinates are the shortest there: of sin(40 x y) lines
     # through two nodes showed too little, and 1e-6 was claimed with an error of 2e-4.

@@ -114,12 +114,14 @@ class Looked(NamedTuple):
             absolute value.
         second: The same of the one after.
         top: The node at which the integrand was largest.
+        peak: Its size there, in means over all nodes.
     """
 
     total: Sum
     first: float
     second: float
     top: int
+    peak: float
 
 
 class Pool(NamedTuple):
@@ -259,14 +261,15 @@ def look_at_one(
     """
     sizes = np.abs(values)
     top = int(sizes.argmax())
-    if sizes[top] == 0:
+    mean = float(np.add.reduce(sizes)) / len(sizes)
+    if mean == 0:
         return None
     value, difference, lower = table.rows[:3].dot(values).tolist()
     # Only nodes on the axes, which are the first, have a part in fourth differences.
     few = 1 + 4 * len(table.fourth)
     fourth = max(map(abs, table.fourth[:, :few].dot(values[:few]).tolist()))
     # Weights are of either sign, so that their sum may be too small, and even below 0.
-    absolute = max(float(sizes.dot(table.weights)), abs(value)) or float(sizes.mean())
+    absolute = max(float(sizes.dot(table.weights)), abs(value)) or mean
     error, coarse = abs(difference), abs(lower)
     differences = error / absolute, coarse / absolute
     if error > RESOLVED * coarse:
@@ -274,7 +277,7 @@ def look_at_one(
     error = max(error, fourth**2 / absolute)
     error, size = max(error, ROUNDING * epsilon * absolute), abs(volume)
     total = Sum(value * volume, CERTAIN * error * size, absolute * size)
-    return Looked(total, *differences, top)
+    return Looked(total, *differences, top, float(sizes[top]) / mean)
 
 
 def _error(difference: Values, lower: Values) -> tuple[Array, Mask]:

@@ -19,10 +19,10 @@ from torch_mlcalc.quadrature.cubature.climbed import (
     Terms,
 )
 from torch_mlcalc.quadrature.cubature.fitted import fit
-from torch_mlcalc.quadrature.cubature.genz_malik import DEGREE, look_at_one
-from torch_mlcalc.quadrature.cubature.genz_malik import FEW as FEW_REGIONS
+from torch_mlcalc.quadrature.cubature.genz_malik import DEGREE
 from torch_mlcalc.quadrature.cubature.genz_malik_table import symmetric_table
 from torch_mlcalc.quadrature.cubature.ladder import FITTED, LADDERS, Stage, stage_of
+from torch_mlcalc.quadrature.cubature.look import look_first
 from torch_mlcalc.quadrature.cubature.regions import Regions, Table, gauss_table
 from torch_mlcalc.quadrature.cubature.search import CubeSearch
 from torch_mlcalc.quadrature.evaluator import Values
@@ -69,7 +69,7 @@ def fit_single(search: CubeSearch, regions: Regions) -> bool:
     Returns:
         Whether that was enough.
     """
-    d, step, looked = search.dimension, FITTED[search.dimension], None
+    step, looked, lines = FITTED[search.dimension], None, None
     if step > 1:
         begun = search.begun or Climbed(1)
         begun = climb_single(search, regions, 1, begun, parts=False, last=step)
@@ -78,20 +78,15 @@ def fit_single(search: CubeSearch, regions: Regions) -> bool:
             return begun.done
         seen, base = begun.before, begun.base
     else:
-        table, probe = symmetric_table(DEGREE, d), probe_of(search)
-        values = probe(table.nodes)
-        if values is None:
-            return False
-        looked = look_at_one(table, values, probe.volume, probe.terms.epsilon)
-        if looked is None:
+        look = look_first(probe_of(search))
+        if look is None:
             return False
         search.begun = begun = Climbed(1)
-        seen = looked.total
-        if seen.tail <= probe.terms.allowed(seen) / FEW_REGIONS:
+        seen, base, looked, lines = look.total, look.base, look.looked, look.lines
+        if look.settled:
             _keep_symmetric(search, regions, np.array(seen))
             return True
-        base = table.nodes[looked.top]
-    found = fit(probe_of(search), seen, base, looked)
+    found = fit(probe_of(search), seen, base, looked, lines)
     search.begun = begun._replace(fitted=True)
     if found is None:
         return False

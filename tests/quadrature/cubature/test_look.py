@@ -1,0 +1,119 @@
+"""The first look at a single integral in four dimensions and more."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import torch_mlcalc as mlc
+from torch_mlcalc.quadrature.cubature.along import Probe
+from torch_mlcalc.quadrature.cubature.climbed import Terms
+from torch_mlcalc.quadrature.cubature.look import look_first
+from torch_mlcalc.quadrature.estimate import Tolerance
+
+D = torch.float64
+BOX = mlc.Box(0.0, 1.0, 5)
+
+#: Nodes of the rule of Genz and Malik in 5 dimensions, and those on a line.
+NODES, LINE = 263, 40
+
+
+@pytest.fixture(autouse=True)
+def _double() -> object:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(D)
+    yield
+    torch.set_default_dtype(before)
+
+
+class Recorded:
+    """A product of exponentials, which notes in how many points it is called."""
+
+    def __init__(self, rate: float | Tensor) -> None:
+        self.rate, self.sizes = torch.as_tensor(rate), []
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.sizes.append(len(x))
+        return torch.exp(self.rate * x.sum(-1))
+
+    def exact(self) -> Tensor:
+        return (torch.expm1(self.rate) / self.rate) ** 5
+
+
+@pytest.mark.parametrize(
+    ("rtol", "atol", "sizes"),
+    [
+        (1e-3, None, [NODES + 15 * LINE]),
+        (1e-6, None, [NODES + 15 * LINE]),
+        (None, 1e-3, [NODES + 15 * LINE]),
+        # What is asked for so little is mostly settled by the rule alone.
+        (1e-2, None, [NODES]),
+        (None, 1e-2, [NODES]),
+    ],
+)
+def test_lines_are_seen_in_the_same_call_where_much_is_asked(
+    rtol: float | None, atol: float | None, sizes: list[int]
+) -> None:
+    f = Recorded(0.7)
+    value = mlc.integrate(f, BOX, rtol=rtol, atol=atol)
+    assert f.sizes == sizes
+    assert abs(value - f.exact()) <= (rtol or 0) * f.exact() + (atol or 0)
+    f.sizes.clear()
+    estimate = mlc.integrate_with_error(f, BOX, rtol=rtol, atol=atol)
+    assert estimate.n_evals == sum(f.sizes[:1]) == sizes[0]
+    assert estimate.plan.n == NODES
+    assert mlc.integrate(f, BOX, estimate.plan) == pytest.approx(float(value))
+
+
+@pytest.mark.parametrize(("less", "n"), [(0, NODES + 15 * LINE), (1, NODES)])
+def test_a_budget_for_the_rule_alone_is_used_for_it(less: int, n: int) -> None:
+    # Points for one more use of the rule are spared.
+    budget = 2 * NODES + 15 * LINE - less
+    f = Recorded(0.7)
+    estimate = mlc.integrate_with_error(
+        f, BOX, rtol=1e-3, max_evals=budget, on_failure="ignore"
+    )
+    assert f.sizes[0] == n
+    assert estimate.n_evals <= budget
+
+
+def test_a_gradient_needs_a_graph_of_the_nodes_alone() -> None:
+    for rate in (0.02, 0.7):  # By the rule alone, and by what lines say of it.
+        f = Recorded(torch.tensor(rate, requires_grad=True))
+        value = mlc.integrate(f, BOX, rtol=1e-3)
+        assert f.sizes == [NODES + 15 * LINE, NODES]
+        ours, wanted = (torch.autograd.grad(v, f.rate)[0] for v in (value, f.exact()))
+        torch.testing.assert_close(ours, wanted, rtol=1e-3, atol=0)
+
+
+def probe_of(f: object, rtol: float) -> Probe:
+    terms = Terms(5, Tolerance.of(rtol, None, D), 2.0**-52)
+    return Probe(f, terms, 1.0, 10**6, 10_000)
+
+
+@pytest.mark.parametrize(("height", "lines"), [(5.0, 3), (50.0, 4)])
+def test_lines_go_through_a_peak(height: float, lines: int) -> None:
+    # A narrow peak at the centre, which is a node, and nowhere on the other lines.
+    def f(x: np.ndarray) -> np.ndarray:
+        peak = height * np.exp(-400 * ((x - 0.5) ** 2).sum(1))
+        return 1.0 + 0.5 * np.sin(6 * x.sum(1)) + peak
+
+    look = look_first(probe_of(f, 1e-3))
+    assert look is not None
+    assert not look.settled
+    assert look.base.tolist() == [0.5] * 5
+    assert look.lines is not None
+    assert look.lines.each.shape == (lines, 5, LINE)
+    assert (look.lines.unseen.max() > 1e-3) == (lines == 4)
+
+
+def test_where_nothing_is_seen_nothing_is_said() -> None:
+    assert look_first(probe_of(lambda x: np.zeros(len(x)), 1e-3)) is None
+    assert look_first(probe_of(lambda x: None, 1e-3)) is None
+    corner = lambda x: np.where(x.max(1) > 0.9999, 1.0, 0.0)  # noqa: E731
+    assert look_first(probe_of(corner, 1e-3)) is None
+    assert math.isclose(float(mlc.integrate(lambda x: 1 + 0 * x[:, 0], BOX)), 1.0)
