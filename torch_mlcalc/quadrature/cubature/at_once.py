@@ -30,12 +30,14 @@ from torch_mlcalc.quadrature.cubature.found import MAX_EVALS
 from torch_mlcalc.quadrature.cubature.genz_malik import DEGREE, Looked, look_at_one
 from torch_mlcalc.quadrature.cubature.genz_malik import FEW as FEW_REGIONS
 from torch_mlcalc.quadrature.cubature.genz_malik_table import symmetric_table
-from torch_mlcalc.quadrature.cubature.ladder import FITTED, MOST_AXES, stage_of
-from torch_mlcalc.quadrature.cubature.single import climb_parts
-from torch_mlcalc.quadrature.cubature.single_kinks import (
-    find_kinks_single,
-    pieces_between,
+from torch_mlcalc.quadrature.cubature.ladder import (
+    FITTED,
+    MOST_AXES,
+    is_steep,
+    stage_of,
 )
+from torch_mlcalc.quadrature.cubature.parts import between, climb_parts, cut_places
+from torch_mlcalc.quadrature.cubature.single_kinks import find_kinks_single
 from torch_mlcalc.quadrature.estimate import Tolerance
 from torch_mlcalc.quadrature.evaluator import Values
 from torch_mlcalc.quadrature.host import dual_level, transforming
@@ -144,7 +146,8 @@ def _climb(cube: _Cube, probe: Probe) -> Attempt:
         if begun.done:
             weights = stage.table.weights[-(stage.size**d) :] * probe.volume
             return Attempt(cube.result(weights, sums[-1].value), begun, probe.spent)
-        if begun.left or begun.step == FITTED.get(d):
+        steep = is_steep(begun.step, begun.rate, d)
+        if begun.left or steep or begun.step == FITTED.get(d):
             begun = begun.seen(stage, values)
             break
     assert begun.before is not None and begun.base is not None  # noqa: S101
@@ -159,10 +162,10 @@ def _cut(cube: _Cube, probe: Probe, begun: Climbed, seen: Sum, base: Array) -> A
     places = find_kinks_single(probe, base, seen, list(range(len(base))))
     if places is None or all(map(math.isnan, places)):
         return Attempt(None, begun, probe.spent)
-    found = climb_parts(probe, pieces_between(places))
+    found = climb_parts(probe, between(cut_places(places)))
     if found is None:
         return Attempt(None, begun, probe.spent)
-    value = cube.result(found.weights, found.value)
+    value = cube.result(found.weights * probe.volume, float(found.columns[0].sum()))
     return Attempt(value, Climbed(1, done=True), probe.spent)
 
 
