@@ -14,7 +14,6 @@ import torch
 from torch_mlcalc.quadrature.cubature.climbed import Sum, Terms
 from torch_mlcalc.quadrature.cubature.regions import gauss_table
 from torch_mlcalc.quadrature.evaluator import Values
-from torch_mlcalc.quadrature.pieces import Index
 from torch_mlcalc.quadrature.rules import Array
 
 #: Nodes on a line. A Gauss rule of half as many is judged by all coefficients.
@@ -30,6 +29,11 @@ FALLING, MISSING = 0.2, 10.0
 #: tolerance of the value, so from so many nodes on less error is allowed. With 5, of
 #: Genz's families in 2 to 8 dimensions 2 slopes of 100 miss that, by up to a half.
 SLOPES = 3
+
+#: Multiplications up to which numpy's library does a product of two matrices on one
+#: thread (OpenBLAS, interface/gemm.c: 65536 times GEMM_MULTITHREAD_THRESHOLD). It then
+#: takes half of the time that torch's does.
+ALONE = 262_144
 
 #: Ends of the parts of each axis in the cube.
 Parts = list[list[float]]
@@ -89,7 +93,8 @@ class _Line(NamedTuple):
         rows: Weights of all Legendre coefficients, one column each, ``(k, k)``.
         noise: What rounding leaves of each, in epsilons of the mean.
         missed: Size of the error on each Legendre polynomial of the rule of ``1, 2,
-            ...`` nodes, one column each, ``(k, k // 2)``.
+            ...`` nodes, one column each; then 1 for those of the third and of the last
+            quarter, ``(k, k // 2 + 2)``.
         slopes: How much more than this counts, ``(k // 2)``.
     """
 
@@ -119,55 +124,62 @@ def look_along(probe: Probe, bases: Array, parts: Parts, seen: Sum) -> Lines | N
     """
     b, d = bases.shape
     line = _line(NODES.get(d, FEWER))
-    axes, low, width, first = _pieces(tuple(map(tuple, parts)))
-    k, m = len(line.nodes), len(axes)
+    k, half = len(line.nodes), len(line.nodes) // 2
+    axes, low, width, joint = _pieces(tuple(map(tuple, parts)))
+    m, places = len(axes), low + width * line.nodes
     points = np.empty((d, b, m, k))
     points[:] = bases.T[:, :, None, None]
-    points[axes, :, np.arange(m)] = (low + width * line.nodes)[:, None]
+    for i, axis in enumerate(axes):
+        points[axis, :, i] = places[i]
     values = probe(points.reshape(d, -1).T)
     if values is None:
         return None
     every = _resolved(line, values.reshape(-1, k), probe.terms.epsilon)
+    every = every.reshape(b, m, -1)
     if m > d:  # Parts of an axis together.
-        every = np.add.reduceat(every.reshape(b, m, -1) * width, first, 1)
-    every = every.reshape(b * d, -1)
-    every /= np.maximum(every[:, -1:], seen.absolute / abs(probe.volume))
-    worst, half = np.maximum.reduce(every.reshape(b, d, -1)), k // 2
-    sloped = worst[:, :half] * line.slopes
-    return Lines(worst[:, :half], sloped, worst[:, half], worst[:, half + 1 : -1])
+        every = joint @ every
+    every /= np.maximum(every[..., -1:], seen.absolute / abs(probe.volume))
+    worst = np.maximum.reduce(every)
+    errors = worst[:, k : k + half]
+    return Lines(errors, errors * line.slopes, worst[:, k + half], worst[:, :k])
 
 
 def _resolved(line: _Line, values: Values, epsilon: float) -> Array:
-    """Errors, what is not resolved, coefficients and mean of each line, ``(m, *)``."""
+    """Coefficients, errors, what is not resolved, and last the mean of each line."""
     k, half = len(line.nodes), len(line.nodes) // 2
-    every = np.empty((len(values), half + k + 2))
-    mean, size, unseen = every[:, -1], every[:, half + 1 : -1], every[:, half]
-    np.matmul(np.abs(values), line.weights, out=mean)
-    every[:, half + 1 : -1] = _product(values, line.rows)
-    np.abs(size, out=size)
-    size -= line.noise * (epsilon * mean[:, None])
+    every = np.empty((len(values), k + half + 3))
+    size, rest = every[:, :k], every[:, k:-1]
+    errors, unseen, last = rest[:, :half], rest[:, half], rest[:, half + 1]
+    mean = np.matmul(np.abs(values), line.weights, out=every[:, -1])
+    np.abs(_product(values, line.rows), out=size)
+    size -= (epsilon * mean)[:, None] * line.noise
     np.maximum(size, 0.0, out=size)
-    last = np.add.reduce(size[:, k - k // 4 :], 1)
-    before = np.add.reduce(size[:, half : k - k // 4], 1)
-    fall = np.minimum(last / np.maximum(before, 1e-300), 1.0)
+    rest[:] = _product(size, line.missed)
+    fall = np.minimum(last / np.maximum(unseen, 1e-300), 1.0)
     unseen[:] = last * np.where(fall < FALLING, fall / (1.0001 - fall), MISSING)
-    np.add(_product(size, line.missed), unseen[:, None], out=every[:, :half])
+    errors += unseen[:, None]
     return every
 
 
 def _product(values: Values, table: Array) -> Values:
     """Of two matrices, on the threads that torch has; see :func:`contract`."""
-    return (torch.from_numpy(values) @ torch.from_numpy(table)).numpy()
+    if len(values) * table.size <= ALONE:
+        return values @ table
+    own: Values = (torch.from_numpy(values) @ torch.from_numpy(table)).numpy()
+    return own
 
 
 @lru_cache(maxsize=16)
-def _pieces(parts: tuple[tuple[float, ...], ...]) -> tuple[Index, Array, Array, Index]:
-    """Axis, lower end and width of every part, and which is the first of its axis."""
-    counts = [len(ends) - 1 for ends in parts]
-    low = np.array([x for ends in parts for x in ends[:-1]])[:, None]
-    high = np.array([x for ends in parts for x in ends[1:]])[:, None]
-    axes = np.repeat(np.arange(len(parts)), counts)
-    return axes, low, high - low, np.cumsum([0, *counts[:-1]])
+def _pieces(
+    parts: tuple[tuple[float, ...], ...],
+) -> tuple[list[int], Array, Array, Array]:
+    """Axis, lower end and width of every part; the widths of those of each axis."""
+    axes = [axis for axis, ends in enumerate(parts) for _ in ends[1:]]
+    low = np.array([x for ends in parts for x in ends[:-1]])
+    width = np.array([x for ends in parts for x in ends[1:]]) - low
+    joint = np.zeros((len(parts), len(axes)))
+    joint[axes, range(len(axes))] = width
+    return axes, low[:, None], width[:, None], joint
 
 
 @lru_cache(maxsize=4)
@@ -175,11 +187,13 @@ def _line(k: int) -> _Line:
     nodes, weights = gauss_table(k)
     every = np.polynomial.legendre.legvander(2 * nodes - 1, k - 1)
     rows = every * weights[:, None] * (2 * np.arange(k) + 1)
-    missed = np.zeros((k, k // 2))
-    for n in range(1, k // 2 + 1):
+    half = k // 2
+    missed = np.zeros((k, half + 2))
+    for n in range(1, half + 1):
         u, w = gauss_table(n)
         own = w @ np.polynomial.legendre.legvander(2 * u - 1, k - 1)
         missed[2 * n :, n - 1] = np.abs(own[2 * n :])
+    missed[half : k - k // 4, half] = missed[k - k // 4 :, half + 1] = 1.0
     noise = (2 * np.arange(k) + 1) / math.sqrt(k)
-    slopes = np.maximum(1.0, np.arange(1, k // 2 + 1) / SLOPES)
+    slopes = np.maximum(1.0, np.arange(1, half + 1) / SLOPES)
     return _Line(nodes, weights, rows, noise, missed, slopes)

@@ -109,8 +109,7 @@ def fit(
 def _rough(probe: Probe, lines: Lines, seen: Sum) -> list[int]:
     """Axes along which the lines are not resolved."""
     allowed = RESOLVED * probe.terms.allowed(seen) / seen.absolute
-    found: list[int] = np.flatnonzero(lines.unseen > allowed).tolist()
-    return found
+    return [axis for axis, x in enumerate(lines.unseen.tolist()) if x > allowed]
 
 
 def _climb(probe: Probe, seen: Sum, parts: Parts, lines: Lines) -> Fitted | None:
@@ -153,10 +152,11 @@ def _sizes(errors: Array, allowed: float) -> tuple[int, ...] | None:
     """
     fine = errors <= allowed
     fine[:, 0] = False
-    if not fine.any(1).all():
+    at: list[int] = fine.argmax(1).tolist()
+    if not all(at):
         return None
-    sizes: list[int] = (fine.argmax(1) + 1).tolist()
-    own = [float(errors[axis, n - 1]) for axis, n in enumerate(sizes)]
+    sizes = [n + 1 for n in at]
+    own = [float(errors[axis, n]) for axis, n in enumerate(at)]
     while sum(own) > allowed:
         axis = own.index(max(own))
         if sizes[axis] == errors.shape[1]:
@@ -174,35 +174,37 @@ def _measured(
     values = values_on(probe, regions, sizes, less)
     if values is None:
         return None
-    volume = (regions.high - regions.low).prod(1) * probe.volume
+    volume = np.multiply.reduce(regions.high - regions.low, 1) * probe.volume
     found = marginals(values[1], sizes)
-    fine, coarse = found.means * volume, means_of(values[0], less) * volume
     absolute = means_of(np.abs(values[1]), sizes) * np.abs(volume)
     whole = float(np.add.reduce(absolute))
     if not 0 < whole < math.inf:
         return None
-    axes, last = np.arange(len(sizes)), np.array(sizes) - 1
-    predicted = _together(lines.sloped[axes, last])
-    expected = _together(lines.errors[axes, np.array(less) - 1])
-    total = float(np.add.reduce(fine))
-    change = abs(total - float(np.add.reduce(coarse))) / whole
-    tails = found.tails @ np.abs(volume) / whole
-    behind = np.maximum(
-        lines.sizes[axes, last], lines.sizes[axes, np.maximum(last - 1, 1)]
-    )
+    total = float(found.means @ volume)
+    change = abs(total - float(means_of(values[0], less) @ volume)) / whole
+    predicted = _together(lines.sloped, sizes)
+    expected = _together(lines.errors, less)
     rounding = ROUNDING * probe.terms.epsilon
     # Of more nodes, the error is wrong by more than that of the smaller.
-    wrong = float(np.maximum.reduce(tails / np.maximum(behind, rounding)))
+    tails: list[float] = (found.tails @ np.abs(volume) / whole).tolist()
+    wrong = max(
+        tail / max(float(own[n - 1]), float(own[max(n - 2, 1)]), rounding)
+        for tail, own, n in zip(tails, lines.sizes, sizes, strict=True)
+    )
     seen = max(change / max(expected, rounding), wrong, LEAST)
     doubt = seen * max(seen / EXACT, 1.0)
     error = max(SAFE * doubt * predicted, rounding) * whole
-    columns = np.stack([fine, error * absolute / whole, absolute])
+    columns = np.empty((3, len(volume)))
+    columns[0] = found.means * volume
+    columns[1] = absolute * (error / whole)
+    columns[2] = absolute
     return Sum(total, error, whole), doubt, Fitted(sizes, regions, columns)
 
 
-def _together(errors: Array) -> float:
-    """Relative error of a product whose factors have some."""
-    return math.expm1(sum(map(math.log1p, errors.tolist())))
+def _together(errors: Array, sizes: Sizes) -> float:
+    """Relative error of a product whose factors have those of some rules."""
+    each = (float(own[n - 1]) for own, n in zip(errors, sizes, strict=True))
+    return math.expm1(sum(map(math.log1p, each)))
 
 
 @lru_cache(maxsize=8)

@@ -11,7 +11,9 @@ import numpy as np
 
 from torch_mlcalc.quadrature.cubature.along import Parts, Probe
 from torch_mlcalc.quadrature.cubature.climbed import Climbed, Sum
-from torch_mlcalc.quadrature.cubature.grid import Sizes, table_of, weights_of
+from torch_mlcalc.quadrature.cubature.genz_malik import DEGREE
+from torch_mlcalc.quadrature.cubature.genz_malik_table import symmetric_table
+from torch_mlcalc.quadrature.cubature.grid import Sizes, table_of
 from torch_mlcalc.quadrature.cubature.ladder import Stage, stage_of
 from torch_mlcalc.quadrature.cubature.regions import Regions, Table, whole_cubes
 from torch_mlcalc.quadrature.evaluator import Values
@@ -40,15 +42,15 @@ class Fitted(NamedTuple):
     @property
     def table(self) -> Table:
         """The rule on each region."""
-        assert self.sizes is not None  # noqa: S101
+        if self.sizes is None:
+            return Table(*symmetric_table(DEGREE, self.regions.low.shape[1])[:2])
         return table_of(self.sizes)
 
     @property
     def weights(self) -> Array:
         """Those of all nodes in all regions, in the order of the values."""
-        assert self.sizes is not None  # noqa: S101
         volume = (self.regions.high - self.regions.low).prod(1)
-        factors = (volume, weights_of(self.sizes))
+        factors = (volume, self.table.weights)
         found: Array = np.outer(*(factors[::-1] if self.by_nodes else factors))
         return found.ravel()
 
