@@ -34,7 +34,7 @@ SLOPES = 3
 #: Multiplications up to which numpy's library does a product of two matrices on one
 #: thread (OpenBLAS, interface/gemm.c: 65536 times GEMM_MULTITHREAD_THRESHOLD), in half
 #: the time that it takes to hand them to torch.
-SMALL = 262_144
+ALONE = 262_144
 
 #: Ends of the parts of each axis in the cube.
 Parts = list[list[float]]
@@ -132,7 +132,7 @@ class Lines:
     def errors(self) -> Array:
         """Bounds of the error of a rule of ``1, 2, ...`` nodes, ``(d, k // 2)``."""
         b, d, k = self.each.shape
-        missed = _product(self.each.reshape(-1, k), self.line.missed)
+        missed = product(self.each.reshape(-1, k), self.line.missed)
         missed += self.missing.reshape(-1, 1)
         worst: Array = np.maximum.reduce(missed.reshape(b, d, -1))
         return worst
@@ -214,7 +214,7 @@ def lines_of(values: Values, probe: Probe, parts: Parts, seen: Sum) -> Lines:
 
 def _coefficients(line: Line, values: Values, epsilon: float) -> Array:
     """Sizes of those of values ``(m, k)`` of mean 1, without what rounding leaves."""
-    sizes = _product(values, line.rows)
+    sizes = product(values, line.rows)
     np.abs(sizes, out=sizes)
     sizes -= epsilon * line.noise
     return np.maximum(sizes, 0.0, out=sizes)
@@ -232,9 +232,9 @@ def _missing(line: Line, sizes: Array) -> Array:
     )
 
 
-def _product(values: Values, table: Array) -> Values:
+def product(values: Values, table: Array) -> Values:
     """Of two matrices, on the threads that torch has; see :func:`contract`."""
-    if values.size * table.shape[1] <= SMALL:
+    if values.size * table.shape[1] <= ALONE:
         return values @ table
     return (torch.from_numpy(values) @ torch.from_numpy(table)).numpy()
 

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from operator import mul
 from typing import NamedTuple
 
 import numpy as np
@@ -27,19 +26,25 @@ from torch_mlcalc.quadrature.cubature.climbed import (
     Terms,
     sums_of_one,
 )
-from torch_mlcalc.quadrature.cubature.fitted import Fitted, fit
+from torch_mlcalc.quadrature.cubature.fitted import fit
 from torch_mlcalc.quadrature.cubature.found import MAX_EVALS
-from torch_mlcalc.quadrature.cubature.ladder import FITTED, MOST_AXES, stage_of
-from torch_mlcalc.quadrature.cubature.look import look_first
-from torch_mlcalc.quadrature.cubature.regions import Table
-from torch_mlcalc.quadrature.cubature.single import climb_parts
-from torch_mlcalc.quadrature.cubature.single_kinks import (
-    find_kinks_single,
-    pieces_between,
+from torch_mlcalc.quadrature.cubature.ladder import (
+    FITTED,
+    MOST_AXES,
+    is_steep,
+    stage_of,
 )
+from torch_mlcalc.quadrature.cubature.look import Look, look_first
+from torch_mlcalc.quadrature.cubature.parts import (
+    Fitted,
+    between,
+    climb_parts,
+    cut_places,
+)
+from torch_mlcalc.quadrature.cubature.single_kinks import find_kinks_single
 from torch_mlcalc.quadrature.estimate import Tolerance
 from torch_mlcalc.quadrature.evaluator import Values
-from torch_mlcalc.quadrature.host import dual_level, transforming
+from torch_mlcalc.quadrature.host import SMALL, dual_level, transforming
 from torch_mlcalc.quadrature.integrand import Function, checked, default_device
 from torch_mlcalc.quadrature.rules import Array
 
@@ -118,8 +123,7 @@ class _Cube:
         numbers: Values = values.detach().numpy()
         if values.dtype != torch.float64:
             numbers = numbers.astype(float)
-        # Of values above 1e154 the search has to do the rest.
-        return numbers if math.isfinite(numbers.dot(numbers)) else None
+        return numbers if _is_finite(numbers) else None
 
     def result(self, value: float, weights: Callable[[], Array]) -> Tensor:
         """The integral, with the gradient that the last values carry."""
@@ -129,8 +133,17 @@ class _Cube:
             dtype = torch.promote_types(values.dtype, dtype)
         if not (values.requires_grad and torch.is_grad_enabled()):
             return torch.scalar_tensor(value, dtype=dtype, device="cpu")
-        own = weights()
-        return (values[-len(own) :] * torch.from_numpy(own)).sum().to(dtype)
+        own = torch.from_numpy(weights())
+        return (values[-len(own) :] * own).sum().to(dtype)
+
+
+def _is_finite(values: Values) -> bool:
+    """Whether all are finite."""
+    # This takes half the time of a sum, but squares may overflow, and numpy's library
+    # divides longer ones among threads.
+    if len(values) <= SMALL and math.isfinite(values.dot(values)):
+        return True
+    return math.isfinite(np.add.reduce(values))
 
 
 def _climb(cube: _Cube, probe: Probe) -> Attempt:
@@ -140,16 +153,19 @@ def _climb(cube: _Cube, probe: Probe) -> Attempt:
     while True:
         stage = stage_of(begun.step, d, first=begun.before is None)
         values = probe(stage.table.nodes)
-        # Where every value is 0 nothing was seen.
-        if values is None or not values.any():
+        if values is None:
             return Attempt(None, begun, probe.spent)
         sums = sums_of_one(stage, values, probe.volume, terms.epsilon)
+        # Where every value is 0 nothing was seen.
+        if not sums[-1].absolute:
+            return Attempt(None, begun, probe.spent)
         begun = begun.judged(sums, terms)
         if begun.done:
-            weights = stage.table.weights[-(stage.size**d) :]
-            value = cube.result(sums[-1].value, partial(mul, weights, probe.volume))
+            own = stage.table.weights[-(stage.size**d) :]
+            value = cube.result(sums[-1].value, partial(np.multiply, own, probe.volume))
             return Attempt(value, begun, probe.spent)
-        if begun.left or begun.step == FITTED.get(d):
+        steep = is_steep(begun.step, begun.rate, d)
+        if begun.left or steep or begun.step == FITTED.get(d):
             begun = begun.seen(stage, values)
             break
     assert begun.before is not None and begun.base is not None  # noqa: S101
@@ -164,11 +180,10 @@ def _cut(cube: _Cube, probe: Probe, begun: Climbed, seen: Sum, base: Array) -> A
     places = find_kinks_single(probe, base, seen, list(range(len(base))))
     if places is None or all(map(math.isnan, places)):
         return Attempt(None, begun, probe.spent)
-    found = climb_parts(probe, pieces_between(places))
+    found = climb_parts(probe, between(cut_places(places)))
     if found is None:
         return Attempt(None, begun, probe.spent)
-    value = cube.result(found.value, lambda: found.weights)
-    return Attempt(value, Climbed(1, done=True), probe.spent)
+    return _ended(cube, probe, found)
 
 
 def _look(cube: _Cube, probe: Probe) -> Attempt | None:
@@ -177,26 +192,26 @@ def _look(cube: _Cube, probe: Probe) -> Attempt | None:
     if look is None:
         return None
     if look.settled:
-        value = _symmetric(cube, look.table, look.total.value, probe.volume)
-        return Attempt(value, Climbed(1, done=True), probe.spent)
+        return _symmetric(cube, probe, look)
     few = _limit(cube, probe)
     found = fit(probe, look.total, look.base, look.looked, look.lines)
     if found is None:
         return Attempt(None, Climbed(1, fitted=not few), probe.spent)
     if found.sizes is None:
-        value = _symmetric(cube, look.table, look.total.value, probe.volume)
-    else:
-        value = _fitted(cube, probe, found)
-    return Attempt(value, Climbed(1, done=True), probe.spent)
+        return _symmetric(cube, probe, look)
+    return _ended(cube, probe, found)
 
 
-def _symmetric(cube: _Cube, table: Table, value: float, volume: float) -> Tensor:
-    """The integral by the rule of Genz and Malik."""
+def _symmetric(cube: _Cube, probe: Probe, look: Look) -> Attempt:
+    """With the integral by the rule of Genz and Malik."""
+    nodes, weights = look.table
     assert cube.values is not None  # noqa: S101
     # A graph of its nodes alone takes less than that of all points.
-    if cube.values.requires_grad and len(cube.values) > len(table.nodes):
-        cube(table.nodes)
-    return cube.result(value, partial(mul, table.weights, volume))
+    if cube.values.requires_grad and len(cube.values) != len(nodes):
+        cube(nodes)
+    own = partial(np.multiply, weights, probe.volume)
+    value = cube.result(look.total.value, own)
+    return Attempt(value, Climbed(1, done=True), probe.spent)
 
 
 def _limit(cube: _Cube, probe: Probe) -> bool:
@@ -213,14 +228,14 @@ def _fit(cube: _Cube, probe: Probe, begun: Climbed, seen: Sum, base: Array) -> A
     found = fit(probe, seen, base)
     if found is None:
         return Attempt(None, begun._replace(fitted=not few), probe.spent)
-    value = _fitted(cube, probe, found)
-    return Attempt(value, Climbed(1, done=True), probe.spent)
+    return _ended(cube, probe, found)
 
 
-def _fitted(cube: _Cube, probe: Probe, found: Fitted) -> Tensor:
-    """The integral by a fitted rule."""
-    (value,) = np.add.reduce(found.columns[:1], 1).tolist()
-    return cube.result(value, lambda: found.weights * probe.volume)
+def _ended(cube: _Cube, probe: Probe, found: Fitted) -> Attempt:
+    """With the integral, of which the last values are all that it is made of."""
+    value = float(np.add.reduce(found.columns[0]))
+    result = cube.result(value, lambda: found.weights * probe.volume)
+    return Attempt(result, Climbed(1, done=True), probe.spent)
 
 
 @lru_cache(maxsize=64)

@@ -49,6 +49,11 @@ CHEAP = {2: 3}
 #: 0.7.
 FITTED = {3: 4, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1}
 
+#: The fall of the last coefficients from the first rule to the second above which a
+#: single integral is tried by a fitted rule at once, by dimension: kinks, jumps and
+#: narrow peaks, of which the rule of 8 nodes on each axis only says the same again.
+STEEP = {3: 0.6}
+
 #: Dimensions up to which a single integral is begun in plain numbers.
 MOST_AXES = max(FITTED)
 
@@ -134,6 +139,14 @@ def patience_of(step: int, begin: int, dimension: int, *, parts: bool) -> float:
     if begin > 1:
         return PERSISTENT.get(dimension, 1)
     return PATIENCE.get(dimension, 1) if step >= CHEAP.get(dimension, 0) else math.inf
+
+
+def is_steep(step: int, rate: float, dimension: int) -> bool:
+    """Whether the rules before a step, the first two, say enough for a fitted one."""
+    least = STEEP.get(dimension)
+    return (
+        least is not None and step == 2 and rate ** pace_of(1, dimension).length > least
+    )
 
 
 def budget_of(begin: int, max_evals: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import NamedTuple
 
@@ -20,7 +19,6 @@ from torch_mlcalc.quadrature.cubature.kinks import (
     SMOOTH,
     eased,
 )
-from torch_mlcalc.quadrature.cubature.regions import Regions
 from torch_mlcalc.quadrature.rules import Array
 
 #: Points on a line in one look, four times those of a batch: a call with 1,000 points
@@ -91,16 +89,6 @@ def find_kinks_single(
         if not lines:
             break
     return [x if NEAR < x < 1 - NEAR else math.nan for x in places]
-
-
-def pieces_between(places: list[float]) -> Regions:
-    """The whole cube cut at one place on each axis, where there is one."""
-    ends = [[0.0, 1.0] if math.isnan(x) else [0.0, x, 1.0] for x in places]
-    corners = list(itertools.product(*(itertools.pairwise(e) for e in ends)))
-    limits = np.array(corners)
-    m, d = len(corners), len(places)
-    piece = np.zeros((m, d), np.int64)
-    return Regions(np.zeros(m, np.int64), piece, limits[..., 0], limits[..., 1])
 
 
 def _between(lines: list[_Line], steps: Array) -> Array:
