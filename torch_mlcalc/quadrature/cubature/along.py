@@ -80,7 +80,7 @@ class Line(NamedTuple):
         nodes: In ``[0, 1]``, ``(k)``.
         weights: They sum to 1.
         rows: Weights of all Legendre coefficients, one column each, ``(k, k)``.
-        noise: What rounding leaves of each, in epsilons of the mean.
+        noise: What rounding leaves of each, as a part of the mean.
         missed: Size of the error on each Legendre polynomial of the rule of ``1, 2,
             ...`` nodes, one column each, ``(k, k // 2)``.
         quarters: Which are in the last quarter, and in the one before, ``(k, 2)``.
@@ -184,7 +184,7 @@ def look_along(probe: Probe, bases: Array, parts: Parts, seen: Sum) -> Lines | N
 def points_along(bases: Array, parts: Parts) -> Array:
     """Nodes of a line through each point along every axis, in its parts, ``(n, d)``."""
     d = len(parts)
-    pieces = _pieces(tuple(map(tuple, parts)), _line(NODES.get(d, FEWER)).nodes.size)
+    pieces = _pieces(tuple(map(tuple, parts)), NODES.get(d, FEWER))
     points = bases.T[:, :, None, None] * pieces.off + pieces.on
     return points.reshape(d, -1).T
 
@@ -192,7 +192,7 @@ def points_along(bases: Array, parts: Parts) -> Array:
 def lines_of(values: Values, probe: Probe, parts: Parts, seen: Sum) -> Lines:
     """What finite values at these points show."""
     d = len(parts)
-    line = _line(NODES.get(d, FEWER))
+    line = _line(NODES.get(d, FEWER), probe.terms.epsilon)
     pieces = _pieces(tuple(map(tuple, parts)), len(line.nodes))
     values = values.reshape(-1, len(line.nodes))
     mean, m = np.abs(values).dot(line.weights), len(pieces.width)
@@ -203,7 +203,7 @@ def lines_of(values: Values, probe: Probe, parts: Parts, seen: Sum) -> Lines:
         own = mean.reshape(-1, m) * pieces.width
         whole = np.add.reduceat(own, pieces.first, 1)[:, pieces.axes]
         scale = (pieces.width / np.maximum(whole, least)).ravel()
-    sizes = _coefficients(line, values * scale[:, None], probe.terms.epsilon)
+    sizes = _coefficients(line, values * scale[:, None])
     missing = _missing(line, sizes).reshape(-1, m)
     sizes = sizes.reshape(-1, m, len(line.nodes))
     if m > d:
@@ -212,11 +212,11 @@ def lines_of(values: Values, probe: Probe, parts: Parts, seen: Sum) -> Lines:
     return Lines(sizes, missing, line)
 
 
-def _coefficients(line: Line, values: Values, epsilon: float) -> Array:
+def _coefficients(line: Line, values: Values) -> Array:
     """Sizes of those of values ``(m, k)`` of mean 1, without what rounding leaves."""
     sizes = product(values, line.rows)
     np.abs(sizes, out=sizes)
-    sizes -= epsilon * line.noise
+    sizes -= line.noise
     return np.maximum(sizes, 0.0, out=sizes)
 
 
@@ -254,7 +254,7 @@ def _pieces(parts: tuple[tuple[float, ...], ...], k: int) -> _Pieces:
 
 
 @lru_cache(maxsize=4)
-def _line(k: int) -> Line:
+def _line(k: int, epsilon: float) -> Line:
     nodes, weights = gauss_table(k)
     every = np.polynomial.legendre.legvander(2 * nodes - 1, k - 1)
     rows = every * weights[:, None] * (2 * np.arange(k) + 1)
@@ -265,6 +265,6 @@ def _line(k: int) -> Line:
         own = w @ np.polynomial.legendre.legvander(2 * u - 1, k - 1)
         missed[2 * n :, n - 1] = np.abs(own[2 * n :])
     quarters[k - quarter :, 0] = quarters[half : k - quarter, 1] = 1.0
-    noise = (2 * np.arange(k) + 1) / math.sqrt(k)
+    noise = epsilon * (2 * np.arange(k) + 1) / math.sqrt(k)
     slopes = np.maximum(1.0, np.arange(1, half + 1) / SLOPES)
     return Line(nodes, weights, rows, noise, missed, quarters, slopes)

@@ -134,7 +134,8 @@ class _Cube:
         if values.dtype != dtype:
             dtype = torch.promote_types(values.dtype, dtype)
         if not (values.requires_grad and torch.is_grad_enabled()):
-            return torch.scalar_tensor(value, dtype=dtype, device="cpu")
+            number = np.array(value, np.float64 if dtype.itemsize == 8 else np.float32)
+            return torch.from_numpy(number)
         own = torch.from_numpy(weights())
         return (values[-len(own) :] * own).sum().to(dtype)
 

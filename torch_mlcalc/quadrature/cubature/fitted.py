@@ -84,9 +84,8 @@ def fit(
         The integral, or None where this is not the way.
     """
     d = probe.terms.dimension
-    bases = np.concatenate([base[None], elsewhere(d)])
     parts: Parts = [[0.0, 1.0] for _ in range(d)]
-    lines = lines or look_along(probe, bases, parts, seen)
+    lines = lines or look_along(probe, _bases(base), parts, seen)
     if lines is None:
         return None
     rough = _rough(probe, lines, seen)
@@ -100,7 +99,7 @@ def fit(
             found = climb_parts(probe, between(parts), CUT[d])
             if found is not None:
                 return found
-        lines = look_along(probe, bases, parts, seen)
+        lines = look_along(probe, _bases(base), parts, seen)
         if lines is None or _rough(probe, lines, seen):
             return None
     elif looked is not None:
@@ -210,6 +209,11 @@ def _together(errors: Array, sizes: Sizes) -> float:
     """Relative error of a product whose factors have those of some rules."""
     each = (float(own[n - 1]) for own, n in zip(errors, sizes, strict=True))
     return math.expm1(sum(map(math.log1p, each)))
+
+
+def _bases(base: Array) -> Array:
+    """That node, and points elsewhere, ``(4, d)``."""
+    return np.concatenate([base[None], elsewhere(len(base))])
 
 
 @lru_cache(maxsize=8)

@@ -260,16 +260,15 @@ def look_at_one(
         It, or None where every value is 0: nothing was seen.
     """
     sizes = np.abs(values)
-    top = int(sizes.argmax())
-    mean = float(np.add.reduce(sizes)) / len(sizes)
+    # Weights are of either sign, so that their sum may be too small, and even below 0.
+    weighted, mean = table.means.dot(sizes).tolist()
     if mean == 0:
         return None
     value, difference, lower = table.rows[:3].dot(values).tolist()
     # Only nodes on the axes, which are the first, have a part in fourth differences.
     few = 1 + 4 * len(table.fourth)
     fourth = max(map(abs, table.fourth[:, :few].dot(values[:few]).tolist()))
-    # Weights are of either sign, so that their sum may be too small, and even below 0.
-    absolute = max(float(sizes.dot(table.weights)), abs(value)) or mean
+    absolute = max(weighted, abs(value)) or mean
     error, coarse = abs(difference), abs(lower)
     differences = error / absolute, coarse / absolute
     if error > RESOLVED * coarse:
@@ -277,6 +276,7 @@ def look_at_one(
     error = max(error, fourth**2 / absolute)
     error, size = max(error, ROUNDING * epsilon * absolute), abs(volume)
     total = Sum(value * volume, CERTAIN * error * size, absolute * size)
+    top = int(sizes.argmax())
     return Looked(total, *differences, top, float(sizes[top]) / mean)
 
 
