@@ -7,12 +7,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from problems_nd import genz
 from torch import Tensor
 
 import torch_mlcalc as mlc
 from torch_mlcalc.quadrature.cubature.along import Probe
 from torch_mlcalc.quadrature.cubature.climbed import Terms
-from torch_mlcalc.quadrature.cubature.look import look_first
+from torch_mlcalc.quadrature.cubature.genz_malik import DEGREE
+from torch_mlcalc.quadrature.cubature.genz_malik_table import count_nodes
+from torch_mlcalc.quadrature.cubature.look import PEAKED, look_first
 from torch_mlcalc.quadrature.estimate import Tolerance
 
 D = torch.float64
@@ -109,6 +112,35 @@ def test_lines_go_through_a_peak(height: float, lines: int) -> None:
     assert look.lines is not None
     assert look.lines.each.shape == (lines, 5, LINE)
     assert (look.lines.unseen.max() > 1e-3) == (lines == 4)
+
+
+def test_a_peak_that_other_lines_see_needs_no_more() -> None:
+    row = genz("corner_peak", 5, 2.0)
+    f = lambda x: row.integrand(torch.tensor(x), *row.theta).numpy()  # noqa: E731
+    look = look_first(probe_of(f, 1e-3))
+    assert look is not None
+    assert look.looked.peak > PEAKED
+    assert look.lines is not None
+    assert len(look.lines.each) == 3
+
+
+def test_halves_are_made_of_what_was_seen() -> None:
+    row, sizes = genz("product_peak", 8, 2.0), []
+
+    def f(x: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return row.integrand(x, *row.theta)
+
+    value = mlc.integrate(f, row.domain, rtol=1e-3)
+    whole = count_nodes(DEGREE, 8)
+    assert sizes[:2] == [whole + 24 * LINE, 2 * whole]
+    estimate = mlc.integrate_with_error(f, row.domain, rtol=1e-3)
+    torch.testing.assert_close(value, estimate.value, rtol=1e-13, atol=0)
+    assert 2 * estimate.n_evals == sum(sizes)
+    torch.testing.assert_close(value, row.value(), rtol=1e-3, atol=0)
+    torch.testing.assert_close(
+        mlc.integrate(f, row.domain, estimate.plan), value, rtol=1e-12, atol=0
+    )
 
 
 def test_where_nothing_is_seen_nothing_is_said() -> None:

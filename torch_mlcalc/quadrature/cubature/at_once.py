@@ -199,7 +199,9 @@ def _look(cube: _Cube, probe: Probe) -> Attempt | None:
     few = _limit(cube, probe)
     found = fit(probe, look.total, look.base, look.looked, look.lines)
     if found is None:
-        return Attempt(None, Climbed(1, fitted=not few), probe.spent)
+        # Of a graph nothing is known to those who did not make it.
+        known = Climbed(1) if few else Climbed(1, fitted=True, whole=look.values)
+        return Attempt(None, known, probe.spent)
     if found.sizes is None:
         return _symmetric(cube, probe, look)
     return _ended(cube, probe, found)

@@ -98,6 +98,8 @@ class Climbed(NamedTuple):
         left: Whether tensor rules will not do.
         done: Whether it has converged.
         fitted: Whether a fitted rule was tried.
+        whole: The integrand at the nodes of the rule of Genz and Malik on the cube, if
+            it was evaluated.
     """
 
     step: int
@@ -111,6 +113,7 @@ class Climbed(NamedTuple):
     left: bool = False
     done: bool = False
     fitted: bool = False
+    whole: Values | None = None
 
     @property
     def amount(self) -> Amount | None:
@@ -137,7 +140,7 @@ class Climbed(NamedTuple):
         last = step + 1 == len(LADDERS[d])
         left = late or last or rough >= terms.patience(step)
         going = Climbed(step + 1, total, rate, rough, change, error, left=left)
-        return going._replace(fitted=self.fitted)
+        return going._replace(fitted=self.fitted, whole=self.whole)
 
 
 def sums_of_one(

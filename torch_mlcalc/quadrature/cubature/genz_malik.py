@@ -238,7 +238,12 @@ def _measure(
 ) -> Pool:
     """Use the rule on regions, which are the halves of others if there are parents."""
     rule = Table(table.nodes, table.weights)
-    measured = search.measure(regions, rule, table.rows)
+    begun, single = search.begun, parents is None and regions.owner.size == 1
+    known = begun.whole if begun and single else None
+    if known is not None and len(known) == len(rule.nodes):
+        measured = search.summed(regions, rule, table.rows, known)
+    else:
+        measured = search.measure(regions, rule, table.rows)
     error, rough = _error(measured.sums[1], measured.sums[2])
     if parents is None:
         error = np.maximum(error, _unresolved(measured, search.dimension))

@@ -82,7 +82,7 @@ def fit_single(search: CubeSearch, regions: Regions) -> bool:
         look = look_first(probe_of(search))
         if look is None:
             return False
-        search.begun = begun = Climbed(1)
+        search.begun = begun = Climbed(1, whole=look.values)
         seen, base, looked, lines = look.total, look.base, look.looked, look.lines
         if look.settled:
             columns = np.array(seen).reshape(3, 1, 1)
