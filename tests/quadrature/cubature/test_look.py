@@ -93,6 +93,24 @@ def test_a_gradient_needs_a_graph_of_the_nodes_alone() -> None:
         torch.testing.assert_close(ours, wanted, rtol=1e-3, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("lower", [-0.5, 2.5])
+def test_other_boxes_and_dtypes(lower: float, dtype: torch.dtype) -> None:
+    torch.set_default_dtype(dtype)
+    rate = torch.tensor(0.3, requires_grad=True)
+    f = lambda x: torch.exp(rate * x.sum(-1))  # noqa: E731
+    value = mlc.integrate(f, mlc.Box(lower, 1.5, 5))
+    exact = ((torch.exp(1.5 * rate) - torch.exp(lower * rate)) / rate) ** 5
+    assert value.dtype == dtype
+    assert torch.sign(value) == (1 if lower < 1.5 else -1)
+    torch.testing.assert_close(value, exact)
+    for _ in range(2):  # First and second derivative.
+        value, exact = (
+            torch.autograd.grad(v, rate, create_graph=True)[0] for v in (value, exact)
+        )
+        torch.testing.assert_close(value, exact, rtol=1e-4, atol=0)
+
+
 def probe_of(f: object, rtol: float) -> Probe:
     terms = Terms(5, Tolerance.of(rtol, None, D), 2.0**-52)
     return Probe(f, terms, 1.0, 10**6, 10_000)

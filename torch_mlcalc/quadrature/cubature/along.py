@@ -61,13 +61,9 @@ class Probe:
     block: int
     spent: int = 0
 
-    def affords(self, count: int) -> bool:
-        """Whether there is a budget for so many points."""
-        return self.spent + count <= self.budget
-
     def __call__(self, points: Array) -> Values | None:
         """The values, which are counted; None where there is no budget for them."""
-        if not self.affords(len(points)):
+        if self.spent + len(points) > self.budget:
             return None
         self.spent += len(points)
         return self.sample(points)
