@@ -14,6 +14,7 @@ import torch
 from torch_mlcalc.quadrature.cubature.climbed import Sum, Terms
 from torch_mlcalc.quadrature.cubature.regions import gauss_table
 from torch_mlcalc.quadrature.evaluator import Values
+from torch_mlcalc.quadrature.host import SMALL
 from torch_mlcalc.quadrature.rules import Array
 
 #: Nodes on a line. A Gauss rule of half as many is judged by all coefficients.
@@ -151,19 +152,20 @@ def _resolved(line: _Line, values: Values, epsilon: float) -> Array:
     size, rest = every[:, :k], every[:, k:-1]
     errors, unseen, last = rest[:, :half], rest[:, half], rest[:, half + 1]
     mean = np.matmul(np.abs(values), line.weights, out=every[:, -1])
-    np.abs(_product(values, line.rows), out=size)
+    np.abs(product(values, line.rows), out=size)
     size -= (epsilon * mean)[:, None] * line.noise
     np.maximum(size, 0.0, out=size)
-    rest[:] = _product(size, line.missed)
+    rest[:] = product(size, line.missed)
     fall = np.minimum(last / np.maximum(unseen, 1e-300), 1.0)
     unseen[:] = last * np.where(fall < FALLING, fall / (1.0001 - fall), MISSING)
     errors += unseen[:, None]
     return every
 
 
-def _product(values: Values, table: Array) -> Values:
+def product(values: Values, table: Array) -> Values:
     """Of two matrices, on the threads that torch has; see :func:`contract`."""
-    if len(values) * table.size <= ALONE:
+    alone = SMALL if len(values) == 1 or table.shape[1] == 1 else ALONE
+    if len(values) * table.size <= alone:
         return values @ table
     own: Values = (torch.from_numpy(values) @ torch.from_numpy(table)).numpy()
     return own

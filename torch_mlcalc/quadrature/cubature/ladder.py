@@ -52,7 +52,7 @@ FITTED = {3: 4, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1}
 #: The fall of the last coefficients from the first rule to the second above which a
 #: single integral is tried by a fitted rule at once, by dimension: kinks, jumps and
 #: narrow peaks, of which the rule of 8 nodes on each axis only says the same again.
-STEEP = {3: 0.6}
+STEEP = {3: 0.5}
 
 #: Dimensions up to which a single integral is begun in plain numbers.
 MOST_AXES = max(FITTED)

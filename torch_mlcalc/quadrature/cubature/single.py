@@ -13,7 +13,6 @@ from torch_mlcalc.quadrature.cubature.climbed import (
     FEW,
     MOST_AT_ONCE,
     Climbed,
-    Sum,
     Terms,
 )
 from torch_mlcalc.quadrature.cubature.fitted import fit
@@ -26,7 +25,7 @@ from torch_mlcalc.quadrature.cubature.ladder import (
     is_steep,
     stage_of,
 )
-from torch_mlcalc.quadrature.cubature.parts import sums_of_parts
+from torch_mlcalc.quadrature.cubature.parts import sums_of_parts, whole_sums
 from torch_mlcalc.quadrature.cubature.regions import Regions, Table, gauss_table
 from torch_mlcalc.quadrature.cubature.search import CubeSearch
 from torch_mlcalc.quadrature.evaluator import Values
@@ -151,10 +150,8 @@ def climb_single(
         ledger.n_evals[0] = spent
         if not is_ordinary(values) or not values.any():
             return begun._replace(values=values.reshape(-1, m, *values.shape[1:]))
-        columns = sums_of_parts(stage, values, volume, ledger.epsilon)
-        begun = begun.judged(
-            [Sum(*each) for each in np.add.reduce(columns, 2).tolist()], terms
-        )
+        columns = sums_of_parts(stage, values, volume)
+        begun = begun.judged(whole_sums(columns, ledger.epsilon), terms)
         steep = last is not None and is_steep(begun.step, begun.rate, d)
         if m == 1 and (begun.left or steep or begun.step == last):
             begun = begun.seen(stage, values)
