@@ -34,7 +34,6 @@ from torch_mlcalc.quadrature.cubature.genz_malik_table import symmetric_table
 from torch_mlcalc.quadrature.cubature.ladder import (
     FITTED,
     MOST_AXES,
-    is_steep,
     stage_of,
 )
 from torch_mlcalc.quadrature.cubature.parts import (
@@ -52,6 +51,8 @@ from torch_mlcalc.quadrature.rules import Array
 
 #: Of limits and of values.
 KNOWN = (torch.float64, torch.float32)
+
+_CPU = torch.device("cpu")
 
 #: Lower and upper limits.
 Corners = tuple[tuple[float, ...], tuple[float, ...]]
@@ -133,7 +134,7 @@ class _Cube:
         assert values is not None  # noqa: S101
         dtype = torch.promote_types(values.dtype, default)
         if not (values.requires_grad and torch.is_grad_enabled()):
-            return torch.full((), value, dtype=dtype, device="cpu")
+            return torch.full((), value, dtype=dtype, device=_CPU)
         own = torch.from_numpy(weights())
         return (values[-len(own) :] * own).sum().to(dtype)
 
@@ -165,8 +166,7 @@ def _climb(cube: _Cube, probe: Probe) -> Attempt:
             own = stage.table.weights[-(stage.size**d) :]
             value = cube.result(sums[-1].value, partial(np.multiply, own, probe.volume))
             return Attempt(value, begun, probe.spent)
-        steep = is_steep(begun.step, begun.rate, d)
-        if begun.left or steep or begun.step == FITTED.get(d):
+        if begun.left or begun.steep or begun.step == FITTED.get(d):
             begun = begun.seen(stage, values)
             break
     assert begun.before is not None and begun.base is not None  # noqa: S101

@@ -22,7 +22,6 @@ from torch_mlcalc.quadrature.cubature.genz_malik_table import symmetric_table
 from torch_mlcalc.quadrature.cubature.ladder import (
     FITTED,
     LADDERS,
-    is_steep,
     stage_of,
 )
 from torch_mlcalc.quadrature.cubature.parts import sums_of_parts, whole_sums
@@ -138,7 +137,7 @@ def climb_single(
     most = MOST_AT_ONCE if search.evaluate.memory is None else FEW
     budget = terms.budget(ledger.max_evals)
     while not begun.left and begun.step < len(LADDERS.get(d, ())):
-        if begun.step == last or (last and is_steep(begun.step, begun.rate, d)):
+        if begun.step == last or (last is not None and begun.steep):
             return begun
         stage = stage_of(begun.step, d, first=begun.before is None)
         count = stage.n * m
@@ -152,8 +151,7 @@ def climb_single(
             return begun._replace(values=values.reshape(-1, m, *values.shape[1:]))
         columns = sums_of_parts(stage, values, volume)
         begun = begun.judged(whole_sums(columns, ledger.epsilon), terms)
-        steep = last is not None and is_steep(begun.step, begun.rate, d)
-        if m == 1 and (begun.left or steep or begun.step == last):
+        if m == 1 and (begun.left or begun.steep or begun.step == last):
             begun = begun.seen(stage, values)
         if begun.done:
             kept = columns[-1, ..., None]

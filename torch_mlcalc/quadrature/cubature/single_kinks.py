@@ -32,7 +32,7 @@ NARROWED = (POINTS - 1) / 2
 #: Parts of a line between which a jump is misplaced, at most, when it is said to be in
 #: the middle of two neighbours among three points; and part of the allowed error that
 #: this may be. In a batch it is less, as there are fewer points in a look.
-MISPLACED, PLACED = 0.25, 0.03
+MISPLACED, PLACED = 0.25, 0.1
 
 _FIRST = (0.5 + np.arange(POINTS)) / POINTS
 _FIRST_EASED = eased(_FIRST)
