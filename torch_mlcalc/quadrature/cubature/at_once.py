@@ -123,7 +123,8 @@ class _Cube:
         self.values = values = checked(self.function(x), x, points.shape[1])
         if values.ndim != 1 or values.dtype not in KNOWN or not values.is_cpu:
             return None
-        numbers: Values = values.detach().numpy()
+        own = values.detach() if values.requires_grad else values
+        numbers: Values = own.numpy()
         if values.dtype != torch.float64:
             numbers = numbers.astype(float)
         return numbers if _is_finite(numbers) else None

@@ -13,7 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from torch_mlcalc.quadrature.cubature.ladder import (
+    CHEAP,
     EXTRAPOLATED,
+    JUMPED,
+    JUMPING,
     LADDERS,
     LEAST,
     LEAST_UNBOUNDED,
@@ -69,8 +72,11 @@ class Terms(NamedTuple):
     parts: bool = False
     unbounded: bool = False
 
-    def patience(self, step: int) -> float:
-        """See :func:`patience_of`."""
+    def patience(self, step: int, fall: float) -> float:
+        """See :func:`patience_of`; less where last coefficients hardly fall."""
+        whole = self.begin == 1 and not self.parts
+        if whole and fall > JUMPING and step < CHEAP.get(self.dimension, 0):
+            return JUMPED
         return patience_of(step, self.begin, self.dimension, parts=self.parts)
 
     def budget(self, max_evals: int) -> int:
@@ -149,7 +155,7 @@ class Climbed(NamedTuple):
         seen = change > rounding
         rough = rough + 1 if seen and not smooth else 0
         last = step + 1 == len(LADDERS[d])
-        left = (best > allowed and seen) or last or rough >= terms.patience(step)
+        left = (best > allowed and seen) or last or rough >= terms.patience(step, fall)
         steep = step == 1 and is_steep(d, fall, total.tail, allowed)
         return Climbed(
             step + 1,

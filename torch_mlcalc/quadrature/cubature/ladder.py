@@ -42,6 +42,10 @@ PERSISTENT = {2: 2, 3: 2, 4: 3, 5: 3, 6: 3}
 #: has fewer points than a search for kinks. A product peak takes 0.4 ms, not 1.0.
 CHEAP = {2: 3}
 
+#: The fall of last coefficients above which a single integral does not wait for that:
+#: the next rule only shows a jump again. So many rules must find it rough.
+JUMPING, JUMPED = 0.5, 2
+
 #: The step of the ladder at which a single integral is tried by a rule that is fitted
 #: to it. In 4 dimensions and more the rule of Genz and Malik comes first, and then at
 #: once the fitted one. On the plane the next steps cost less than the lines; in 3

@@ -92,10 +92,12 @@ def climb_parts(
         points = width.T[:, None] * stage.table.nodes.T[..., None]
         points += regions.low.T[:, None]
         values = probe(points.reshape(d, -1).T)
-        if values is None or not values.any():
+        if values is None:
             return None
         columns = sums_of_parts(stage, values, volume)
         sums = whole_sums(columns, terms.epsilon)
+        if not sums[-1].absolute:
+            return None
         begun = begun.judged(sums, terms)
         if begun.done:
             kept = columns[-1]
