@@ -52,7 +52,7 @@ from torch_mlcalc.quadrature.rules import Array
 #: Of limits and of values.
 KNOWN = (torch.float64, torch.float32)
 
-_CPU = torch.device("cpu")
+_CPU, _ONES = torch.device("cpu"), np.ones(SMALL)
 
 #: Lower and upper limits.
 Corners = tuple[tuple[float, ...], tuple[float, ...]]
@@ -120,7 +120,14 @@ class _Cube:
             x = x.to(self.span.dtype)
         if self.low is not None:
             x = torch.addcmul(self.low, self.span, x)
-        self.values = values = checked(self.function(x), x, points.shape[1])
+        values: object = self.function(x)
+        if not (
+            isinstance(values, Tensor)
+            and values.dtype in KNOWN
+            and values.shape == (len(points),)
+        ):
+            values = checked(values, x, points.shape[1])
+        self.values = values
         if values.ndim != 1 or values.dtype not in KNOWN or not values.is_cpu:
             return None
         own = values.detach() if values.requires_grad else values
@@ -142,10 +149,10 @@ class _Cube:
 
 def _is_finite(values: Values) -> bool:
     """Whether all are finite."""
-    # This takes half the time of a sum, but squares may overflow, and numpy's library
-    # divides longer ones among threads.
-    if len(values) <= SMALL and math.isfinite(values @ values):
-        return True
+    # Three quarters of the time of the sum itself; numpy's library divides longer ones
+    # among threads.
+    if len(values) <= SMALL:
+        return math.isfinite(np.dot(values, _ONES[: len(values)]))
     return math.isfinite(np.add.reduce(values))
 
 

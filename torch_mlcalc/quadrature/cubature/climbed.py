@@ -204,7 +204,7 @@ def _extrapolated(
     steady = own <= rate**STEADY and not doubted
     trusted = fall**2 if steady or not (rate or doubted) else fall
     least = 1.0 if doubted and rough else LEAST
-    floor = total.tail**2 / total.absolute
+    floor = total.tail * (total.tail / total.absolute)
     if terms.unbounded:
         sure = fall <= SURE and not rough and rate
         least = 1.0 if rough else LEAST_UNBOUNDED
