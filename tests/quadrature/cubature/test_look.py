@@ -167,3 +167,13 @@ def test_where_nothing_is_seen_nothing_is_said() -> None:
     corner = lambda x: np.where(x.max(1) > 0.9999, 1.0, 0.0)  # noqa: E731
     assert look_first(probe_of(corner, 1e-3)) is None
     assert math.isclose(float(mlc.integrate(lambda x: 1 + 0 * x[:, 0], BOX)), 1.0)
+
+
+@pytest.mark.parametrize("size", [1e200, 1e-200])
+def test_very_large_and_small_values_are_judged_like_others(size: float) -> None:
+    f = Recorded(3.0)
+    value = mlc.integrate(lambda x: size * f(x), BOX, rtol=1e-3)
+    plain = mlc.integrate(f, BOX, rtol=1e-3)
+    torch.testing.assert_close(value / size, plain, rtol=1e-12, atol=0)
+    half = len(f.sizes) // 2
+    assert f.sizes[:half] == f.sizes[half:]

@@ -14,6 +14,7 @@ import torch
 from torch_mlcalc.quadrature.cubature.climbed import Sum, Terms
 from torch_mlcalc.quadrature.cubature.regions import gauss_table
 from torch_mlcalc.quadrature.evaluator import Values
+from torch_mlcalc.quadrature.host import SMALL
 from torch_mlcalc.quadrature.pieces import Index
 from torch_mlcalc.quadrature.rules import Array
 
@@ -230,7 +231,8 @@ def _missing(line: Line, sizes: Array) -> Array:
 
 def product(values: Values, table: Array) -> Values:
     """Of two matrices, on the threads that torch has; see :func:`contract`."""
-    if values.size * table.shape[1] <= ALONE:
+    alone = SMALL if len(values) == 1 or table.shape[1] == 1 else ALONE
+    if len(values) * table.size <= alone:
         return values @ table
     return (torch.from_numpy(values) @ torch.from_numpy(table)).numpy()
 

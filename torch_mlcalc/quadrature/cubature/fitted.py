@@ -207,8 +207,9 @@ def _measured(
 
 def _together(errors: Array, sizes: Sizes) -> float:
     """Relative error of a product whose factors have those of some rules."""
-    each = (float(own[n - 1]) for own, n in zip(errors, sizes, strict=True))
-    return math.expm1(sum(map(math.log1p, each)))
+    return math.expm1(
+        sum(math.log1p(errors[axis, n - 1]) for axis, n in enumerate(sizes))
+    )
 
 
 def _bases(base: Array) -> Array:

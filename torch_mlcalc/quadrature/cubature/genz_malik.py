@@ -278,7 +278,7 @@ def look_at_one(
     differences = error / absolute, coarse / absolute
     if error > RESOLVED * coarse:
         error = UNRESOLVED * max(error, coarse)
-    error = max(error, fourth**2 / absolute)
+    error = max(error, fourth * (fourth / absolute))
     error, size = max(error, ROUNDING * epsilon * absolute), abs(volume)
     total = Sum(value * volume, CERTAIN * error * size, absolute * size)
     top = int(sizes.argmax())

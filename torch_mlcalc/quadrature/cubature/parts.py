@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from torch_mlcalc.quadrature.cubature.along import Parts, Probe
+from torch_mlcalc.quadrature.cubature.along import Parts, Probe, product
 from torch_mlcalc.quadrature.cubature.climbed import Climbed, Sum
 from torch_mlcalc.quadrature.cubature.genz_malik import DEGREE
 from torch_mlcalc.quadrature.cubature.genz_malik_table import symmetric_table
@@ -17,7 +17,6 @@ from torch_mlcalc.quadrature.cubature.grid import Sizes, table_of
 from torch_mlcalc.quadrature.cubature.ladder import Stage, stage_of
 from torch_mlcalc.quadrature.cubature.regions import Regions, Table, whole_cubes
 from torch_mlcalc.quadrature.evaluator import Values
-from torch_mlcalc.quadrature.host import contract
 from torch_mlcalc.quadrature.ledger import ROUNDING
 from torch_mlcalc.quadrature.pieces import Index
 from torch_mlcalc.quadrature.rules import Array
@@ -93,10 +92,12 @@ def climb_parts(
         points = width.T[:, None] * stage.table.nodes.T[..., None]
         points += regions.low.T[:, None]
         values = probe(points.reshape(d, -1).T)
-        if values is None or not values.any():
+        if values is None:
             return None
-        columns = sums_of_parts(stage, values, volume, terms.epsilon)
-        sums = [Sum(*each) for each in np.add.reduce(columns, 2).tolist()]
+        columns = sums_of_parts(stage, values, volume)
+        sums = whole_sums(columns, terms.epsilon)
+        if not sums[-1].absolute:
+            return None
         begun = begun.judged(sums, terms)
         if begun.done:
             kept = columns[-1]
@@ -105,18 +106,24 @@ def climb_parts(
     return None
 
 
-def sums_of_parts(stage: Stage, values: Values, volume: Array, epsilon: float) -> Array:
-    """What each rule of a stage says of several regions, ``(rules, 3, m)``."""
+def sums_of_parts(stage: Stage, values: Values, volume: Array) -> Array:
+    """Value, last coefficients and absolute integral of regions, ``(rules, 3, m)``."""
     m = volume.size
     values = values.reshape(-1, m)
-    rows = (contract(stage.rows, values) * volume).reshape(-1, stage.each, m)
-    size = contract(stage.table.weights[None], np.abs(values))
+    rows = (product(stage.rows, values) * volume).reshape(-1, stage.each, m)
     found = np.empty((len(rows), 3, m))
     found[:, 0] = rows[:, 0]
-    found[:, 2] = np.abs(size[0] * volume)
-    floor = ROUNDING * epsilon * found[:, 2]
-    np.maximum(np.maximum.reduce(np.abs(rows[:, 1:]), 1), floor, out=found[:, 1])
+    np.maximum.reduce(np.abs(rows[:, 1:]), 1, out=found[:, 1])
+    size = product(stage.table.weights[None], np.abs(values))
+    np.multiply(size, np.abs(volume), out=found[:, 2])
     return found
+
+
+def whole_sums(columns: Array, epsilon: float) -> list[Sum]:
+    """The sums of all regions for each rule."""
+    totals: list[list[float]] = np.add.reduce(columns, 2).tolist()
+    least = ROUNDING * epsilon
+    return [Sum(value, max(tail, least * size), size) for value, tail, size in totals]
 
 
 @lru_cache(maxsize=64)

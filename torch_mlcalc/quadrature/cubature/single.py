@@ -13,18 +13,16 @@ from torch_mlcalc.quadrature.cubature.climbed import (
     FEW,
     MOST_AT_ONCE,
     Climbed,
-    Sum,
     Terms,
 )
 from torch_mlcalc.quadrature.cubature.fitted import fit
 from torch_mlcalc.quadrature.cubature.ladder import (
     FITTED,
     LADDERS,
-    is_steep,
     stage_of,
 )
 from torch_mlcalc.quadrature.cubature.look import look_first
-from torch_mlcalc.quadrature.cubature.parts import sums_of_parts
+from torch_mlcalc.quadrature.cubature.parts import sums_of_parts, whole_sums
 from torch_mlcalc.quadrature.cubature.regions import Regions, gauss_table
 from torch_mlcalc.quadrature.cubature.search import CubeSearch
 from torch_mlcalc.quadrature.evaluator import Values
@@ -126,7 +124,7 @@ def climb_single(
     most = MOST_AT_ONCE if search.evaluate.memory is None else FEW
     budget = terms.budget(ledger.max_evals)
     while not begun.left and begun.step < len(LADDERS.get(d, ())):
-        if begun.step == last or (last and is_steep(begun.step, begun.rate, d)):
+        if begun.step == last or (last is not None and begun.steep):
             return begun
         stage = stage_of(begun.step, d, first=begun.before is None)
         count = stage.n * m
@@ -138,12 +136,9 @@ def climb_single(
         ledger.n_evals[0] = spent
         if not is_ordinary(values) or not values.any():
             return begun._replace(values=values.reshape(-1, m, *values.shape[1:]))
-        columns = sums_of_parts(stage, values, volume, ledger.epsilon)
-        begun = begun.judged(
-            [Sum(*each) for each in np.add.reduce(columns, 2).tolist()], terms
-        )
-        steep = last is not None and is_steep(begun.step, begun.rate, d)
-        if m == 1 and (begun.left or steep or begun.step == last):
+        columns = sums_of_parts(stage, values, volume)
+        begun = begun.judged(whole_sums(columns, ledger.epsilon), terms)
+        if m == 1 and (begun.left or begun.steep or begun.step == last):
             begun = begun.seen(stage, values)
         if begun.done:
             kept = columns[-1, ..., None]
