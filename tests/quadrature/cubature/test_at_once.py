@@ -180,6 +180,11 @@ def test_values_whose_squares_are_no_numbers(size: float, d: int) -> None:
             mlc.integrate_with_error(sized, box, rtol=1e-6).value,
         ):
             torch.testing.assert_close(value, wanted, rtol=1e-12, atol=0)
+        sizes = torch.tensor([size, size])
+        batch = mlc.integrate(
+            lambda x, size, f=f: size * f(x), box, args=(sizes,), rtol=1e-6
+        )
+        torch.testing.assert_close(batch, wanted.expand(2), rtol=1e-6, atol=0)
 
 
 def test_no_gradient_where_none_is_wanted() -> None:
