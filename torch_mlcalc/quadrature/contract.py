@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple, Protocol
 
 import torch
@@ -336,6 +336,12 @@ def _checkpointed(
         total = block if total is None else rule.join(total, block)
     assert total is not None  # noqa: S101
     return total
+
+
+@lru_cache(maxsize=1)
+def keep_freed() -> None:
+    """Have glibc keep what is freed from now on, see LARGEST; once in a process."""
+    torch.empty(LARGEST, dtype=torch.uint8, device="cpu")
 
 
 class Block(NamedTuple):

@@ -181,7 +181,8 @@ def contract(rows: npt.NDArray[Any], values: npt.NDArray[Any]) -> npt.NDArray[An
     flat = values.reshape(len(values), -1)
     if rows.size * flat.shape[1] <= SMALL or transforming():
         return (rows @ flat).reshape(-1, *values.shape[1:])
-    numbers = np.ascontiguousarray(flat).view(float)
+    real = flat.dtype == float
+    numbers = flat if real else np.ascontiguousarray(flat).view(float)
     # What may not be written to is copied, as torch would warn of it.
     weights = torch.from_numpy(rows if rows.flags.writeable else rows.copy())
     sums = (weights @ torch.from_numpy(numbers)).numpy()

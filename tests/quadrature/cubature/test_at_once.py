@@ -164,6 +164,29 @@ def test_gradients_of_closures() -> None:
     testing.check_gradients(call, (theta,), compile=False, float32=False)
 
 
+@pytest.mark.parametrize("size", [1e-200, 1e200, 1e300])
+@pytest.mark.parametrize("d", [2, 3])
+def test_values_whose_squares_are_no_numbers(size: float, d: int) -> None:
+    rate = torch.full((d,), 3.0)
+    for f in (
+        lambda x: torch.exp(-(rate * x).sum(-1)),
+        lambda x: torch.exp(-(rate * (x - 0.4).abs()).sum(-1)),
+    ):
+        box = mlc.Box(0.0, 1.0, d)
+        wanted = mlc.integrate(f, box, rtol=1e-6) * size
+        sized = lambda x, f=f: size * f(x)  # noqa: E731
+        for value in (
+            mlc.integrate(sized, box, rtol=1e-6),
+            mlc.integrate_with_error(sized, box, rtol=1e-6).value,
+        ):
+            torch.testing.assert_close(value, wanted, rtol=1e-12, atol=0)
+        sizes = torch.tensor([size, size])
+        batch = mlc.integrate(
+            lambda x, size, f=f: size * f(x), box, args=(sizes,), rtol=1e-6
+        )
+        torch.testing.assert_close(batch, wanted.expand(2), rtol=1e-6, atol=0)
+
+
 def test_no_gradient_where_none_is_wanted() -> None:
     theta = torch.tensor(0.7, requires_grad=True)
     with torch.no_grad():

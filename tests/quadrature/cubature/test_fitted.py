@@ -11,7 +11,7 @@ from problems_nd import FAMILIES, genz
 from torch import Tensor
 
 import torch_mlcalc as mlc
-from torch_mlcalc.quadrature.cubature.along import Probe, look_along
+from torch_mlcalc.quadrature.cubature.along import Lines, Probe, look_along
 from torch_mlcalc.quadrature.cubature.climbed import Sum, Terms
 from torch_mlcalc.quadrature.cubature.fitted import _measured as measured
 from torch_mlcalc.quadrature.cubature.genz_malik import DEGREE, look_at_one
@@ -101,6 +101,14 @@ ROWS = [
     ("product_peak", 2, 2.0, 1e-3, 1_100),
     # One search for kinks is near enough.
     ("continuous", 2, 0.3, 1e-3, 2_500),
+    # Lines before the rule of 8 nodes, where that will not do, and only there.
+    ("product_peak", 3, 2.0, 1e-3, 3_600),
+    ("gaussian", 3, 1.0, 1e-3, 700),
+    # The first tensor rules on the parts, and no lines on these.
+    ("continuous", 3, 0.3, 1e-3, 4_300),
+    # Two looks at jumps; on the plane, before the rule of 28 nodes.
+    ("discontinuous", 3, 1.0, 1e-3, 3_700),
+    ("discontinuous", 2, 0.3, 1e-3, 2_800),
 ]
 
 
@@ -184,6 +192,7 @@ def test_lines_bound_the_error_of_the_symmetric_rule(d: int, rate: float) -> Non
     exact = (math.expm1(rate) / rate) ** d
     table = symmetric_table(DEGREE, d)
     looked = look_at_one(table, f(table.nodes), 1.0, 2.0**-52)
+    assert looked is not None
     missed = abs(looked.total.value / exact - 1)
     parts = [[0.0, 1.0]] * d
     lines = look_along(probe_of(f, d), np.full((1, d), 0.4), parts, looked.total)
@@ -200,7 +209,7 @@ def test_a_rule_corrects_what_lines_predict() -> None:
     lines = look_along(probe_of(f, 3), np.full((1, 3), 0.4), [[0.0, 1.0]] * 3, seen)
     errors = []
     for factor in (1.0, 0.01, 5.0):
-        own = type(lines)(*(factor * each for each in lines))
+        own = Lines(factor * lines.each, factor * lines.missing, lines.line)
         cube = whole_cubes(1, (1, 1, 1))
         total, _, _ = measured(probe_of(f, 3), cube, (3, 4, 3), own)
         missed = abs(total.value - exact)
@@ -240,22 +249,44 @@ def test_a_grid_is_the_same_in_blocks() -> None:
         np.testing.assert_allclose(tails[2], fewer[2], rtol=1e-2)
 
 
-def test_single_precision() -> None:
+def test_the_lines_of_parts_are_those_of_the_whole() -> None:
+    # A smooth function, so that a cut changes nothing but by rounding.
+    f = lambda x: np.exp(x @ np.array([1.0, -2.0, 0.5]))  # noqa: E731
+    base, seen = np.full((2, 3), 0.4), Sum(1.0, 0.0, 1.0)
+    parts = [[0.0, 0.3, 1.0], [0.0, 1.0], [0.0, 0.5, 1.0]]
+    cut = look_along(probe_of(f, 3), base, parts, seen)
+    for axis, rate in enumerate((1.0, -2.0, 0.5)):
+        # The largest Legendre coefficient is the mean of each part.
+        mean = math.expm1(rate) / rate
+        others = f(np.array([[0.4, 0.4, 0.4]]))[0] / math.exp(0.4 * rate)
+        size = max(mean * others, 1.0)
+        np.testing.assert_allclose(cut.sizes[axis, 0], mean * others / size, rtol=1e-12)
+
+
+@pytest.mark.parametrize("family", ["gaussian", "continuous"])
+def test_single_precision(family: str) -> None:
     torch.set_default_dtype(torch.float32)
-    row = FAMILIES["gaussian"]
+    row = FAMILIES[family]
     a, u = torch.tensor([6.0, 3.0, 4.0]), torch.tensor([0.3, 0.6, 0.4])
     value = mlc.integrate(lambda x: row[0](x, a, u), mlc.Box(0, 1, 3), rtol=1e-3)
     assert value.dtype == torch.float32
     assert abs(float(value / row[1](a, u)) - 1) < 1e-3
 
 
-def test_the_gradient_is_that_of_the_fitted_rule() -> None:
-    row = genz("gaussian", 5, 1.0)
+@pytest.mark.parametrize(
+    ("family", "d", "difficulty"), [("gaussian", 5, 1.0), ("continuous", 3, 0.3)]
+)
+def test_the_gradient_is_that_of_the_fitted_rule(
+    family: str, d: int, difficulty: float
+) -> None:
+    row = genz(family, d, difficulty)
     theta = tuple(t.clone().requires_grad_() for t in row.theta)
     f = lambda x: row.integrand(x, *theta)  # noqa: E731
     at_once = mlc.integrate(f, row.domain, rtol=1e-3)
-    searched = mlc.integrate_with_error(f, row.domain, rtol=1e-3).value
-    for value in (at_once, searched):
+    estimate = mlc.integrate_with_error(f, row.domain, rtol=1e-3)
+    replayed = mlc.integrate(f, row.domain, estimate.plan)
+    for value in (at_once, estimate.value, replayed):
+        torch.testing.assert_close(value, at_once, rtol=1e-12, atol=0)
         found = torch.autograd.grad(value, theta)
         for slope, wanted in zip(found, row.gradient(), strict=True):
             size = wanted.abs().max() + row.value().abs()

@@ -36,7 +36,8 @@ Read in this order; imports never run back.
 * ``along.py``, ``symmetric.py``: before anything is divided, lines along the axes of a
   single integral show whether the rule of Genz and Malik, used already, is enough.
 * ``grid.py``, ``fitted.py``: else it is tried by one tensor rule with as many nodes on
-  each axis as the lines show to be needed, between the kinks that they show. Its points
+  each axis as the lines show to be needed, between the kinks that they show (there, in
+  ``parts.py``, first by rules that need no lines). Its points
   ``(n, d)`` have their coordinates one after another in memory, which halves the time
   of most integrands.
 * ``modes.py``, ``whitened.py``, ``hermite.py``: grids in variables in which a density

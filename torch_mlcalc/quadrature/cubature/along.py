@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from torch_mlcalc.quadrature.cubature.climbed import Sum, Terms
 from torch_mlcalc.quadrature.cubature.regions import gauss_table
 from torch_mlcalc.quadrature.evaluator import Values
+from torch_mlcalc.quadrature.host import SMALL
 from torch_mlcalc.quadrature.pieces import Index
 from torch_mlcalc.quadrature.rules import Array
 
@@ -30,6 +31,11 @@ FALLING, MISSING = 0.2, 10.0
 #: tolerance of the value, so from so many nodes on less error is allowed. With 5, of
 #: Genz's families in 2 to 8 dimensions 2 slopes of 100 miss that, by up to a half.
 SLOPES = 3
+
+#: Multiplications up to which numpy's library does a product of two matrices on one
+#: thread (OpenBLAS, interface/gemm.c: 65536 times GEMM_MULTITHREAD_THRESHOLD), in half
+#: the time that it takes to hand them to torch.
+ALONE = 262_144
 
 #: Ends of the parts of each axis in the cube.
 Parts = list[list[float]]
@@ -64,32 +70,17 @@ class Probe:
         return self.sample(points)
 
 
-class Lines(NamedTuple):
-    """What the lines along each axis show, as parts of the integral of the size.
-
-    Attributes:
-        errors: Bounds of the error of a rule of ``1, 2, ...`` nodes, ``(d, k // 2)``.
-        sloped: The same, larger where slopes need more nodes.
-        unseen: How much is not resolved, ``(d)``.
-        sizes: Of the Legendre coefficients, ``(d, k)``.
-    """
-
-    errors: Array
-    sloped: Array
-    unseen: Array
-    sizes: Array
-
-
-class _Line(NamedTuple):
+class Line(NamedTuple):
     """Gauss nodes on a line, and what they say.
 
     Attributes:
         nodes: In ``[0, 1]``, ``(k)``.
         weights: They sum to 1.
         rows: Weights of all Legendre coefficients, one column each, ``(k, k)``.
-        noise: What rounding leaves of each, in epsilons of the mean.
+        noise: What rounding leaves of each, as a part of the mean.
         missed: Size of the error on each Legendre polynomial of the rule of ``1, 2,
             ...`` nodes, one column each, ``(k, k // 2)``.
+        quarters: Which are in the last quarter, and in the one before, ``(k, 2)``.
         slopes: How much more than this counts, ``(k // 2)``.
     """
 
@@ -98,7 +89,73 @@ class _Line(NamedTuple):
     rows: Array
     noise: Array
     missed: Array
+    quarters: Array
     slopes: Array
+
+
+@dataclass(eq=False)
+class Lines:
+    """What lines along each axis show, as parts of the integral of the size.
+
+    Attributes:
+        each: Sizes of the Legendre coefficients on each, ``(b, d, k)``.
+        missing: How much is not resolved on each, ``(b, d)``.
+        line: Their nodes.
+    """
+
+    each: Array
+    missing: Array
+    line: Line
+
+    def joined(self, other: Lines) -> Lines:
+        """With lines through other points."""
+        each = np.concatenate([self.each, other.each])
+        missing = np.concatenate([self.missing, other.missing])
+        return Lines(each, missing, self.line)
+
+    @cached_property
+    def sizes(self) -> Array:
+        """Of the Legendre coefficients along each axis, ``(d, k)``."""
+        worst: Array = np.maximum.reduce(self.each)
+        return worst
+
+    @cached_property
+    def unseen(self) -> Array:
+        """How much is not resolved along each axis, ``(d)``."""
+        worst: Array = np.maximum.reduce(self.missing)
+        return worst
+
+    @cached_property
+    def errors(self) -> Array:
+        """Bounds of the error of a rule of ``1, 2, ...`` nodes, ``(d, k // 2)``."""
+        b, d, k = self.each.shape
+        missed = product(self.each.reshape(-1, k), self.line.missed)
+        missed += self.missing.reshape(-1, 1)
+        worst: Array = np.maximum.reduce(missed.reshape(b, d, -1))
+        return worst
+
+    @cached_property
+    def sloped(self) -> Array:
+        """The same, larger where slopes need more nodes."""
+        return self.errors * self.line.slopes
+
+
+class _Pieces(NamedTuple):
+    """Parts of all axes with the nodes of a line on each.
+
+    Attributes:
+        width: Of every part, ``(m)``.
+        first: Which is the first of its axis, ``(d)``.
+        axes: Of which axis each is, ``(m)``.
+        off: 1, but 0 along its axis, ``(d, 1, m, 1)``.
+        on: 0, but the nodes along its axis, ``(d, 1, m, k)``.
+    """
+
+    width: Array
+    first: Index
+    axes: Index
+    off: Array
+    on: Array
 
 
 def look_along(probe: Probe, bases: Array, parts: Parts, seen: Sum) -> Lines | None:
@@ -117,69 +174,95 @@ def look_along(probe: Probe, bases: Array, parts: Parts, seen: Sum) -> Lines | N
     Returns:
         They, or None where a value is not finite.
     """
-    b, d = bases.shape
-    line = _line(NODES.get(d, FEWER))
-    axes, low, width, first = _pieces(tuple(map(tuple, parts)))
-    k, m = len(line.nodes), len(axes)
-    points = np.empty((d, b, m, k))
-    points[:] = bases.T[:, :, None, None]
-    points[axes, :, np.arange(m)] = (low + width * line.nodes)[:, None]
-    values = probe(points.reshape(d, -1).T)
-    if values is None:
-        return None
-    every = _resolved(line, values.reshape(-1, k), probe.terms.epsilon)
-    if m > d:  # Parts of an axis together.
-        every = np.add.reduceat(every.reshape(b, m, -1) * width, first, 1)
-    every = every.reshape(b * d, -1)
-    every /= np.maximum(every[:, -1:], seen.absolute / abs(probe.volume))
-    worst, half = np.maximum.reduce(every.reshape(b, d, -1)), k // 2
-    sloped = worst[:, :half] * line.slopes
-    return Lines(worst[:, :half], sloped, worst[:, half], worst[:, half + 1 : -1])
+    values = probe(points_along(bases, parts))
+    return None if values is None else lines_of(values, probe, parts, seen)
 
 
-def _resolved(line: _Line, values: Values, epsilon: float) -> Array:
-    """Errors, what is not resolved, coefficients and mean of each line, ``(m, *)``."""
-    k, half = len(line.nodes), len(line.nodes) // 2
-    every = np.empty((len(values), half + k + 2))
-    mean, size, unseen = every[:, -1], every[:, half + 1 : -1], every[:, half]
-    np.matmul(np.abs(values), line.weights, out=mean)
-    every[:, half + 1 : -1] = _product(values, line.rows)
-    np.abs(size, out=size)
-    size -= line.noise * (epsilon * mean[:, None])
-    np.maximum(size, 0.0, out=size)
-    last = np.add.reduce(size[:, k - k // 4 :], 1)
-    before = np.add.reduce(size[:, half : k - k // 4], 1)
-    fall = np.minimum(last / np.maximum(before, 1e-300), 1.0)
-    unseen[:] = last * np.where(fall < FALLING, fall / (1.0001 - fall), MISSING)
-    np.add(_product(size, line.missed), unseen[:, None], out=every[:, :half])
-    return every
+def points_along(bases: Array, parts: Parts) -> Array:
+    """Nodes of a line through each point along every axis, in its parts, ``(n, d)``."""
+    d = len(parts)
+    pieces = _pieces(tuple(map(tuple, parts)), NODES.get(d, FEWER))
+    points = bases.T[:, :, None, None] * pieces.off + pieces.on
+    return points.reshape(d, -1).T
 
 
-def _product(values: Values, table: Array) -> Values:
+def lines_of(values: Values, probe: Probe, parts: Parts, seen: Sum) -> Lines:
+    """What finite values at these points show."""
+    d = len(parts)
+    line = _line(NODES.get(d, FEWER), probe.terms.epsilon)
+    pieces = _pieces(tuple(map(tuple, parts)), len(line.nodes))
+    values = values.reshape(-1, len(line.nodes))
+    mean, m = np.abs(values).dot(line.weights), len(pieces.width)
+    least = seen.absolute / abs(probe.volume)
+    if m == d:
+        scale = 1.0 / np.maximum(mean, least)
+    else:  # Parts of an axis together.
+        own = mean.reshape(-1, m) * pieces.width
+        whole = np.add.reduceat(own, pieces.first, 1)[:, pieces.axes]
+        scale = (pieces.width / np.maximum(whole, least)).ravel()
+    sizes = _coefficients(line, values * scale[:, None])
+    missing = _missing(line, sizes).reshape(-1, m)
+    sizes = sizes.reshape(-1, m, len(line.nodes))
+    if m > d:
+        sizes = np.add.reduceat(sizes, pieces.first, 1)
+        missing = np.add.reduceat(missing, pieces.first, 1)
+    return Lines(sizes, missing, line)
+
+
+def _coefficients(line: Line, values: Values) -> Array:
+    """Sizes of those of values ``(m, k)`` of mean 1, without what rounding leaves."""
+    sizes = product(values, line.rows)
+    np.abs(sizes, out=sizes)
+    sizes -= line.noise
+    return np.maximum(sizes, 0.0, out=sizes)
+
+
+def _missing(line: Line, sizes: Array) -> Array:
+    """How much of the lines with such coefficients is not resolved."""
+    return np.array(
+        [
+            last * (last / (1.0001 * before - last))
+            if last < FALLING * before
+            else last * MISSING
+            for last, before in sizes.dot(line.quarters).tolist()
+        ]
+    )
+
+
+def product(values: Values, table: Array) -> Values:
     """Of two matrices, on the threads that torch has; see :func:`contract`."""
+    alone = SMALL if len(values) == 1 or table.shape[1] == 1 else ALONE
+    if len(values) * table.size <= alone:
+        return values @ table
     return (torch.from_numpy(values) @ torch.from_numpy(table)).numpy()
 
 
 @lru_cache(maxsize=16)
-def _pieces(parts: tuple[tuple[float, ...], ...]) -> tuple[Index, Array, Array, Index]:
-    """Axis, lower end and width of every part, and which is the first of its axis."""
-    counts = [len(ends) - 1 for ends in parts]
-    low = np.array([x for ends in parts for x in ends[:-1]])[:, None]
-    high = np.array([x for ends in parts for x in ends[1:]])[:, None]
-    axes = np.repeat(np.arange(len(parts)), counts)
-    return axes, low, high - low, np.cumsum([0, *counts[:-1]])
+def _pieces(parts: tuple[tuple[float, ...], ...], k: int) -> _Pieces:
+    """Those of lines with ``k`` nodes."""
+    counts, d = [len(ends) - 1 for ends in parts], len(parts)
+    low = np.array([x for ends in parts for x in ends[:-1]])
+    high = np.array([x for ends in parts for x in ends[1:]])
+    axes, m = np.repeat(np.arange(d), counts), sum(counts)
+    off, on = np.ones((d, 1, m, 1)), np.zeros((d, 1, m, k))
+    off[axes, 0, np.arange(m)] = 0.0
+    nodes = low[:, None] + (high - low)[:, None] * gauss_table(k).nodes
+    on[axes, 0, np.arange(m)] = nodes
+    return _Pieces(high - low, np.cumsum([0, *counts[:-1]]), axes, off, on)
 
 
 @lru_cache(maxsize=4)
-def _line(k: int) -> _Line:
+def _line(k: int, epsilon: float) -> Line:
     nodes, weights = gauss_table(k)
     every = np.polynomial.legendre.legvander(2 * nodes - 1, k - 1)
     rows = every * weights[:, None] * (2 * np.arange(k) + 1)
-    missed = np.zeros((k, k // 2))
-    for n in range(1, k // 2 + 1):
+    half, quarter = k // 2, k // 4
+    missed, quarters = np.zeros((k, half)), np.zeros((k, 2))
+    for n in range(1, half + 1):
         u, w = gauss_table(n)
         own = w @ np.polynomial.legendre.legvander(2 * u - 1, k - 1)
         missed[2 * n :, n - 1] = np.abs(own[2 * n :])
-    noise = (2 * np.arange(k) + 1) / math.sqrt(k)
-    slopes = np.maximum(1.0, np.arange(1, k // 2 + 1) / SLOPES)
-    return _Line(nodes, weights, rows, noise, missed, slopes)
+    quarters[k - quarter :, 0] = quarters[half : k - quarter, 1] = 1.0
+    noise = epsilon * (2 * np.arange(k) + 1) / math.sqrt(k)
+    slopes = np.maximum(1.0, np.arange(1, half + 1) / SLOPES)
+    return Line(nodes, weights, rows, noise, missed, quarters, slopes)

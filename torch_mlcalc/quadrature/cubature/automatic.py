@@ -19,6 +19,7 @@ from torch_mlcalc.quadrature.cubature.genz_malik import (
 from torch_mlcalc.quadrature.cubature.genz_malik_table import count_nodes
 from torch_mlcalc.quadrature.cubature.kinks import cost, cut_at, find_kinks
 from torch_mlcalc.quadrature.cubature.ladder import FITTED, RESUMED
+from torch_mlcalc.quadrature.cubature.parts import between, cut_places
 from torch_mlcalc.quadrature.cubature.regions import (
     Regions,
     gauss_table,
@@ -28,10 +29,7 @@ from torch_mlcalc.quadrature.cubature.regions import (
 )
 from torch_mlcalc.quadrature.cubature.search import CubeSearch
 from torch_mlcalc.quadrature.cubature.single import fit_single, is_single, probe_of
-from torch_mlcalc.quadrature.cubature.single_kinks import (
-    find_kinks_single,
-    pieces_between,
-)
+from torch_mlcalc.quadrature.cubature.single_kinks import find_kinks_single
 from torch_mlcalc.quadrature.cubature.tensor import climb
 from torch_mlcalc.quadrature.rules import Rule
 
@@ -131,7 +129,7 @@ def _split_at_kinks(search: CubeSearch, regions: Regions) -> Regions:
     if places is not None:
         if all(map(math.isnan, places)):
             return _run_larger(search, regions)
-        return _run_parts(search, regions, pieces_between(places))
+        return _run_parts(search, regions, between(cut_places(places)))
     each = find_kinks(search, regions.owner)
     kinked = np.logical_or.reduce(~np.isnan(each), 1)
     smooth, parts = regions.take(~kinked), regions.take(kinked)

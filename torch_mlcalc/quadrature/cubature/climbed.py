@@ -13,7 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from torch_mlcalc.quadrature.cubature.ladder import (
+    CHEAP,
     EXTRAPOLATED,
+    JUMPED,
+    JUMPING,
     LADDERS,
     LEAST,
     LEAST_UNBOUNDED,
@@ -28,12 +31,13 @@ from torch_mlcalc.quadrature.cubature.ladder import (
     Pace,
     Stage,
     budget_of,
+    is_steep,
     pace_of,
     patience_of,
 )
 from torch_mlcalc.quadrature.estimate import Tolerance
 from torch_mlcalc.quadrature.evaluator import Values
-from torch_mlcalc.quadrature.host import contract
+from torch_mlcalc.quadrature.host import SMALL, contract
 from torch_mlcalc.quadrature.ledger import ROUNDING, Amount
 from torch_mlcalc.quadrature.rules import Array
 
@@ -68,8 +72,11 @@ class Terms(NamedTuple):
     parts: bool = False
     unbounded: bool = False
 
-    def patience(self, step: int) -> float:
-        """See :func:`patience_of`."""
+    def patience(self, step: int, fall: float) -> float:
+        """See :func:`patience_of`; less where last coefficients hardly fall."""
+        whole = self.begin == 1 and not self.parts
+        if whole and fall > JUMPING and step < CHEAP.get(self.dimension, 0):
+            return JUMPED
         return patience_of(step, self.begin, self.dimension, parts=self.parts)
 
     def budget(self, max_evals: int) -> int:
@@ -96,8 +103,11 @@ class Climbed(NamedTuple):
         values: The integrand at the nodes of the next step, if it was evaluated.
         base: The node of the cube at which it was largest, if it was looked for.
         left: Whether tensor rules will not do.
+        steep: Whether a fitted one should be tried at once.
         done: Whether it has converged.
         fitted: Whether a fitted rule was tried.
+        whole: The integrand at the nodes of the rule of Genz and Malik on the cube, if
+            it was evaluated.
     """
 
     step: int
@@ -109,8 +119,10 @@ class Climbed(NamedTuple):
     values: Values | None = None
     base: Array | None = None
     left: bool = False
+    steep: bool = False
     done: bool = False
     fitted: bool = False
+    whole: Values | None = None
 
     @property
     def amount(self) -> Amount | None:
@@ -128,23 +140,49 @@ class Climbed(NamedTuple):
         """With the sums of the rules of a stage, one or two."""
         total, before = sums[-1], sums[0] if self.before is None else self.before
         step, rough, d = self.step, self.rough, terms.dimension
-        pace = pace_of(step, d)
-        error, slow, late, rate = _judge(terms, total, before, pace, self.rate, rough)
-        if error <= terms.allowed(total):
-            return Climbed(step, total, error=error, done=True)
-        rough = rough + 1 if slow else 0
+        pace, allowed = pace_of(step, d), terms.allowed(total)
         change = abs(total.value - before.value)
+        rounding = ROUNDING * terms.epsilon * total.absolute
+        # A rule that saw only zeros has no coefficients; all those of the next are new.
+        largest = max(total.tail, before.tail)
+        fall = total.tail / max(before.tail, rounding) if largest > rounding else 0.0
+        own = fall ** (1 / pace.length)
+        if fall < SMOOTH:
+            error = _extrapolated(terms, total, change, fall, own, pace, self)
+        else:
+            error = max(ROUGH * change, total.tail)
+        if max(error, rounding) <= allowed:
+            return Climbed(step, total, error=max(error, rounding), done=True)
+        smooth = fall < (SMOOTH_AGAIN if rough >= OFTEN else SMOOTH)
+        best = change * fall ** (2 + 2 * pace.left) if smooth else 0.0
+        seen = change > rounding
+        rough = rough + 1 if seen and not smooth else 0
         last = step + 1 == len(LADDERS[d])
-        left = late or last or rough >= terms.patience(step)
-        going = Climbed(step + 1, total, rate, rough, change, error, left=left)
-        return going._replace(fitted=self.fitted)
+        left = (best > allowed and seen) or last or rough >= terms.patience(step, fall)
+        steep = step == 1 and is_steep(d, fall, total.tail, allowed)
+        return Climbed(
+            step + 1,
+            total,
+            min(own, self.rate) if self.rate else own,
+            rough,
+            change,
+            max(error, rounding),
+            left=left,
+            steep=steep,
+            fitted=self.fitted,
+            whole=self.whole,
+        )
 
 
 def sums_of_one(
     stage: Stage, values: Values, volume: float, epsilon: float
 ) -> list[Sum]:
     """What each rule of a stage says of values ``(n,)`` in a cube."""
-    rows: list[float] = contract(stage.rows, values).tolist()
+    # The same as contract, whose care for shapes takes as long as the sums.
+    small = stage.rows.size <= SMALL
+    rows: list[float] = (
+        stage.rows @ values if small else contract(stage.rows, values)
+    ).tolist()
     size = abs(volume)
     absolute = float(np.abs(values) @ stage.table.weights) * size
     floor, found = ROUNDING * epsilon * absolute, []
@@ -155,38 +193,28 @@ def sums_of_one(
     return found
 
 
-def _judge(
-    terms: Terms, total: Sum, before: Sum, pace: Pace, rate: float, rough: int
-) -> tuple[float, bool, bool, float]:
-    """Error, whether it shrinks slowly, whether that is too late, rate; see climb."""
-    rounding = ROUNDING * terms.epsilon * total.absolute
-    change = abs(total.value - before.value)
-    # A rule that saw only zeros has no coefficients, and those of the next are all new.
-    largest = max(total.tail, before.tail)
-    fall = total.tail / max(before.tail, rounding) if largest > rounding else 0.0
-    own = fall ** (1 / pace.length)
-    error = max(ROUGH * change, total.tail)
-    if fall < SMOOTH:
-        doubted = fall > SURE and (rough or not rate)
-        steady = own <= rate**STEADY and not doubted
-        trusted = fall**2 if steady or not (rate or doubted) else fall
-        least, floor = (
-            1.0 if doubted and rough else LEAST,
-            total.tail**2 / total.absolute,
-        )
-        if terms.unbounded:
-            sure = fall <= SURE and not rough and rate
-            least = 1.0 if rough else LEAST_UNBOUNDED
-            floor = floor if sure else TAIL_UNBOUNDED**2 * floor
-        elif steady:
-            floor = min(floor, total.tail * fall**pace.passed)
-        elif rough >= OFTEN:
-            floor *= TAIL_ROUGH
-        extrapolated = change * min(max(EXTRAPOLATED * trusted, least), 1.0)
-        error = max(extrapolated, floor)
-    seen = change > rounding
-    smooth = fall < (SMOOTH_AGAIN if rough >= OFTEN else SMOOTH)
-    best = change * fall ** (2 + 2 * pace.left) if smooth else 0.0
-    late = best > terms.allowed(total) and seen
-    rate = min(own, rate) if rate else own
-    return max(error, rounding), seen and not smooth, late, rate
+def _extrapolated(
+    terms: Terms,
+    total: Sum,
+    change: float,
+    fall: float,
+    own: float,
+    pace: Pace,
+    begun: Climbed,
+) -> float:
+    """The error of a rule whose last coefficients fall; see climb."""
+    rate, rough = begun.rate, begun.rough
+    doubted = fall > SURE and (rough or not rate)
+    steady = own <= rate**STEADY and not doubted
+    trusted = fall**2 if steady or not (rate or doubted) else fall
+    least = 1.0 if doubted and rough else LEAST
+    floor = total.tail * (total.tail / total.absolute)
+    if terms.unbounded:
+        sure = fall <= SURE and not rough and rate
+        least = 1.0 if rough else LEAST_UNBOUNDED
+        floor = floor if sure else TAIL_UNBOUNDED**2 * floor
+    elif steady:
+        floor = min(floor, total.tail * fall**pace.passed)
+    elif rough >= OFTEN:
+        floor *= TAIL_ROUGH
+    return max(change * min(max(EXTRAPOLATED * trusted, least), 1.0), floor)

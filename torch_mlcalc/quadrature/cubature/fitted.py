@@ -6,10 +6,8 @@ needs 5 on one axis and 8 on another, which a few hundred points on lines show.
 
 from __future__ import annotations
 
-import itertools
 import math
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 
@@ -20,11 +18,10 @@ from torch_mlcalc.quadrature.cubature.grid import (
     Sizes,
     marginals,
     means_of,
-    table_of,
     values_on,
-    weights_of,
 )
-from torch_mlcalc.quadrature.cubature.regions import Regions, Table, whole_cubes
+from torch_mlcalc.quadrature.cubature.parts import Fitted, between, climb_parts
+from torch_mlcalc.quadrature.cubature.regions import Regions
 from torch_mlcalc.quadrature.cubature.single_kinks import find_kinks_single
 from torch_mlcalc.quadrature.cubature.symmetric import judge
 from torch_mlcalc.quadrature.ledger import ROUNDING
@@ -61,37 +58,18 @@ EXACT = 1.25
 #: as sure as one node less, which took up to 0.8 times as many points again.
 FEW = 5
 
-
-class Fitted(NamedTuple):
-    """An integral with all that it was made of.
-
-    Attributes:
-        sizes: Nodes of the rule on each axis; None for the rule of Genz and Malik.
-        regions: Where.
-        columns: Value, error and absolute integral of each region, ``(3, m)``.
-    """
-
-    sizes: Sizes | None
-    regions: Regions
-    columns: Array
-
-    @property
-    def table(self) -> Table:
-        """The rule on each region."""
-        assert self.sizes is not None  # noqa: S101
-        return table_of(self.sizes)
-
-    @property
-    def weights(self) -> Array:
-        """Those of all nodes in all regions, in the order of the values."""
-        assert self.sizes is not None  # noqa: S101
-        volume = (self.regions.high - self.regions.low).prod(1)
-        found: Array = np.outer(volume, weights_of(self.sizes)).ravel()
-        return found
+#: The step of the ladder up to which its rules are tried on the parts between kinks,
+#: by dimension, before lines are looked at again: 1,216 points in eight parts, as many
+#: as on the lines, and most integrals at 1e-3 need no more.
+CUT = {3: 2}
 
 
 def fit(
-    probe: Probe, seen: Sum, base: Array, looked: Looked | None = None
+    probe: Probe,
+    seen: Sum,
+    base: Array,
+    looked: Looked | None = None,
+    lines: Lines | None = None,
 ) -> Fitted | None:
     """Integrate by a tensor rule that is fitted to the integrand.
 
@@ -100,14 +78,14 @@ def fit(
         seen: What is known of the integral.
         base: The node of the cube at which the integrand was largest.
         looked: What the rule of Genz and Malik said of it, if it was used.
+        lines: What lines show, if they were looked at.
 
     Returns:
         The integral, or None where this is not the way.
     """
     d = probe.terms.dimension
-    bases = np.concatenate([base[None], _elsewhere(d)])
     parts: Parts = [[0.0, 1.0] for _ in range(d)]
-    lines = look_along(probe, bases, parts, seen)
+    lines = lines or look_along(probe, _bases(base), parts, seen)
     if lines is None:
         return None
     rough = _rough(probe, lines, seen)
@@ -117,27 +95,30 @@ def fit(
             return None
         for axis in rough:
             parts[axis].insert(1, places[axis])
-        lines = look_along(probe, bases, parts, seen)
+        if d in CUT:
+            found = climb_parts(probe, between(parts), CUT[d])
+            if found is not None:
+                return found
+        lines = look_along(probe, _bases(base), parts, seen)
         if lines is None or _rough(probe, lines, seen):
             return None
     elif looked is not None:
         relative = max(SAFE * judge(looked, lines), ROUNDING * probe.terms.epsilon)
         columns = np.array([seen.value, relative * seen.absolute, seen.absolute])
         if columns[1] <= probe.terms.allowed(seen):
-            return Fitted(None, _between(parts), columns[:, None])
+            return Fitted(None, between(parts), columns[:, None])
     return _climb(probe, seen, parts, lines)
 
 
 def _rough(probe: Probe, lines: Lines, seen: Sum) -> list[int]:
     """Axes along which the lines are not resolved."""
     allowed = RESOLVED * probe.terms.allowed(seen) / seen.absolute
-    found: list[int] = np.flatnonzero(lines.unseen > allowed).tolist()
-    return found
+    return [axis for axis, x in enumerate(lines.unseen.tolist()) if x > allowed]
 
 
 def _climb(probe: Probe, seen: Sum, parts: Parts, lines: Lines) -> Fitted | None:
     """Rules that are made larger until one of them will do."""
-    regions, flat = _between(parts), len(parts) <= FLAT
+    regions, flat = between(parts), len(parts) <= FLAT
     if len(regions.owner) > 1:
         doubt, most = 1.0, MOST
     else:
@@ -175,10 +156,11 @@ def _sizes(errors: Array, allowed: float) -> tuple[int, ...] | None:
     """
     fine = errors <= allowed
     fine[:, 0] = False
-    if not fine.any(1).all():
+    at: list[int] = fine.argmax(1).tolist()
+    if not all(at):
         return None
-    sizes: list[int] = (fine.argmax(1) + 1).tolist()
-    own = [float(errors[axis, n - 1]) for axis, n in enumerate(sizes)]
+    sizes = [n + 1 for n in at]
+    own = [float(errors[axis, n]) for axis, n in enumerate(at)]
     while sum(own) > allowed:
         axis = own.index(max(own))
         if sizes[axis] == errors.shape[1]:
@@ -196,51 +178,49 @@ def _measured(
     values = values_on(probe, regions, sizes, less)
     if values is None:
         return None
-    volume = (regions.high - regions.low).prod(1) * probe.volume
+    volume = np.multiply.reduce(regions.high - regions.low, 1) * probe.volume
     found = marginals(values[1], sizes)
-    fine, coarse = found.means * volume, means_of(values[0], less) * volume
     absolute = means_of(np.abs(values[1]), sizes) * np.abs(volume)
     whole = float(np.add.reduce(absolute))
     if not 0 < whole < math.inf:
         return None
-    axes, last = np.arange(len(sizes)), np.array(sizes) - 1
-    predicted = _together(lines.sloped[axes, last])
-    expected = _together(lines.errors[axes, np.array(less) - 1])
-    total = float(np.add.reduce(fine))
-    change = abs(total - float(np.add.reduce(coarse))) / whole
-    tails = found.tails @ np.abs(volume) / whole
-    behind = np.maximum(
-        lines.sizes[axes, last], lines.sizes[axes, np.maximum(last - 1, 1)]
-    )
+    total = float(found.means @ volume)
+    change = abs(total - float(means_of(values[0], less) @ volume)) / whole
+    predicted = _together(lines.sloped, sizes)
+    expected = _together(lines.errors, less)
     rounding = ROUNDING * probe.terms.epsilon
     # Of more nodes, the error is wrong by more than that of the smaller.
-    wrong = float(np.maximum.reduce(tails / np.maximum(behind, rounding)))
+    tails: list[float] = (found.tails @ np.abs(volume) / whole).tolist()
+    wrong = max(
+        tail / max(float(own[n - 1]), float(own[max(n - 2, 1)]), rounding)
+        for tail, own, n in zip(tails, lines.sizes, sizes, strict=True)
+    )
     seen = max(change / max(expected, rounding), wrong, LEAST)
     doubt = seen * max(seen / EXACT, 1.0)
     error = max(SAFE * doubt * predicted, rounding) * whole
-    columns = np.stack([fine, error * absolute / whole, absolute])
+    columns = np.empty((3, len(volume)))
+    columns[0] = found.means * volume
+    columns[1] = absolute * (error / whole)
+    columns[2] = absolute
     return Sum(total, error, whole), doubt, Fitted(sizes, regions, columns)
 
 
-def _together(errors: Array) -> float:
-    """Relative error of a product whose factors have some."""
-    return math.expm1(sum(map(math.log1p, errors.tolist())))
+def _together(errors: Array, sizes: Sizes) -> float:
+    """Relative error of a product whose factors have those of some rules."""
+    return math.expm1(
+        sum(math.log1p(errors[axis, n - 1]) for axis, n in enumerate(sizes))
+    )
+
+
+def _bases(base: Array) -> Array:
+    """That node, and points elsewhere, ``(4, d)``."""
+    return np.concatenate([base[None], elsewhere(len(base))])
 
 
 @lru_cache(maxsize=8)
-def _elsewhere(d: int) -> Array:
+def elsewhere(d: int) -> Array:
     """A point on no axis of symmetry, and two near opposite corners, ``(3, d)``."""
     # Waves of a product of coordinates are the shortest there: of sin(40 x y) lines
     # through two nodes showed too little, and 1e-6 was claimed with an error of 2e-4.
     middle = 0.15 + 0.7 * (np.arange(1, d + 1) * (math.sqrt(5) - 1) / 2 % 1)
     return np.stack([middle, np.full(d, 0.03), np.full(d, 0.97)])
-
-
-def _between(parts: Parts) -> Regions:
-    """Every combination of parts of the axes."""
-    if max(map(len, parts)) == 2:
-        return whole_cubes(1, (1,) * len(parts))
-    limits = np.array(list(itertools.product(*map(itertools.pairwise, parts))))
-    m, d = limits.shape[:2]
-    owner, piece = np.zeros(m, np.int64), np.zeros((m, d), np.int64)
-    return Regions(owner, piece, limits[..., 0], limits[..., 1])

@@ -21,7 +21,6 @@ from torch_mlcalc.quadrature.cubature.regions import (
 from torch_mlcalc.quadrature.cubature.search import CubeSearch, Measured
 from torch_mlcalc.quadrature.estimate import Status
 from torch_mlcalc.quadrature.evaluator import Values
-from torch_mlcalc.quadrature.host import contract
 from torch_mlcalc.quadrature.ledger import (
     ROUNDING,
     Amount,
@@ -114,11 +113,15 @@ class Looked(NamedTuple):
         first: Size of the difference to the rule of next lower degree, as a part of the
             absolute value.
         second: The same of the one after.
+        top: The node at which the integrand was largest.
+        peak: Its size there, in means over all nodes.
     """
 
     total: Sum
     first: float
     second: float
+    top: int
+    peak: float
 
 
 class Pool(NamedTuple):
@@ -235,7 +238,12 @@ def _measure(
 ) -> Pool:
     """Use the rule on regions, which are the halves of others if there are parents."""
     rule = Table(table.nodes, table.weights)
-    measured = search.measure(regions, rule, table.rows)
+    begun, single = search.begun, parents is None and regions.owner.size == 1
+    known = begun.whole if begun and single else None
+    if known is not None and len(known) == len(rule.nodes):
+        measured = search.summed(regions, rule, table.rows, known)
+    else:
+        measured = search.measure(regions, rule, table.rows)
     error, rough = _error(measured.sums[1], measured.sums[2])
     if parents is None:
         error = np.maximum(error, _unresolved(measured, search.dimension))
@@ -250,20 +258,31 @@ def _measure(
 
 def look_at_one(
     table: SymmetricTable, values: Values, volume: float, epsilon: float
-) -> Looked:
-    """What the rule says of values ``(n,)`` in a whole cube, in plain numbers."""
-    value, difference, lower, *fourth = contract(table.rows, values).tolist()
-    # Weights are of either sign, so that their sum may be too small, and even below 0.
+) -> Looked | None:
+    """What the rule says of values ``(n,)`` in a whole cube, in plain numbers.
+
+    Returns:
+        It, or None where every value is 0: nothing was seen.
+    """
     sizes = np.abs(values)
-    absolute = max(float(sizes @ table.weights), abs(value)) or float(sizes.mean())
+    # Weights are of either sign, so that their sum may be too small, and even below 0.
+    weighted, mean = table.means.dot(sizes).tolist()
+    if mean == 0:
+        return None
+    value, difference, lower = table.rows[:3].dot(values).tolist()
+    # Only nodes on the axes, which are the first, have a part in fourth differences.
+    few = 1 + 4 * len(table.fourth)
+    fourth = max(map(abs, table.fourth[:, :few].dot(values[:few]).tolist()))
+    absolute = max(weighted, abs(value)) or mean
     error, coarse = abs(difference), abs(lower)
     differences = error / absolute, coarse / absolute
     if error > RESOLVED * coarse:
         error = UNRESOLVED * max(error, coarse)
-    error = max(error, max(map(abs, fourth)) ** 2 / absolute)
+    error = max(error, fourth * (fourth / absolute))
     error, size = max(error, ROUNDING * epsilon * absolute), abs(volume)
     total = Sum(value * volume, CERTAIN * error * size, absolute * size)
-    return Looked(total, *differences)
+    top = int(sizes.argmax())
+    return Looked(total, *differences, top, float(sizes[top]) / mean)
 
 
 def _error(difference: Values, lower: Values) -> tuple[Array, Mask]:

@@ -22,6 +22,7 @@ class SymmetricTable(NamedTuple):
             less, ``(2, k)``.
         fourth: Weights of the fourth difference along each axis, ``(d, k)``.
         rows: All of these.
+        means: The weights, and equal ones, ``(2, k)``.
     """
 
     nodes: Array
@@ -29,6 +30,7 @@ class SymmetricTable(NamedTuple):
     differences: Array
     fourth: Array
     rows: Array
+    means: Array
 
 
 #: Squares of the generators. Degree 7: Genz and Malik, section 2. Degree 9: the free
@@ -75,8 +77,9 @@ def symmetric_table(degree: int, dimension: int) -> SymmetricTable:
     differences = np.stack([np.repeat(null, sizes), np.repeat(lower, sizes)])
     fourth = _fourth_differences(nodes, axis)
     rows = np.concatenate([weights[None], differences, fourth])
+    means = np.stack([weights, np.full(len(nodes), 1 / len(nodes))])
     table = SymmetricTable(
-        np.asfortranarray((1 + nodes) / 2), weights, differences, fourth, rows
+        np.asfortranarray((1 + nodes) / 2), weights, differences, fourth, rows, means
     )
     for array in table:
         array.setflags(write=False)

@@ -62,7 +62,8 @@ def values_on(
     values = probe(points.T)
     if values is None:
         return None
-    return [v.reshape(m, -1) for v in np.split(values, [m * counts[0]])]
+    split = m * counts[0]
+    return [values[:split].reshape(m, -1), values[split:].reshape(m, -1)]
 
 
 def _by_blocks(probe: Probe, regions: Regions, sizes: Sizes) -> Values | None:
@@ -93,20 +94,27 @@ def _by_blocks(probe: Probe, regions: Regions, sizes: Sizes) -> Values | None:
 
 def marginals(values: Values, sizes: Sizes) -> Marginals:
     """Integrals of values ``(m, k)`` on a grid, and how well each axis is resolved."""
-    m, tails = len(values), np.empty((len(sizes), len(values)))
+    m, d = len(values), len(sizes)
+    every, stop = np.empty((m, sum(sizes))), sum(sizes)
     # Of the values with all axes behind summed up, those in front are.
-    behind = values.reshape(-1)
-    for axis in range(len(sizes) - 1, -1, -1):
-        n, front = sizes[axis], weights_of(sizes[:axis])
-        table = behind.reshape(m, -1, n)
-        marginal = _times(front, table) if axis else table[:, 0]
-        tails[axis] = np.maximum.reduce(np.abs(marginal @ _last(n)), 1)
-        behind = marginal @ gauss_table(n).weights if not axis else _summed(table, n)
-    return Marginals(behind, tails)
+    behind = values
+    for axis in range(d - 1, -1, -1):
+        n = sizes[axis]
+        own = every[:, stop - n : stop]
+        if axis:
+            own[:] = _times(weights_of(sizes[:axis]), behind.reshape(m, -1, n))
+            behind = _summed(behind, n)
+        else:
+            own[:] = behind.reshape(m, n)
+        stop -= n
+    found = (every @ _ends(sizes)).T
+    return Marginals(found[-1], np.maximum.reduce(np.abs(found[:-1].reshape(2, d, m))))
 
 
 def means_of(values: Values, sizes: Sizes) -> Array:
     """Integrals of values ``(m, k)`` on a grid."""
+    if values.size <= SMALL:
+        return values @ weights_of(sizes)
     for n in reversed(sizes):
         values = _summed(values, n)
     return values
@@ -133,6 +141,23 @@ def _times(weights: Array, table: Values) -> Values:
 def _shared(n: int) -> torch.Tensor:
     with torch.inference_mode(False):
         return torch.from_numpy(gauss_table(n).weights.copy())
+
+
+@lru_cache(maxsize=16)
+def _ends(sizes: Sizes) -> Array:
+    """What the marginals of all axes count in their last coefficients, and the mean.
+
+    Returns:
+        Weights of the last Legendre coefficient but one, but not of the first, of each
+        axis, of the last of each, and of the mean, ``(sum(sizes), 2 d + 1)``.
+    """
+    d, found, start = len(sizes), np.zeros((sum(sizes), 2 * len(sizes) + 1)), 0
+    for axis, n in enumerate(sizes):
+        own = found[start : start + n]
+        own[:, [axis, d + axis]] = _last(n)
+        start += n
+    found[: sizes[0], -1] = gauss_table(sizes[0]).weights
+    return found
 
 
 @lru_cache(maxsize=64)

@@ -42,12 +42,22 @@ PERSISTENT = {2: 2, 3: 2, 4: 3, 5: 3, 6: 3}
 #: has fewer points than a search for kinks. A product peak takes 0.4 ms, not 1.0.
 CHEAP = {2: 3}
 
+#: The fall of last coefficients above which a single integral does not wait for that:
+#: the next rule only shows a jump again. So many rules must find it rough.
+JUMPING, JUMPED = 0.5, 2
+
 #: The step of the ladder at which a single integral is tried by a rule that is fitted
 #: to it. In 4 dimensions and more the rule of Genz and Malik comes first, and then at
 #: once the fitted one. On the plane the next steps cost less than the lines; in 3
 #: dimensions a step earlier took 1.0 to 1.6 ms for Genz's smooth families, not 0.5 to
 #: 0.7.
 FITTED = {3: 4, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1}
+
+#: The fall of the last coefficients from the first rule to the second above which a
+#: single integral may be tried by a fitted rule at once, by dimension: if by that fall
+#: the last rule before is expected to miss by so many times what is allowed. Of the
+#: kinks, jumps and narrow peaks of Genz's families the third rule only says it again.
+STEEP, MISSED = {3: 0.5}, 5.0
 
 #: Dimensions up to which a single integral is begun in plain numbers.
 MOST_AXES = max(FITTED)
@@ -134,6 +144,15 @@ def patience_of(step: int, begin: int, dimension: int, *, parts: bool) -> float:
     if begin > 1:
         return PERSISTENT.get(dimension, 1)
     return PATIENCE.get(dimension, 1) if step >= CHEAP.get(dimension, 0) else math.inf
+
+
+def is_steep(dimension: int, fall: float, tail: float, allowed: float) -> bool:
+    """Whether the first two rules say enough for a fitted one."""
+    if fall <= STEEP.get(dimension, math.inf):
+        return False
+    first, second = LADDERS[dimension][:2]
+    degrees = 2 * LADDERS[dimension][FITTED[dimension] - 1] - (second - 1)
+    return tail * fall ** (degrees / (second - first)) > MISSED * allowed
 
 
 def budget_of(begin: int, max_evals: int) -> int:

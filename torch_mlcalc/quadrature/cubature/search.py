@@ -116,8 +116,10 @@ class CubeSearch:
         device, memory = self.evaluate.integrand.device, self.evaluate.memory
         budget = block_bytes(None, device) if memory is None else memory
         budget = max(budget // (TEMPORARIES * self.dimension), 1)
-        # Host arrays are cheap to make; a few blocks of the integrand at a time.
-        most = max(budget * 8 // max(k, 1), 1)
+        # Host arrays are cheap to make; a few blocks of the integrand at a time, or one
+        # of a single integral, which is then evaluated on a shorter way.
+        single = self.evaluate.is_alone and memory is None
+        most = max(budget * (1 if single else 8) // max(k, 1), 1)
         parts = [
             self._measure(
                 regions.owner[i : i + most],
@@ -158,24 +160,27 @@ class CubeSearch:
             stop = min(start + step, count)
             nodes, weights = table.block(start, stop, self.dimension)
             own = rows[:, start:stop] if rows.size else weights[None]
-            shape = (len(nodes), *low.shape)
-            points = np.broadcast_to(nodes[:, None], shape)
-            if not whole:
-                points = low + width * points
-            values = self._values(owner, points)
+            values = self._values(owner, low, width, nodes, whole=whole)
             part = self._sum(owner, low, width, nodes, values, own, weights)
             total = part if total is None else _add(total, part)
         assert total is not None  # noqa: S101
         return total
 
-    def _values(self, owner: Index, points: Array) -> Values:
-        evaluate, (k, m, d) = self.evaluate, points.shape
-        few = points.size * 8 <= block_bytes(None, evaluate.integrand.device)
-        few = few and evaluate.memory is None
-        if few and evaluate.is_alone:
-            # A third of the time of a few points, which is more than they take.
-            return evaluate.row(points.reshape(k * m, d)).reshape(k, m, -1)
-        return evaluate(owner, points)
+    def _values(
+        self, owner: Index, low: Array, width: Array, nodes: Array, *, whole: bool
+    ) -> Values:
+        """Values ``(k, m, *event)`` at nodes ``(k, d)`` in ``m`` regions."""
+        evaluate, k, (m, d) = self.evaluate, len(nodes), low.shape
+        few = k * low.size * 8 <= block_bytes(None, evaluate.integrand.device)
+        if few and evaluate.memory is None and evaluate.is_alone:
+            # A third of the time of a few points, which is more than they take. Their
+            # coordinates one after another; see grid.py.
+            points = width.T[..., None] * nodes.T[:, None]
+            points += low.T[..., None]
+            values = evaluate.row(points.reshape(d, -1).T)
+            return values.reshape(m, k, -1).swapaxes(0, 1)
+        points = np.broadcast_to(nodes[:, None], (k, m, d))
+        return evaluate(owner, points if whole else low + width * points)
 
     def summed(
         self, regions: Regions, table: Table, rows: Array, values: Values

@@ -5,8 +5,6 @@ What is out of the ordinary goes on in ``tensor.py``.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from torch_mlcalc.quadrature.contract import BLOCK_BYTES, TEMPORARIES
@@ -15,19 +13,20 @@ from torch_mlcalc.quadrature.cubature.climbed import (
     FEW,
     MOST_AT_ONCE,
     Climbed,
-    Sum,
     Terms,
 )
 from torch_mlcalc.quadrature.cubature.fitted import fit
-from torch_mlcalc.quadrature.cubature.genz_malik import DEGREE, look_at_one
-from torch_mlcalc.quadrature.cubature.genz_malik import FEW as FEW_REGIONS
-from torch_mlcalc.quadrature.cubature.genz_malik_table import symmetric_table
-from torch_mlcalc.quadrature.cubature.ladder import FITTED, LADDERS, Stage, stage_of
-from torch_mlcalc.quadrature.cubature.regions import Regions, Table, gauss_table
+from torch_mlcalc.quadrature.cubature.ladder import (
+    FITTED,
+    LADDERS,
+    stage_of,
+)
+from torch_mlcalc.quadrature.cubature.look import look_first
+from torch_mlcalc.quadrature.cubature.parts import sums_of_parts, whole_sums
+from torch_mlcalc.quadrature.cubature.regions import Regions, gauss_table
 from torch_mlcalc.quadrature.cubature.search import CubeSearch
 from torch_mlcalc.quadrature.evaluator import Values
-from torch_mlcalc.quadrature.host import contract
-from torch_mlcalc.quadrature.ledger import ROUNDING, Amount
+from torch_mlcalc.quadrature.ledger import Amount
 from torch_mlcalc.quadrature.rules import Array
 from torch_mlcalc.quadrature.single.sampling import is_ordinary
 
@@ -69,7 +68,7 @@ def fit_single(search: CubeSearch, regions: Regions) -> bool:
     Returns:
         Whether that was enough.
     """
-    d, step, looked = search.dimension, FITTED[search.dimension], None
+    step, looked, lines = FITTED[search.dimension], None, None
     if step > 1:
         begun = search.begun or Climbed(1)
         begun = climb_single(search, regions, 1, begun, parts=False, last=step)
@@ -78,32 +77,21 @@ def fit_single(search: CubeSearch, regions: Regions) -> bool:
             return begun.done
         seen, base = begun.before, begun.base
     else:
-        table, probe = symmetric_table(DEGREE, d), probe_of(search)
-        values = probe(table.nodes)
-        if values is None or not values.any():
+        look = look_first(probe_of(search))
+        if look is None:
             return False
-        search.begun = begun = Climbed(1)
-        looked = look_at_one(table, values, probe.volume, probe.terms.epsilon)
-        seen = looked.total
-        if seen.tail <= probe.terms.allowed(seen) / FEW_REGIONS:
-            _keep_symmetric(search, regions, np.array(seen))
+        search.begun = begun = Climbed(1, whole=look.values)
+        seen, base, looked, lines = look.total, look.base, look.looked, look.lines
+        if look.settled:
+            columns = np.array(seen).reshape(3, 1, 1)
+            search.keep(look.table, regions, Amount(columns, None))
             return True
-        base = table.nodes[int(np.abs(values).argmax())]
-    found = fit(probe_of(search), seen, base, looked)
+    found = fit(probe_of(search), seen, base, looked, lines)
     search.begun = begun._replace(fitted=True)
     if found is None:
         return False
-    if found.sizes is None:
-        _keep_symmetric(search, regions, found.columns)
-        return True
     search.keep(found.table, found.regions, Amount(found.columns[..., None], None))
     return True
-
-
-def _keep_symmetric(search: CubeSearch, regions: Regions, columns: Array) -> None:
-    """Book the integral by the rule of Genz and Malik."""
-    table = Table(*symmetric_table(DEGREE, search.dimension)[:2])
-    search.keep(table, regions, Amount(columns.reshape(3, 1, 1), None))
 
 
 def climb_single(
@@ -136,7 +124,7 @@ def climb_single(
     most = MOST_AT_ONCE if search.evaluate.memory is None else FEW
     budget = terms.budget(ledger.max_evals)
     while not begun.left and begun.step < len(LADDERS.get(d, ())):
-        if begun.step == last:
+        if begun.step == last or (last is not None and begun.steep):
             return begun
         stage = stage_of(begun.step, d, first=begun.before is None)
         count = stage.n * m
@@ -148,11 +136,9 @@ def climb_single(
         ledger.n_evals[0] = spent
         if not is_ordinary(values) or not values.any():
             return begun._replace(values=values.reshape(-1, m, *values.shape[1:]))
-        columns = _sums(stage, values, volume, ledger.epsilon)
-        begun = begun.judged(
-            [Sum(*each) for each in np.add.reduce(columns, 2).tolist()], terms
-        )
-        if m == 1 and (begun.left or begun.step == last):
+        columns = sums_of_parts(stage, values, volume)
+        begun = begun.judged(whole_sums(columns, ledger.epsilon), terms)
+        if m == 1 and (begun.left or begun.steep or begun.step == last):
             begun = begun.seen(stage, values)
         if begun.done:
             kept = columns[-1, ..., None]
@@ -160,44 +146,3 @@ def climb_single(
             search.keep(gauss_table(stage.size), regions, Amount(kept, None))
             return begun
     return begun._replace(left=True)
-
-
-class Parts(NamedTuple):
-    """An integral over parts: its value, and weights in the order of the nodes."""
-
-    value: float
-    weights: Array
-
-
-def climb_parts(probe: Probe, regions: Regions) -> Parts | None:
-    """Take the steps of :func:`climb` on the parts between kinks, if they will do."""
-    terms, begun = probe.terms._replace(parts=True), Climbed(1)
-    d, width = terms.dimension, regions.high - regions.low
-    volume = np.multiply.reduce(width, 1) * probe.volume
-    while not begun.left:
-        stage = stage_of(begun.step, d, first=begun.before is None)
-        points = regions.low + width * stage.table.nodes[:, None]
-        values = probe(points.reshape(-1, d))
-        if values is None or not values.any():
-            return None
-        columns = _sums(stage, values, volume, terms.epsilon)
-        sums = [Sum(*each) for each in np.add.reduce(columns, 2).tolist()]
-        begun = begun.judged(sums, terms)
-        if begun.done:
-            weights = np.outer(stage.table.weights[-(stage.size**d) :], volume)
-            return Parts(sums[-1].value, weights.ravel())
-    return None
-
-
-def _sums(stage: Stage, values: Values, volume: Array, epsilon: float) -> Array:
-    """The same of several regions, ``(rules, 3, m)``."""
-    m = volume.size
-    values = values.reshape(-1, m)
-    rows = (contract(stage.rows, values) * volume).reshape(-1, stage.each, m)
-    size = contract(stage.table.weights[None], np.abs(values))
-    found = np.empty((len(rows), 3, m))
-    found[:, 0] = rows[:, 0]
-    found[:, 2] = np.abs(size[0] * volume)
-    floor = ROUNDING * epsilon * found[:, 2]
-    np.maximum(np.maximum.reduce(np.abs(rows[:, 1:]), 1), floor, out=found[:, 1])
-    return found

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -16,11 +16,9 @@ from torch_mlcalc.quadrature.cubature.kinks import (
     JUMP,
     LOOKS,
     NEAR,
-    PLACED,
     SMOOTH,
     eased,
 )
-from torch_mlcalc.quadrature.cubature.regions import Regions
 from torch_mlcalc.quadrature.rules import Array
 
 #: Points on a line in one look, four times those of a batch: a call with 1,000 points
@@ -31,7 +29,13 @@ POINTS = 513
 #: How much a look narrows a line.
 NARROWED = (POINTS - 1) / 2
 
+#: Parts of a line between which a jump is misplaced, at most, when it is said to be in
+#: the middle of two neighbours among three points; and part of the allowed error that
+#: this may be. In a batch it is less, as there are fewer points in a look.
+MISPLACED, PLACED = 0.25, 0.1
+
 _FIRST = (0.5 + np.arange(POINTS)) / POINTS
+_FIRST_EASED = eased(_FIRST)
 _OTHERS = np.arange(POINTS) / (POINTS - 1)
 
 
@@ -65,27 +69,33 @@ def find_kinks_single(
     places, factor = [math.nan] * len(base), float(APART)
     lines = [_Line(axis, 0.0, 1.0, 0.0) for axis in axes]
     for look in range(LOOKS):
-        t = _between(lines, _OTHERS if look else _FIRST)
-        values = _along(probe, base, lines, eased(t))
+        steps = _OTHERS if look else _FIRST
+        at = _between(lines, steps) if look else [_FIRST_EASED] * len(lines)
+        values = _along(probe, base, lines, at)
         if values is None:
             return None
-        steps = values[:, 1:] - values[:, :-1]
-        second = np.abs(steps[:, 1:] - steps[:, :-1])
+        first = values[:, 1:] - values[:, :-1]
+        second = np.abs(first[:, 1:] - first[:, :-1])
         tops: list[int] = second.argmax(1).tolist()
         noise: list[float] = np.maximum.reduce(np.abs(values), 1).tolist()
         going = []
         for i, (line, top) in enumerate(zip(lines, tops, strict=True)):
-            largest = float(second[i, top])
+            largest, width = float(second[i, top]), line.high - line.low
             before = line.before if look else _further(values[i], top + 1)
             # Below the noise of the integrand there is nothing more to see.
             visible = largest > 64 * probe.terms.epsilon * noise[i]
             real = largest >= factor**SMOOTH * before if visible else look > 0
-            low, high = float(t[i, top]), float(t[i, top + 2])
-            place, beside = _centre(t[i], second[i], top)
-            places[line.axis] = eased(place) if real else math.nan
+            if not real:
+                places[line.axis] = math.nan
+                continue
+            place, beside = _centre(steps, second[i], top)
+            places[line.axis] = eased(line.low + width * place)
+            low = line.low + width * float(steps[top])
+            high = line.low + width * float(steps[top + 2])
             jumps = largest > factor**JUMP * before
-            unsure = (high - low) * largest / PLACED if jumps else beside / BENT
-            if visible and real and unsure > allowed:
+            misplaced = MISPLACED * (high - low) * largest / PLACED
+            unsure = misplaced if jumps else beside / BENT
+            if visible and unsure > allowed:
                 going.append(_Line(line.axis, low, high, largest))
         lines, factor = going, NARROWED
         if not lines:
@@ -93,34 +103,23 @@ def find_kinks_single(
     return [x if NEAR < x < 1 - NEAR else math.nan for x in places]
 
 
-def pieces_between(places: list[float]) -> Regions:
-    """The whole cube cut at one place on each axis, where there is one."""
-    ends = [[0.0, 1.0] if math.isnan(x) else [0.0, x, 1.0] for x in places]
-    corners = list(itertools.product(*(itertools.pairwise(e) for e in ends)))
-    limits = np.array(corners)
-    m, d = len(corners), len(places)
-    piece = np.zeros((m, d), np.int64)
-    return Regions(np.zeros(m, np.int64), piece, limits[..., 0], limits[..., 1])
-
-
 def _between(lines: list[_Line], steps: Array) -> Array:
     """Places on the lines, ``(lines, k)``."""
-    ends = np.array([line[1:3] for line in lines])
-    low: Array = ends[:, :1]
-    return low + (ends[:, 1:] - low) * steps
+    low = np.array([line.low for line in lines])
+    width = np.array([line.high for line in lines]) - low
+    return eased(low[:, None] + width[:, None] * steps)
 
 
 def _along(
-    probe: Probe, base: Array, lines: list[_Line], places: Array
+    probe: Probe, base: Array, lines: list[_Line], places: Iterable[Array]
 ) -> Array | None:
     """Values ``(lines, k)`` at places along an axis each; None if not all finite."""
-    m, k = places.shape
-    points = np.empty((len(base), m, k))
+    points = np.empty((len(base), len(lines), POINTS))
     points[:] = base[:, None, None]
-    for i, line in enumerate(lines):
-        points[line.axis, i] = places[i]
+    for i, (line, own) in enumerate(zip(lines, places, strict=True)):
+        points[line.axis, i] = own
     values = probe(points.reshape(len(base), -1).T)
-    return None if values is None else values.reshape(m, k)
+    return None if values is None else values.reshape(-1, POINTS)
 
 
 def _further(values: Array, at: int) -> float:

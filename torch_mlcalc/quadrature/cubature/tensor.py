@@ -175,7 +175,7 @@ def _judge(
         # A rule that saw only zeros has no coefficients; those of the next are new.
         none = np.maximum(tail, last) <= rounding
         fall = np.where(none, 0.0, tail / np.maximum(last, rounding))
-        floor = np.where(total.absolute > 0, tail**2 / total.absolute, 0.0)
+        floor = np.where(total.absolute > 0, tail * (tail / total.absolute), 0.0)
         # Of very large rules the coefficients are not looked at.
         unseen = np.sqrt(change / (moved * factor))
     fall = np.where(np.isnan(fall), np.nan_to_num(unseen, nan=1.0), fall)
