@@ -890,6 +890,26 @@ def test_gradient_of_a_leaf_is_taken_in_one_pass_and_keeps_one_block() -> None:
     assert found.item() == pytest.approx(DECAY_SLOPE, rel=1e-9)
 
 
+@pytest.mark.parametrize("memory", [None, 6 * 2**20])
+def test_no_block_with_a_graph_is_as_large_as_the_first(memory: int | None) -> None:
+    theta, calls = t(0.7, grad=True), []
+    many = torch.ones(64, dtype=torch.float64)
+
+    def integrand(x: Tensor) -> Tensor:
+        calls.append(len(x))
+        return _decay(x[:, None] * many, theta).mean(1)
+
+    rule, domain = q.Trapezoid(100_000), q.Interval(0, t(1.0))
+    value = q.integrate(integrand, domain, rule, memory=memory)
+    # The very first only tells how large a graph is.
+    _, largest, *later, _ = calls
+    assert {2 * count for count in later} <= {largest, largest - 1}
+    kept = (contract.GRAPH_BYTES if memory is None else 2**20) / (64 * 8)
+    assert kept / 3 < largest <= kept
+    (found,) = torch.autograd.grad(value, theta)
+    assert found.item() == pytest.approx(DECAY_SLOPE, rel=1e-8)
+
+
 @pytest.mark.parametrize("why", ["limit", "non_leaf", "hook", "memo", "batch"])
 def test_many_blocks_keep_nothing_for_the_backward_pass(
     why: str, monkeypatch: pytest.MonkeyPatch
