@@ -168,9 +168,9 @@ def integrate(
         grad_rtol: Wanted relative error of the gradient, in its own direction; by
             default nobody looks, and nodes are chosen for the value alone. Adaptive
             rules only; costs a second search, with two backward passes for each point.
-        max_evals: Points that each integral may use. A fixed rule or plan that needs
-            more is refused, and so is one of more than 1e9 nodes unless this allows it.
-            An adaptive rule is used once in any case, on a line with at most 105
+        max_evals: Points that each integral may use. A rule or plan that is known to
+            need more is refused, and so is a fixed one of more than 1e9 nodes unless
+            this allows it. An adaptive rule is used once in any case, on a line with at most 105
             points of a finite piece, and its last step is not broken off.
         memory: Bytes that a block of points with its values may use, about; by
             default a block fits the cache.

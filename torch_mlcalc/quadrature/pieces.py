@@ -135,7 +135,7 @@ def make_pieces(edges: Array, loc: Array, scale: Array) -> Pieces:
     empty = lower == upper
     kind[empty] = FINITE
     sign = np.tile(np.where(edges[0] <= edges[-1], 1.0, -1.0), count) * ~empty
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         unit = np.where(kind == FINITE, np.where(empty, 0.0, upper - lower), scale)
     whole = kind == WHOLE
     positive = np.where(whole, loc, np.where(kind == BELOW, upper, lower))
