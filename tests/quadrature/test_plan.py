@@ -418,3 +418,13 @@ def test_a_plan_keeps_max_evals_or_is_refused(
     with pytest.raises(ValueError, match=f"needs {plan.n} evaluations, max_evals is"):
         q.log_integrate(log_density, domain, plan, max_evals=plan.n - 1)
     assert not calls
+
+
+@pytest.mark.parametrize("audit", [False, True])
+def test_a_search_that_ends_beyond_max_evals_has_its_plan(audit: bool) -> None:
+    domain, rate = q.Interval(0.0, 1.0), torch.tensor(50.0, requires_grad=True)
+    settings = {"max_evals": 20, "grad_rtol": None if audit else 1e-3, "audit": audit}
+    plan = q.adapt(
+        lambda x: torch.exp(-rate * x), domain, on_failure="ignore", **settings
+    )
+    assert plan.n > 20

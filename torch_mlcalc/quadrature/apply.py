@@ -29,7 +29,6 @@ def apply_rule(
                 f"{rule} was made in several dimensions; make one with adapt on the "
                 "domain that it is for."
             )
-        refuse_endless(rule, rule.n, settings.max_evals)
         return rule.apply(extent, integrand, breakpoints, log=log, memory=memory)
     pieces = 1 if breakpoints is None else len(breakpoints) + 1
     refuse_endless(rule, rule.n * pieces, settings.max_evals)

@@ -16,6 +16,7 @@ from torch_mlcalc.quadrature.checks import (
     FAILURES,
     Settings,
     check,
+    refuse_endless,
     refuse_fixed,
     refuse_tolerance,
 )
@@ -237,6 +238,8 @@ def integrate(
         problem = _shared(problem, ranks, domain, rule, settings, log=False)
         if rule is not None and rule.fixed:
             refuse_tolerance(rule, settings)
+            if isinstance(rule, Plan):
+                refuse_endless(rule, rule.n, max_evals)
             return engine.apply_rule(problem, rule, settings, log=False)
         if grad_rtol is not None:
             return search(engine, problem, rule, settings, log=False).value
@@ -375,6 +378,8 @@ def log_integrate(
         engine.refuse_reversed(problem)
         if rule is not None and rule.fixed:
             refuse_tolerance(rule, settings)
+            if isinstance(rule, Plan):
+                refuse_endless(rule, rule.n, max_evals)
             return engine.apply_rule(problem, rule, settings, log=True)
         if grad_rtol is not None:
             return search(engine, problem, rule, settings, log=True).value

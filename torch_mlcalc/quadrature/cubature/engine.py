@@ -56,8 +56,6 @@ def apply_rule(
     integrand, domain, splits = problem[:3]
     split = any(s is not None for s in splits)
     memory = settings.memory
-    if isinstance(rule, Plan):
-        refuse_endless(rule, rule.n, settings.max_evals)
     if isinstance(rule, RegionPlan) and rule.tails is not None:
         _refuse_other_batch(rule, problem)
         chart = domain.chart(integrand, rule.tails)
