@@ -584,6 +584,29 @@ def test_a_breakpoint_on_a_moving_jump_gives_the_jump_term() -> None:
     assert found.item() == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize(
+    ("rule", "breakpoints", "slope"),
+    [
+        (q.GaussLegendre(40), None, 0.3),
+        (q.GaussLegendre(40), [0.3], 0.0),
+        (None, None, 0.0),
+    ],
+    ids=["fixed", "split", "adaptive"],
+)
+def test_limits_of_fixed_rules_carry_a_jump_along_unless_it_is_a_breakpoint(
+    rule: q.Rule | None, breakpoints: list[float] | None, slope: float
+) -> None:
+    upper = t(1.0, grad=True)
+    value = q.integrate(
+        lambda x: (x < 0.3).to(F64),
+        q.Interval(0, upper),
+        rule,
+        breakpoints=breakpoints,
+    )
+    (found,) = torch.autograd.grad(value, upper)
+    assert found.item() == pytest.approx(slope, abs=0.02)
+
+
 @pytest.mark.parametrize("reverse", [False, True])
 def test_breakpoints_split_in_any_order_and_ignore_those_outside(reverse: bool) -> None:
     limits = (1.0, -1.0) if reverse else (-1.0, 1.0)
