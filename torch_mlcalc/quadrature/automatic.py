@@ -80,10 +80,10 @@ def _is_short(search: Search) -> npt.NDArray[np.bool_]:
 def _run_single(one: Single, rule: Rule | None) -> None:
     """The same for a single piece, in plain numbers as long as there is one job."""
     search, jobs = one.search, one.jobs
-    levels = rule is not None and isinstance(rule, DoubleExponential)
-    if levels and not _is_short(search).any():
-        refine_single(one, jobs, rule.max_level, patient=True)
-        return
+    if rule is not None and isinstance(rule, DoubleExponential):
+        if not _is_short(search).any():
+            refine_single(one, jobs, rule.max_level, patient=True)
+            return
     n, windows = _kronrod_nodes(rule), [jobs]
     if one.kind == FINITE:
         windows = bisect_single(one, jobs, n, windows=rule is None)

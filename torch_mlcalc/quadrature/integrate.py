@@ -171,8 +171,8 @@ def integrate(
             rules only; costs a second search, with two backward passes for each point.
         max_evals: Points that each integral may use. A rule or plan that is known to
             need more is refused, and so is a fixed one of more than 1e9 nodes unless
-            this allows it. An adaptive rule is used once in any case, on a line with at most 105
-            points of a finite piece, and its last step is not broken off.
+            this allows it. An adaptive rule is used once in any case, on a line with at
+            most 105 points of a finite piece, and its last step is not broken off.
         memory: Bytes that a block of points with its values may use, about; by
             default a block fits the cache.
         generator: What seeds a random rule, or the choice of nodes in many dimensions;

@@ -134,10 +134,10 @@ class Box(Solid):
             check_agree("one limit", tensors[0], "another", tensor, shapes=False)
 
     def _refuse_too_long(self) -> None:
-        pair = self._numbers(self.lower), self._numbers(self.upper)
-        if pair[0] is None or pair[1] is None:
+        lower, upper = self._numbers(self.lower), self._numbers(self.upper)
+        if lower is None or upper is None:
             return
-        for axis, (low, high) in enumerate(zip(*pair, strict=True)):
+        for axis, (low, high) in enumerate(zip(lower, upper, strict=True)):
             if math.isinf(high - low) and math.isfinite(low) and math.isfinite(high):
                 raise ValueError(
                     f"the box is longer than the largest number on axis {axis}, from "
