@@ -1130,3 +1130,35 @@ def test_the_faces_of_a_simplex_keep_their_digits() -> None:
     # Of the first angle pi sin cos, of the second pi / 2 times what is left.
     slopes = math.pi**2 / 2 * torch.tensor([edge**0.5, last**1.5])
     torch.testing.assert_close(density, slopes, rtol=1e-14, atol=0)
+
+
+def test_an_audit_of_nothing_agrees() -> None:
+    plan = q.adapt(
+        lambda x: torch.full_like(x, -torch.inf),
+        q.Interval(0.0, 1.0),
+        log=True,
+        audit=True,
+        on_failure="raise",
+    )
+    assert plan.status == q.Status.CONVERGED
+
+
+def test_an_audit_never_makes_a_status_better() -> None:
+    def nowhere(x: Tensor) -> Tensor:
+        return torch.where((x - 0.5).abs() < 0.1, torch.nan, x)
+
+    domain = q.Interval(0.0, 1.0)
+    plan = q.adapt(nowhere, domain, audit=True, on_failure="ignore")
+    assert plan.status == q.Status.NON_FINITE
+
+
+def test_an_audit_keeps_to_its_memory() -> None:
+    calls: list[int] = []
+
+    def bell(x: Tensor) -> Tensor:
+        calls.append(x.numel())
+        return torch.exp(-x * x)
+
+    q.adapt(bell, q.Interval(0.0, 1.0), audit=True, memory=2**16)
+    assert sum(calls) > 131_072
+    assert max(calls) * 8 <= 2**16 / 8
