@@ -238,7 +238,7 @@ def integrate(
         problem = _shared(problem, ranks, domain, rule, settings, log=False)
         if rule is not None and rule.fixed:
             refuse_tolerance(rule, settings)
-            if isinstance(rule, Plan):
+            if max_evals is not None and isinstance(rule, Plan):
                 refuse_endless(rule, rule.n, max_evals)
             return engine.apply_rule(problem, rule, settings, log=False)
         if grad_rtol is not None:
@@ -378,7 +378,7 @@ def log_integrate(
         engine.refuse_reversed(problem)
         if rule is not None and rule.fixed:
             refuse_tolerance(rule, settings)
-            if isinstance(rule, Plan):
+            if max_evals is not None and isinstance(rule, Plan):
                 refuse_endless(rule, rule.n, max_evals)
             return engine.apply_rule(problem, rule, settings, log=True)
         if grad_rtol is not None:
