@@ -277,6 +277,41 @@ def test_limits_belong_to_the_layer(plan_every: int) -> None:
     torch.testing.assert_close(other().double(), layer(), rtol=1e-3, atol=0)
 
 
+class _Slope(nn.Module):
+    """A limit that is proportional to the coordinate before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.tensor(2.0, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.slope * x
+
+
+def test_limits_in_lists_belong_to_the_layer() -> None:
+    width = nn.Parameter(torch.tensor(1.5, dtype=torch.float64))
+    start = torch.tensor(0.5, dtype=torch.float64)
+    box = mlc.Box([start, 0.0], (width, _Slope()))
+    layer = mlc.Integral(lambda x: x.sum(-1), box)
+    names = {"domain_upper_0": width, "domain_upper_1.slope": box.upper[1].slope}
+    assert dict(layer.named_parameters()) == names
+    assert [name for name, _ in layer.named_buffers()] == ["domain_lower_0"]
+    # The integral of x + y over 0 < y < s x: (s + s^2 / 2) (w^3 - 1/8) / 3.
+    value = layer()
+    torch.testing.assert_close(value.item(), 4 * (1.5**3 - 0.125) / 3)
+    value.backward()
+    torch.testing.assert_close(width.grad.item(), 4 * 1.5**2)
+    slope = box.upper[1].slope.grad.item()
+    torch.testing.assert_close(slope, 3 * (1.5**3 - 0.125) / 3)
+    moved = torch.func.functional_call(layer, {"domain_upper_0": 2 * width}, ())
+    torch.testing.assert_close(moved.item(), 4 * (3.0**3 - 0.125) / 3)
+    single = copy.deepcopy(layer).float()
+    assert single().dtype == single.domain.lower[0].dtype == torch.float32
+    assert layer.domain.lower[0].dtype == torch.float64
+    single.load_state_dict(layer.state_dict())
+    torch.testing.assert_close(single().double(), value, rtol=1e-3, atol=0)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_layer_with_limits_of_its_own_compiles() -> None:
     upper = nn.Parameter(torch.tensor([1.0, 2.0]))

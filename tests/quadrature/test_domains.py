@@ -301,3 +301,42 @@ def test_a_limit_that_is_nan_gives_nan_and_leaves_the_others(rule: q.Rule) -> No
     for domain in (q.Interval(0, limits), q.Interval(-limits, 0.0)):
         value = q.integrate(torch.ones_like, domain, rule, on_failure="ignore")
         torch.testing.assert_close(value, limits, equal_nan=True)
+
+
+def _limits(end: float, dtype: torch.dtype, kind: str) -> q.Interval:
+    if kind == "numbers":
+        return q.Interval(-end, end)
+    upper = torch.tensor([end, 0.0] if kind == "batch" else end, dtype=dtype)
+    return q.Interval(torch.tensor(-end, dtype=dtype, requires_grad=True), upper)
+
+
+LONG = [(1.7e308, torch.float64), (3e38, torch.float32)]
+
+
+@pytest.mark.parametrize("kind", ["numbers", "tensors", "batch"])
+@pytest.mark.parametrize(("end", "dtype"), LONG, ids=str)
+def test_intervals_longer_than_the_largest_number(
+    end: float, dtype: torch.dtype, kind: str
+) -> None:
+    domain, width = _limits(end, dtype, kind), torch.tensor(end / 3, dtype=dtype)
+
+    def bell(x: Tensor, width: Tensor) -> Tensor:
+        return torch.exp(-(x / width).square())
+
+    exact = end / 3 * math.sqrt(math.pi) * math.erf(3)
+    wanted = torch.tensor([exact, exact / 2] if kind == "batch" else exact, dtype=dtype)
+    for rule, cut in ((q.GaussLegendre(50), None), (None, [0.0])):
+        value = q.integrate(bell, domain, rule, args=(width,), breakpoints=cut)
+        torch.testing.assert_close(value, wanted, rtol=2e-6, atol=0)
+        if kind == "tensors":
+            (slope,) = torch.autograd.grad(value, domain.lower)
+            end_value = bell(domain.lower, width)
+            torch.testing.assert_close(slope, -end_value, rtol=1e-3, atol=0)
+    for rule in (None, q.GaussKronrod(), q.DoubleExponential()):
+        with pytest.raises(ValueError, match="is longer than the largest number"):
+            q.integrate(bell, domain, rule, args=(width,))
+
+
+def test_a_box_longer_than_the_largest_number_is_refused() -> None:
+    with pytest.raises(ValueError, match="longer than the largest number on axis 1"):
+        q.Box([0, -1.7e308, -math.inf], 1.7e308)

@@ -178,7 +178,9 @@ def test_an_error_is_a_number() -> None:
 LENGTHS = [1, 2, 3, 10, 100, 300]
 
 
-@pytest.mark.parametrize("rule", [None, q.GaussKronrod()], ids=str)
+@pytest.mark.parametrize(
+    "rule", [None, q.GaussKronrod(), q.DoubleExponential()], ids=str
+)
 @pytest.mark.parametrize("log", [False, True], ids=["linear", "log"])
 @dtypes
 @shapes
@@ -210,6 +212,25 @@ def test_short_intervals_are_as_right_as_long_ones(
             for v in (found.value, exact)
         )
         torch.testing.assert_close(slopes, wanted, rtol=1e-3, atol=0)
+
+
+@dtypes
+@shapes
+def test_double_exponential_nodes_are_used_where_there_is_room_for_them(
+    shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    eps, fewest = torch.finfo(dtype).eps, 2**20 if dtype == torch.float64 else 2**12
+    for numbers, bisected in ((fewest // 4, True), (4 * fewest, False)):
+        lower = torch.ones(shape, dtype=dtype)
+        upper = (lower + numbers * eps).requires_grad_()
+        found = q.integrate_with_error(
+            torch.exp, q.Interval(lower, upper), q.DoubleExponential()
+        )
+        exact = lower.exp() * (upper - lower).expm1()
+        torch.testing.assert_close(found.value, exact, rtol=16 * eps**0.75, atol=0)
+        (slope,) = torch.autograd.grad(found.value.sum(), upper)
+        torch.testing.assert_close(slope, upper.exp(), rtol=16 * eps**0.5, atol=0)
+        assert bool((found.n_evals % 21 == 0).all()) == bisected
 
 
 def test_between_breakpoints_that_rounding_set_apart_nothing_is_evaluated() -> None:

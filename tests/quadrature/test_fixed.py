@@ -584,6 +584,29 @@ def test_a_breakpoint_on_a_moving_jump_gives_the_jump_term() -> None:
     assert found.item() == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize(
+    ("rule", "breakpoints", "slope"),
+    [
+        (q.GaussLegendre(40), None, 0.3),
+        (q.GaussLegendre(40), [0.3], 0.0),
+        (None, None, 0.0),
+    ],
+    ids=["fixed", "split", "adaptive"],
+)
+def test_limits_of_fixed_rules_carry_a_jump_along_unless_it_is_a_breakpoint(
+    rule: q.Rule | None, breakpoints: list[float] | None, slope: float
+) -> None:
+    upper = t(1.0, grad=True)
+    value = q.integrate(
+        lambda x: (x < 0.3).to(F64),
+        q.Interval(0, upper),
+        rule,
+        breakpoints=breakpoints,
+    )
+    (found,) = torch.autograd.grad(value, upper)
+    assert found.item() == pytest.approx(slope, abs=0.02)
+
+
 @pytest.mark.parametrize("reverse", [False, True])
 def test_breakpoints_split_in_any_order_and_ignore_those_outside(reverse: bool) -> None:
     limits = (1.0, -1.0) if reverse else (-1.0, 1.0)
@@ -888,6 +911,26 @@ def test_gradient_of_a_leaf_is_taken_in_one_pass_and_keeps_one_block() -> None:
     (found,) = torch.autograd.grad(value, theta)
     assert sum(calls) == 2_000_000
     assert found.item() == pytest.approx(DECAY_SLOPE, rel=1e-9)
+
+
+@pytest.mark.parametrize("memory", [None, 6 * 2**20])
+def test_no_block_with_a_graph_is_as_large_as_the_first(memory: int | None) -> None:
+    theta, calls = t(0.7, grad=True), []
+    many = torch.ones(64, dtype=torch.float64)
+
+    def integrand(x: Tensor) -> Tensor:
+        calls.append(len(x))
+        return _decay(x[:, None] * many, theta).mean(1)
+
+    rule, domain = q.Trapezoid(100_000), q.Interval(0, t(1.0))
+    value = q.integrate(integrand, domain, rule, memory=memory)
+    # The very first only tells how large a graph is.
+    _, largest, *later, _ = calls
+    assert {2 * count for count in later} <= {largest, largest - 1}
+    kept = (contract.GRAPH_BYTES if memory is None else 2**20) / (64 * 8)
+    assert kept / 3 < largest <= kept
+    (found,) = torch.autograd.grad(value, theta)
+    assert found.item() == pytest.approx(DECAY_SLOPE, rel=1e-8)
 
 
 @pytest.mark.parametrize("why", ["limit", "non_leaf", "hook", "memo", "batch"])

@@ -388,3 +388,44 @@ def test_a_plan_that_was_used_in_inference_mode_trains_afterwards() -> None:
             value = q.integrate(lambda x: (rate * x).exp(), q.Interval(0, 1), plan)
     (slope,) = torch.autograd.grad(value, rate)
     torch.testing.assert_close(slope, torch.tensor(1.0))
+
+
+PLANS = [
+    (q.Interval(0.0, 1.0), None),
+    (q.Box(0.0, 1.0, dimension=2), q.GenzMalik()),
+    (q.Box(0.0, 1.0, dimension=2), q.Lattice(64)),
+    (q.Box(-torch.inf, torch.inf, dimension=2), q.AdaptiveGaussHermite(5)),
+]
+
+
+@pytest.mark.parametrize(("domain", "rule"), PLANS, ids=str)
+def test_a_plan_keeps_max_evals_or_is_refused(
+    domain: q.Domain, rule: q.Rule | None
+) -> None:
+    calls: list[int] = []
+
+    def log_density(x: Tensor) -> Tensor:
+        points = x if isinstance(domain, q.Interval) else x.sum(-1)
+        calls.append(points.numel())
+        return -(x * x).reshape(len(points), -1).sum(-1) / 2
+
+    plan = q.adapt(log_density, domain, rule, log=True, on_failure="ignore")
+    calls.clear()
+    value = q.log_integrate(log_density, domain, plan, max_evals=plan.n)
+    assert sum(calls) == plan.n
+    assert value == q.log_integrate(log_density, domain, plan)
+    calls.clear()
+    for function in (q.integrate, q.log_integrate):
+        with pytest.raises(ValueError, match=f"needs {plan.n} evaluations, max_evals"):
+            function(log_density, domain, plan, max_evals=plan.n - 1)
+    assert not calls
+
+
+@pytest.mark.parametrize("audit", [False, True])
+def test_a_search_that_ends_beyond_max_evals_has_its_plan(audit: bool) -> None:
+    domain, rate = q.Interval(0.0, 1.0), torch.tensor(50.0, requires_grad=True)
+    settings = {"max_evals": 20, "grad_rtol": None if audit else 1e-3, "audit": audit}
+    plan = q.adapt(
+        lambda x: torch.exp(-rate * x), domain, on_failure="ignore", **settings
+    )
+    assert plan.n > 20

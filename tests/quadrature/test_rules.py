@@ -5,6 +5,7 @@ import math
 import pickle
 from dataclasses import dataclass
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -446,3 +447,30 @@ def test_tabulated_rule_checks_its_degree() -> None:
         q.TabulatedRule([0.0], [2.0], degree=1.0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="degree is -1; at least 0"):
         q.TabulatedRule([0.0], [2.0], degree=-1)
+
+
+@pytest.mark.parametrize("n", [100, 101, 1000])
+def test_long_legendre_rules_have_all_digits_also_next_to_the_ends(n: int) -> None:
+    nodes, weights = q.GaussLegendre(n).nodes_and_weights()
+    np.testing.assert_array_equal(nodes, -nodes[::-1])
+    np.testing.assert_array_equal(weights, weights[::-1])
+    with mpmath.workdps(30):
+        for i in (n // 2 + 1, n - 20, n - 2, n - 1):
+            begin = mpmath.mpf(nodes[i])
+            root = mpmath.findroot(
+                lambda x: mpmath.legendre(n, x), (begin, begin + mpmath.mpf("1e-13"))
+            )
+            weight = 2 * (1 - root**2) / (n * mpmath.legendre(n - 1, root)) ** 2
+            assert nodes[i] == pytest.approx(float(root), rel=1e-15, abs=3e-16)
+            # Of the eigenvalue problem 1e-11 and, at n=1000, 2e-8.
+            assert weights[i] == pytest.approx(float(weight), rel=1e-14)
+
+
+def test_twenty_thousand_legendre_nodes() -> None:
+    nodes, weights = q.GaussLegendre(20_001).nodes_and_weights()
+    assert (np.diff(nodes) > 0).all()
+    assert nodes[10_000] == 0
+    waves = weights @ np.cos(18_000 * nodes), weights @ np.cos(21_000 * nodes)
+    exact = math.sin(18_000) / 9_000, math.sin(21_000) / 10_500
+    assert waves == pytest.approx(exact, rel=1e-9)
+    assert weights @ np.cos(42_000 * nodes) != pytest.approx(0, abs=1e-2)

@@ -39,8 +39,9 @@ class Integral(Shared):
     ``eval()`` every call looks anew.
     :class:`Vegas` always goes on from the map of the last plan.
 
-    Limits that are tensors move with the layer, and those that are parameters are its
-    parameters.
+    Limits that are tensors move with the layer, those that are parameters are its
+    parameters, and those that are modules its modules, also where the limits of a
+    :class:`Box` are a list.
 
     Args:
         integrand: Module or function of the points and the args of ``forward``.
@@ -125,26 +126,30 @@ class Integral(Shared):
         self._shapes: list[list[int]] = []
 
     def _adopt(self, domain: Domain) -> None:
-        """Make the tensors of a domain the layer's own."""
+        """Make the tensors and modules of a domain the layer's own."""
         self._domain = domain
-        for name, value in vars(domain).items():
-            if isinstance(value, nn.Parameter):
-                self.register_parameter(f"domain_{name}", value)
-            elif isinstance(value, Tensor):
-                self.register_buffer(f"domain_{name}", value, persistent=False)
+        for name, value in _owned(domain).items():
+            if isinstance(value, nn.Module):
+                self.add_module(name, value)
+            elif isinstance(value, nn.Parameter):
+                self.register_parameter(name, value)
+            else:
+                self.register_buffer(name, value, persistent=False)
 
     @property
     def domain(self) -> Domain:
         """Where to integrate, with the tensors of the domain as the layer has them."""
-        tensors = {
-            name: getattr(self, f"domain_{name}")
-            for name, value in vars(self._domain).items()
-            if isinstance(value, Tensor)
-        }
-        if not tensors:
+        if not _owned(self._domain):
             return self._domain
-        moved: Any = replace(cast(Any, self._domain), **tensors)
-        return cast(Domain, moved)
+
+        def current(name: str, value: object) -> object:
+            if isinstance(value, (list, tuple)):
+                return [current(f"{name}_{i}", limit) for i, limit in enumerate(value)]
+            return getattr(self, name) if _is_owned(value) else value
+
+        fields = vars(self._domain).items()
+        moved: Any = {name: current(f"domain_{name}", value) for name, value in fields}
+        return cast(Domain, replace(cast(Any, self._domain), **moved))
 
     def forward(
         self,
@@ -302,3 +307,19 @@ class LogNormalizer(Integral):
             The log density at ``x`` less the log normaliser.
         """
         return self.integrand(x, *args) - self(*args, batch_shape=batch_shape)
+
+
+def _is_owned(value: object) -> bool:
+    return isinstance(value, (Tensor, nn.Module))
+
+
+def _owned(domain: Domain) -> dict[str, Any]:
+    """Tensors and modules of a domain, also those in lists, by names of the layer."""
+    named: dict[str, Any] = {}
+    for name, value in vars(domain).items():
+        several = isinstance(value, (list, tuple))
+        entries = enumerate(value) if several else [("", value)]
+        for place, entry in entries:
+            if _is_owned(entry):
+                named[f"domain_{name}_{place}" if several else f"domain_{name}"] = entry
+    return named

@@ -20,7 +20,7 @@ from torch_mlcalc.quadrature.adaptive_hermite import (
     through_mode,
 )
 from torch_mlcalc.quadrature.checks import Settings, refuse_tolerance
-from torch_mlcalc.quadrature.contract import LinearSum, block_of
+from torch_mlcalc.quadrature.contract import LinearSum, accumulator, block_of
 from torch_mlcalc.quadrature.domains import Extent, of_numbers
 from torch_mlcalc.quadrature.double_exponential import DoubleExponential
 from torch_mlcalc.quadrature.estimate import Estimate, Status, Tolerance, report
@@ -241,6 +241,7 @@ def _host_pieces(
     table = np.moveaxis(array, len(lead), 0).reshape(len(edges), -1)
     # Rows are lower, breakpoints, upper, loc, scale.
     pieces = make_pieces(table[:-2], table[-2], table[-1])
+    _refuse_too_long(pieces, integrand.dtype)
     return pieces, _home(pieces), mark, tuple(lead)
 
 
@@ -258,10 +259,24 @@ def between_numbers(extent: Extent, dtype: torch.dtype) -> tuple[Pieces, Array]:
         if math.isnan(value):
             raise ValueError(f"{name} is nan; a number or +-math.inf is wanted.")
     pieces = piece_between(*torch.tensor(extent, dtype=dtype, device="cpu").tolist())
+    _refuse_too_long(pieces, dtype)
     home = _home(pieces)
     for array in (*pieces[:-2], home):
         array.setflags(write=False)
     return pieces, home
+
+
+def _refuse_too_long(pieces: Pieces, dtype: torch.dtype) -> None:
+    """Refuse intervals of which the length is no number."""
+    largest = torch.finfo(accumulator(dtype)).max
+    long = (pieces.unit > largest) & (pieces.kind == FINITE)
+    if long.any():
+        lower, upper = pieces.bounds[:, long.argmax()]
+        raise ValueError(
+            f"the interval from {lower} to {upper} is longer than the largest number, "
+            f"{largest}; pass +-math.inf for limits that are to be infinite, or "
+            "breakpoints= at which to split it."
+        )
 
 
 def _home(pieces: Pieces) -> Array:

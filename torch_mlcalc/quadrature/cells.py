@@ -157,9 +157,10 @@ def _measure_block(
     nodes, _ = kronrod_table(n)
     low, high, _, _ = cells.columns
     half = (high - low) / 2
-    t = half * nodes[:, None]
-    t += low + half
-    sample = search.sample(own, t, variable)
+    if variable is identity:
+        sample = search.at(own, search.pieces.within(own.piece, low, half, nodes))
+    else:
+        sample = search.sample(own, low + half + half * nodes[:, None], variable)
     return amount_of(search, own, half, sample, n, keep=keep)
 
 
@@ -176,7 +177,8 @@ def amount_of(
     value, error = columns[0], np.abs(columns[1])
     size = np.abs(values)
     columns[2] = contract(both[:1], size)
-    np.abs(values - value / 2, out=size)
+    real = size if values.dtype == size.dtype else None
+    np.abs(np.subtract(values, value / 2, out=real), out=size)
     (spread,) = contract(both[:1], size)
     ratio = 200 * error / spread
     sharp = spread * np.minimum(1, ratio * np.sqrt(ratio))

@@ -30,6 +30,13 @@ BLOCK_BYTES = 65536 * 8
 #: and 106 MiB at 16 MiB, 2.0 s at 1 MiB; 1.7 s and 595 MiB in a single sweep.
 GRAPH_BYTES = 8 * 2**20
 
+#: On the host the graphs of all blocks but the first have a half of that. glibc before
+#: 2.38 rarely finds a place for an aligned tensor where one of its size was freed, but
+#: does where a larger one was. With 1e5, 5e5 and 1e6 nodes of that network all takes
+#: 45.5 MiB each time; 53 and 61 with equal blocks of 8 MiB, 27 to 39 with equal ones of
+#: 4, in the same time.
+LATER = 2
+
 #: Bytes of graphs that are kept, if all need no more, rather than made again in the
 #: backward pass, with which value and gradient of 10 000 peaks took 1.2 times as long
 #: at widths of 0.02 and more, 1.45 times at 0.001 and more.
@@ -49,9 +56,8 @@ GRAPH_SHARE = 6
 #: Bytes of a buffer that is made and freed before many blocks, and never written to.
 #: Until one so large was freed, glibc hands the memory of each block back to the
 #: kernel, which maps and clears it anew for the next one (mallopt(3),
-#: M_MMAP_THRESHOLD, at most 32 MiB). Value and gradient of that network on one core:
-#: 1e6 nodes in 3.5 s instead of 6.2 s; 53 to 61 MiB from 1e5 to 1e7 nodes instead
-#: of 52 to 76 MiB, once 69 MiB.
+#: M_MMAP_THRESHOLD, at most 32 MiB). Value and gradient of 1e6 nodes of that network
+#: on one core took 3.5 s instead of 6.2 s.
 LARGEST = 30 * 2**20
 
 #: Arrays of the size of the points that a block holds at once: points, values, weighted
@@ -265,8 +271,11 @@ def _recorded(
     if not value.requires_grad:
         return _kept(part, _spans(first, count, size), rule, value)
     budget = wider * GRAPH_BYTES if memory is None else memory // GRAPH_SHARE
-    size = max(1, min(size, first * budget // max(saved.bytes, 1)))
-    spans = [(0, first), *_spans(first, count, size)]
+    fits = first * budget // max(saved.bytes, 1)
+    later = fits // LATER if wider == 1 else fits
+    rest, largest = (max(1, min(size, n)) for n in (later, fits))
+    begin = min(first + largest, count)
+    spans = [(0, first), (first, begin), *_spans(begin, count, rest)]
     running, done = Running(rule.join), 1
     while (leaves := leaves_behind(value, began)) is not None:
         running.add(value, leaves)
@@ -280,8 +289,8 @@ def _recorded(
         again = partial(_checkpointed, part, spans[: done - 1], rule)
         value = rule.join(running.total(again), value)
     small = saved.bytes * count <= first * wider * KEPT_BYTES
-    rest = _kept if small and memory is None else _checkpointed
-    return rest(part, spans[done:], rule, value)
+    add = _kept if small and memory is None else _checkpointed
+    return add(part, spans[done:], rule, value)
 
 
 def _spans(start: int, stop: int, size: int) -> Spans:

@@ -43,7 +43,9 @@ class DoubleExponential(Rule):
 
     with tanh-sinh on finite intervals, exp-sinh on half lines and sinh-sinh on the real
     line. Singularities at the ends do no harm: no end is ever evaluated, and distances
-    from an end keep all their digits.
+    from an end keep all their digits. Finite pieces of fewer than 2**20 numbers (2**12
+    in single precision) have no room for these nodes and are cut by
+    :class:`GaussKronrod`.
 
     Args:
         max_level: Number of times that the step may be halved, from 1/2 on.

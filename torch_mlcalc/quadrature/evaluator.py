@@ -18,6 +18,12 @@ from torch_mlcalc.quadrature.rules import Array
 
 Values = npt.NDArray[Any]
 
+#: Blocks of a search of many integrals are so many times as large as those of a sum:
+#: what is done with one takes half a millisecond besides. 10,000 peaks took on one core
+#: 42 ms at 1, 28 at 2, 27 at 4 and 34 at 8 for widths of 0.02 and more, and 92, 71, 62
+#: and 69 ms for 0.001 and more.
+SEARCHED = 4
+
 
 class Evaluator:
     """Calls the integrand at host points for any subset of the integrals.
@@ -118,8 +124,10 @@ class Evaluator:
         """Which columns, of so many nodes each, are evaluated together."""
         size = columns
         if self.elements == 1 or self.gathers:
-            each = nodes * self._bytes
-            size = block_of(columns, each, self.memory, self.integrand.device).size
+            budget = block_bytes(self.memory, self.integrand.device)
+            if self.gathers and self.memory is None and self.on_host:
+                budget *= max(SEARCHED // max(self._events, 1), 1)
+            size = min(columns, max(budget // (nodes * self._bytes), 1))
         return [slice(i, i + size) for i in range(0, columns, max(size, 1))]
 
     def in_one_block(self, columns: int, nodes: int) -> bool:

@@ -17,6 +17,7 @@ from torch_mlcalc.quadrature.checks import (
     FAILURES,
     Settings,
     check,
+    refuse_endless,
     refuse_fixed,
     refuse_tolerance,
 )
@@ -172,10 +173,10 @@ def integrate(
         grad_rtol: Wanted relative error of the gradient, in its own direction; by
             default nobody looks, and nodes are chosen for the value alone. Adaptive
             rules only; costs a second search, with two backward passes for each point.
-        max_evals: Points that each integral may use. What is known to need more is
-            refused, and so are fixed rules of more than 1e9 nodes unless it allows
-            them. An adaptive rule is used once in any case, on a line with at most 105
-            points of a finite piece, and its last step is not broken off.
+        max_evals: Points that each integral may use. A rule or plan that is known to
+            need more is refused, and so is a fixed one of more than 1e9 nodes unless
+            this allows it. An adaptive rule is used once in any case, on a line with at
+            most 105 points of a finite piece, and its last step is not broken off.
         memory: Bytes that a block of points with its values may use, about; by
             default a block fits the cache.
         generator: What seeds a random rule, or the choice of nodes in many dimensions;
@@ -244,6 +245,8 @@ def integrate(
         problem = _shared(problem, ranks, domain, rule, settings, log=False)
         if rule is not None and rule.fixed:
             refuse_tolerance(rule, settings)
+            if max_evals is not None and isinstance(rule, Plan):
+                refuse_endless(rule, rule.n, max_evals)
             return engine.apply_rule(problem, rule, settings, log=False)
         if grad_rtol is not None:
             return search(engine, problem, rule, settings, log=False).value
@@ -382,6 +385,8 @@ def log_integrate(
         engine.refuse_reversed(problem)
         if rule is not None and rule.fixed:
             refuse_tolerance(rule, settings)
+            if max_evals is not None and isinstance(rule, Plan):
+                refuse_endless(rule, rule.n, max_evals)
             return engine.apply_rule(problem, rule, settings, log=True)
         if grad_rtol is not None:
             return search(engine, problem, rule, settings, log=True).value

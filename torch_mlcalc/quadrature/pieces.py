@@ -88,6 +88,31 @@ class Pieces(NamedTuple):
         points[:, mixed] = offset + np.where(position >= 0, *self.of(anchors, mixed))
         return points
 
+    def within(self, piece: Index, low: Array, half: Array, nodes: Array) -> Array:
+        """Points ``(k, m)`` of nodes on ``[-1, 1]`` in cells of finite pieces.
+
+        In two sweeps over them, where by their positions it is seven.
+
+        Args:
+            piece: The piece of each cell, ``(m,)``.
+            low: Where each cell begins, as a fraction of its piece.
+            half: Half the length of each, likewise.
+            nodes: The nodes, ascending, ``(k,)``.
+
+        Returns:
+            The points, each counted from the end of the piece that is nearer, or from
+            either in the middle cell.
+        """
+        unit, (lower, upper) = self.of(self.unit, piece), self.of(self.anchors, piece)
+        middle = low + half
+        from_lower = lower + unit * middle
+        from_upper = upper + unit * (middle - 1)
+        first = int(np.searchsorted(nodes, 0, side="right"))
+        points: Array = (unit * half) * nodes[:, None]
+        points[:first] += np.where(low >= 0.5, from_upper, from_lower)
+        points[first:] += np.where(middle + half > 0.5, from_upper, from_lower)
+        return points
+
 
 def make_pieces(edges: Array, loc: Array, scale: Array) -> Pieces:
     """Pieces between the limits ``edges[0]`` and ``edges[-1]`` of each element.
@@ -110,7 +135,7 @@ def make_pieces(edges: Array, loc: Array, scale: Array) -> Pieces:
     empty = lower == upper
     kind[empty] = FINITE
     sign = np.tile(np.where(edges[0] <= edges[-1], 1.0, -1.0), count) * ~empty
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         unit = np.where(kind == FINITE, np.where(empty, 0.0, upper - lower), scale)
     whole = kind == WHOLE
     positive = np.where(whole, loc, np.where(kind == BELOW, upper, lower))

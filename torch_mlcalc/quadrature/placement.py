@@ -57,7 +57,8 @@ def place(extent: Extent) -> Placement:
     if low is None or high is None:
         return _place_mixed(extent)
     if low == high == 0:
-        half = (upper - lower) * 0.5
+        # Halved first: the length of an interval may be beyond the largest number.
+        half = upper * 0.5 - lower * 0.5
         return Placement(FINITE, lower + half, half, half)
     if low == high:
         return Placement(FINITE, 0.0, 0.0, 0.0)
@@ -101,7 +102,7 @@ def _place_mixed(extent: Extent) -> Placement:
     # the gradient through the branch that is not taken.
     low = torch.where(~low.isinf(), low, 0)
     high = torch.where(~high.isinf(), high, 0)
-    half = (high - low) * 0.5
+    half = high * 0.5 - low * 0.5
     anchor = torch.where(
         above, torch.where(below, loc, low), torch.where(below, high, low + half)
     )

@@ -70,9 +70,14 @@ class Search:
         Returns:
             The integrand in the variable.
         """
-        element = self.elements(jobs)
         positions, slope = variable(jobs, t)
-        points = self.rounded(self.pieces.points(jobs.piece, positions))
+        return self.at(jobs, self.pieces.points(jobs.piece, positions), slope, guard)
+
+    def at(
+        self, jobs: Jobs, points: Array, slope: Array | None = None, guard: float = 0.0
+    ) -> Sample:
+        """The same at points ``(k, m)``, from the derivative of the variable there."""
+        element, points = self.elements(jobs), self.rounded(points)
         if points.shape[1] != element.size:
             points = np.broadcast_to(points, (len(points), element.size))
         inside = self._inside(jobs, points, guard)

@@ -15,6 +15,7 @@ from torch.autograd import gradcheck, gradgradcheck
 import torch_mlcalc.quadrature as q
 from torch_mlcalc import Integral, NormalizedDensity
 from torch_mlcalc.quadrature import checks
+from torch_mlcalc.quadrature.integrand import bind_alone
 
 F64 = torch.float64
 INF = math.inf
@@ -1114,3 +1115,50 @@ def test_nothing_of_the_callers_is_touched() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(lower, torch.zeros(2))
     assert torch.equal(upper, torch.ones(2))
+
+
+def test_the_faces_of_a_simplex_keep_their_digits() -> None:
+    chart = q.Simplex(2).chart(bind_alone(torch.sin, 3))
+    near = 1e-9
+    u = torch.tensor([[near, 0.5], [1 - near, 0.5]], dtype=torch.float64)
+    points, density = chart(u, log=False)
+    edge = math.sin(math.pi / 2 * near) ** 2
+    # The distance of 1 - near from 1, as it is rounded.
+    last = math.sin(math.pi / 2 * (1 - u[1, 0].item())) ** 2
+    wanted = torch.tensor([[edge, 0.5, 0.5], [1.0, last / 2, last / 2]])
+    torch.testing.assert_close(points, wanted, rtol=1e-14, atol=0)
+    # Of the first angle pi sin cos, of the second pi / 2 times what is left.
+    slopes = math.pi**2 / 2 * torch.tensor([edge**0.5, last**1.5])
+    torch.testing.assert_close(density, slopes, rtol=1e-14, atol=0)
+
+
+def test_an_audit_of_nothing_agrees() -> None:
+    plan = q.adapt(
+        lambda x: torch.full_like(x, -torch.inf),
+        q.Interval(0.0, 1.0),
+        log=True,
+        audit=True,
+        on_failure="raise",
+    )
+    assert plan.status == q.Status.CONVERGED
+
+
+def test_an_audit_never_makes_a_status_better() -> None:
+    def nowhere(x: Tensor) -> Tensor:
+        return torch.where((x - 0.5).abs() < 0.1, torch.nan, x)
+
+    domain = q.Interval(0.0, 1.0)
+    plan = q.adapt(nowhere, domain, audit=True, on_failure="ignore")
+    assert plan.status == q.Status.NON_FINITE
+
+
+def test_an_audit_keeps_to_its_memory() -> None:
+    calls: list[int] = []
+
+    def bell(x: Tensor) -> Tensor:
+        calls.append(x.numel())
+        return torch.exp(-x * x)
+
+    q.adapt(bell, q.Interval(0.0, 1.0), audit=True, memory=2**16)
+    assert sum(calls) > 131_072
+    assert max(calls) * 8 <= 2**16 / 8

@@ -97,9 +97,10 @@ class Box(Solid):
     Raises:
         TypeError: If a limit is neither a real number, a real tensor nor a function, or
             if tensor limits differ in dtype.
-        ValueError: If a limit is NaN, if limits disagree in ``d``, in device or in
-            batch, if nothing tells ``d``, if the first limit is a function, or if
-            ``loc`` is not finite, or ``scale`` not finite and positive.
+        ValueError: If a limit is NaN, if numbers are farther apart than the largest
+            one, if limits disagree in ``d``, in device or in batch, if nothing tells
+            ``d``, if the first limit is a function, or if ``loc`` is not finite, or
+            ``scale`` not finite and positive.
 
     Example:
         >>> import torch, torch_mlcalc as mlc
@@ -127,9 +128,22 @@ class Box(Solid):
         if self.dimension:
             check_count("dimension", self.dimension, 1)
         object.__setattr__(self, "dimension", _dimension(self.dimension, **given))
+        self._refuse_too_long()
         tensors = [t for t, _ in self.limits()]
         for tensor in tensors[1:]:
             check_agree("one limit", tensors[0], "another", tensor, shapes=False)
+
+    def _refuse_too_long(self) -> None:
+        lower, upper = self._numbers(self.lower), self._numbers(self.upper)
+        if lower is None or upper is None:
+            return
+        for axis, (low, high) in enumerate(zip(lower, upper, strict=True)):
+            if math.isinf(high - low) and math.isfinite(low) and math.isfinite(high):
+                raise ValueError(
+                    f"the box is longer than the largest number on axis {axis}, from "
+                    f"{low} to {high}; pass +-math.inf for limits that are to be "
+                    "infinite."
+                )
 
     def limits(self) -> list[tuple[Tensor, torch.Size]]:
         """Tensor limits, loc and scale, and the batch shape of each."""
