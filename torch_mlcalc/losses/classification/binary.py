@@ -85,7 +85,7 @@ def binary_cross_entropy(
         Bishop, "Pattern Recognition and Machine Learning" (2006), equation (4.90).
     """
     if is_usual(input, target, weight, reduction, validate):
-        return _entropy.usual(reduction, input, target)
+        return _entropy.usual(input, target, reduction)
     input, target, dtype = prepare(input, target, weight, reduction)
     if is_validated(validate):
         check_probabilities("input", input)
@@ -147,7 +147,7 @@ def binary_cross_entropy_with_logits(
     if pos_weight is not None:
         check_buffer("pos_weight", pos_weight)
     elif is_usual(input, target, weight, reduction, validate):
-        return _logistic.usual(reduction, input, target)
+        return _logistic.usual(input, target, reduction)
     input, target, dtype = prepare(input, target, weight, reduction)
     checked = is_validated(validate)
     if checked:
@@ -212,7 +212,7 @@ def soft_margin_loss(
         equation (10.18).
     """
     if is_usual(input, target, weight, reduction, validate):
-        return _soft_margin.usual(reduction, input, target)
+        return _soft_margin.usual(input, target, reduction)
     input, target, dtype = prepare(input, target, weight, reduction)
     if is_validated(validate):
         check_values("target", target, target.abs() == 1, "must be 1 or -1")
