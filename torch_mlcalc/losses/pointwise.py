@@ -19,11 +19,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._C import _len_torch_dispatch_stack
 from torch._C._functorch import is_legacy_batchedtensor, unwrap_if_dead
+from torch.autograd import forward_ad
+from torch.compiler import is_dynamo_compiling
 
 from torch_mlcalc.losses.reduction import FEW, PLAIN, Reduction, reduce
 from torch_mlcalc.losses.validation import is_validated
-from torch_mlcalc.losses.watch import can_read, is_watched
+from torch_mlcalc.losses.watch import ORDINARY, can_read, is_watched
 
 #: Elements that the value is computed of at a time, so that what is in between stays in
 #: the cache, in pages that are there: the logistic loss of 1e6 float32 elements then
@@ -57,7 +60,7 @@ class Pointwise:
     ) -> None:
         """Make the autograd.Functions of it."""
         self.kernel, self.few = kernel, few if kernel else 0
-        self.total = total = _with_total(value, mend)
+        short, total = value, _with_total(value, mend)
         self.value = value = _with_mend(value, mend) if mend else value
 
         # A Function with setup_context, which transforms need, looks at the signature
@@ -110,17 +113,26 @@ class Pointwise:
                 grad, needed = grad.div(ctx.count), ctx.needs_input_grad[1:]
                 return None, *_pull(slopes, ctx.saved_tensors, needed, grad)
 
+        # NaN where it would be mended, so that nothing need be read in it.
+        class Short(Total):
+            @staticmethod
+            def forward(ctx: Any, count: int, *arguments: Tensor) -> Tensor:  # noqa: ANN401
+                ctx.count = count
+                ctx.save_for_backward(*arguments)
+                return short(*arguments).sum().div_(count)
+
         self._traced: Any = Traced
         self._direct: Any = Direct
         self._transformed: Any = Transformed
         # Without the rest of Function.apply, which is for transforms: a tenth of the
         # time of 1000 elements.
         self._total: Any = super(torch.autograd.Function, Total).apply
+        self._short: Any = super(torch.autograd.Function, Short).apply
 
     def __call__(self, *arguments: Tensor) -> Tensor:
         """Return the function of each element."""
         if _nothing_follows():
-            return _in_blocks(self.value, arguments)
+            return self.without_graph(*arguments)
         chosen = self._direct
         if torch.compiler.is_compiling():
             chosen = self._traced
@@ -128,6 +140,10 @@ class Pointwise:
             chosen = self._transformed
         result: Tensor = chosen.apply(*arguments)
         return result
+
+    def without_graph(self, *arguments: Tensor) -> Tensor:
+        """Return the function of each element, where neither autograd looks on."""
+        return _in_blocks(self.value, arguments)
 
     def reduced(
         self, weight: Tensor | None, reduction: Reduction, *arguments: Tensor
@@ -145,14 +161,14 @@ class Pointwise:
         if (
             weight is None
             and reduction != "none"
-            and arguments[0].numel() <= self.few
+            and 0 < arguments[0].numel() <= self.few
             and can_read(arguments[0])
             and not arguments[1].requires_grad
         ):
             return self.usual(*arguments, reduction)
         if weight is not None or reduction == "none" or is_watched():
             return reduce(self(*arguments), weight, reduction)
-        return self._reduced(reduction, arguments)
+        return self._apply(self._total, reduction, arguments)
 
     def usual(self, input: Tensor, target: Tensor, reduction: str) -> Tensor:
         """Return the reduced loss of arguments that :func:`is_usual` lets pass.
@@ -166,18 +182,22 @@ class Pointwise:
             A tensor of shape ``()``.
         """
         # To look if the kernel is right takes less time than what it saves.
-        if self.kernel and 0 < input.numel() <= self.few:
+        size = input.numel()
+        if self.kernel and 0 < size <= self.few:
             found = self.kernel(input, target, reduction)
             if found is not None:
                 return found
-        return self._reduced(reduction, (input, target))
+        if size <= FEW:
+            loss = self._apply(self._short, reduction, (input, target))
+            if not math.isnan(loss.item()):
+                return loss
+        return self._apply(self._total, reduction, (input, target))
 
-    def _reduced(self, reduction: str, arguments: Sequence[Tensor]) -> Tensor:
+    def _apply(self, total: Any, reduction: str, arguments: Sequence[Tensor]) -> Tensor:
+        # What has left a transform is a tensor that Function.apply does not know.
         count = divisor(arguments[0], reduction)
-        if _nothing_follows():
-            return _total(self.total, count, arguments)
-        total: Tensor = self._total(count, *map(unwrap_if_dead, arguments))
-        return total
+        result: Tensor = total(count, *map(unwrap_if_dead, arguments))
+        return result
 
 
 def is_usual(
@@ -207,11 +227,17 @@ def is_usual(
         weight is None
         and (reduction == "mean" or reduction == "sum")
         and not is_validated(validate)
-        and can_read(input)
+        # can_read without the call.
+        and not is_dynamo_compiling()
+        and type(input) in ORDINARY
         and type(target) is Tensor
+        and input.is_cpu
+        and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
+        and not _len_torch_dispatch_stack()
         and not target.requires_grad
-        and input.dtype is target.dtype
-        and input.dtype in PLAIN
+        and (dtype := input.dtype) is target.dtype
+        and dtype in PLAIN
         and input.shape == target.shape
     )
 
@@ -279,7 +305,7 @@ def _product_slope(factor: Tensor, value: Tensor) -> Tensor:
 
 
 def _in_blocks(value: Formula, arguments: Sequence[Tensor]) -> Tensor:
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or arguments[0].numel() <= FEW:
         return value(*arguments)
     first, *others = _blocks(arguments)
     if not others:
@@ -347,18 +373,24 @@ def _pull(
     needed: Sequence[bool],
     grad: Tensor,
 ) -> tuple[Tensor | None, ...]:
-    # Overwritten where nobody looks on: they are nobody else's, or an argument.
-    alone = (
-        not torch.is_grad_enabled()
-        and not is_watched()
+    watched = (
+        torch.is_grad_enabled()
+        or is_watched()
         # Several gradients at once, by is_grads_batched, which no transform tells of.
-        and not is_legacy_batchedtensor(grad)
+        or is_legacy_batchedtensor(grad)
     )
     pulled: list[Tensor | None] = [None] * len(slopes)
     for i, slope in enumerate(slopes):
-        if needed[i]:
+        if not needed[i]:
+            continue
+        if watched:
+            pulled[i] = slope(*inputs) * grad
+        elif isinstance(slope, Pointwise):
+            pulled[i] = slope.without_graph(*inputs).mul_(grad)
+        else:
+            # It may be an argument, or part of one.
             found = slope(*inputs)
-            own = alone and found._base is None and all(found is not x for x in inputs)
+            own = found._base is None and all(found is not x for x in inputs)
             pulled[i] = found.mul_(grad) if own else found * grad
     return tuple(pulled)
 

@@ -11,7 +11,7 @@ from torch._C import _are_functorch_transforms_active, _len_torch_dispatch_stack
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling, is_dynamo_compiling
 
-_ORDINARY = (Tensor, nn.Parameter)
+ORDINARY = (Tensor, nn.Parameter)
 
 
 def is_watched() -> bool:
@@ -39,7 +39,7 @@ def can_read(tensor: Tensor) -> bool:
     return (
         # Other compilers than Dynamo look on by a dispatch mode or a fake tensor.
         not is_dynamo_compiling()
-        and type(tensor) in _ORDINARY
+        and type(tensor) in ORDINARY
         and tensor.is_cpu
         and not _are_functorch_transforms_active()
         and forward_ad._current_level < 0
