@@ -233,7 +233,6 @@ def with_slope(
     Returns:
         The loss.
     """
-
     # Made anew whenever it is asked for: 3 us.
     node = loss.grad_fn
     if node is not None:
