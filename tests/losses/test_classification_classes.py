@@ -698,8 +698,9 @@ def test_indices_out_of_range_are_refused(case: Case) -> None:
 def test_linear_indices_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match="target must be from 0 to 6"):
         mlc.linear_cross_entropy(x4, torch.zeros(7, 4), t4 + 5, validate=True)
-    with pytest.raises(IndexError, match="out of range"):
-        mlc.linear_cross_entropy(x4, torch.zeros(7, 4), t4 + 5)
+    for target in (t4 + 5, torch.full_like(t4, -1)):
+        with pytest.raises(IndexError, match="out of range"):
+            mlc.linear_cross_entropy(x4, torch.zeros(7, 4), target)
 
 
 def test_what_are_no_probabilities_is_refused_on_demand() -> None:

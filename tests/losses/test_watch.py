@@ -68,3 +68,14 @@ def test_values_are_read_in_plain_eager_execution_only() -> None:
     assert seen == [False]
     compiled = torch.compile(lambda one: one * (1 + can_read(one)), backend="eager")
     assert torch.equal(compiled(x), x)
+
+
+@losses
+def test_what_has_left_a_transform_keeps_its_gradient(
+    loss: Callable[..., Tensor], x: Tensor, t: Tensor
+) -> None:
+    leaf, left = x.clone().requires_grad_(), []
+    torch.func.grad(lambda inner: left.append(inner) or inner.sum())(leaf)
+    (found,) = torch.autograd.grad(loss(left[0], t), leaf)
+    (wanted,) = torch.autograd.grad(loss(leaf, t), leaf)
+    assert torch.equal(found, wanted)

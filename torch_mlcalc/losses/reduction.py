@@ -1,6 +1,7 @@
 """What every loss does before and after its formula: check, promote, weight, reduce."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -214,7 +215,9 @@ def reduce_kernel(
     return reduce(kernel(input, target, 0, *settings), weight, reduction)
 
 
-def with_slope(loss: Tensor, slope: Callable[[Tensor], Tensor]) -> Tensor:
+def with_slope(
+    loss: Tensor, slope: Callable[..., Tensor], *arguments: object
+) -> Tensor:
     """Let a kernel's derivative be differentiated further, by the formula of it.
 
     By a hook, which takes 10 us. An autograd.Function has to call the kernel of the
@@ -223,20 +226,24 @@ def with_slope(loss: Tensor, slope: Callable[[Tensor], Tensor]) -> Tensor:
     Args:
         loss: What the kernel returned, as it is.
         slope: The derivative by the first argument, differentiable; gets the gradient
-            of the loss, and is asked where a graph is made of the backward pass.
+            of the loss and the arguments, and is asked where a graph is made of the
+            backward pass.
+        arguments: The others of ``slope``.
 
     Returns:
         The loss.
     """
-
-    def replaced(found: Any, grads: Any) -> Any:  # noqa: ANN401
-        return (slope(grads[0]), *found[1:]) if torch.is_grad_enabled() else None
-
     # Made anew whenever it is asked for: 3 us.
     node = loss.grad_fn
     if node is not None:
-        node.register_hook(replaced)
+        node.register_hook(partial(_replaced, slope, arguments))
     return loss
+
+
+def _replaced(slope: Any, arguments: Any, found: Any, grads: Any) -> Any:  # noqa: ANN401
+    if not torch.is_grad_enabled():
+        return None
+    return (slope(grads[0], *arguments), *found[1:])
 
 
 def as_dtype(loss: Tensor, dtype: torch.dtype) -> Tensor:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch._C import _are_functorch_transforms_active, _len_torch_dispatch_stack
 from torch.autograd import forward_ad
-from torch.compiler import is_compiling
+from torch.compiler import is_compiling, is_dynamo_compiling
 
-_ORDINARY = (Tensor, nn.Parameter)
+ORDINARY = (Tensor, nn.Parameter)
 
 
 def is_watched() -> bool:
@@ -37,8 +37,9 @@ def can_read(tensor: Tensor) -> bool:
     # backward pass, where little is in the cache: 1 us instead of 9, of 60 of a small
     # loss.
     return (
-        not is_compiling()
-        and type(tensor) in _ORDINARY
+        # Other compilers than Dynamo look on by a dispatch mode or a fake tensor.
+        not is_dynamo_compiling()
+        and type(tensor) in ORDINARY
         and tensor.is_cpu
         and not _are_functorch_transforms_active()
         and forward_ad._current_level < 0

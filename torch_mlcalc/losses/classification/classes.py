@@ -170,13 +170,11 @@ def mean_of_kernel(
         and reduction == "mean"
         and can_read(input)
         and type(target) is Tensor
-        and input.dtype in PLAIN
+        and (dtype := input.dtype) in PLAIN
         and input.ndim == 2
-        # Of no elements the kernel of the hinge returns what was in memory.
-        and input.numel() > 0
         and (
-            (target.dtype is torch.int64 and target.ndim == 1)
-            or (target.dtype is input.dtype and target.shape == input.shape)
+            (target.ndim == 1 and target.dtype is torch.int64)
+            or (target.dtype is dtype and target.shape == input.shape)
         )
     )
     if not usual:

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from torch_mlcalc.losses.pointwise import Pointwise, forget_nan_, is_usual
-from torch_mlcalc.losses.reduction import (
-    KERNEL_REDUCTION,
-    Loss,
-    Reduction,
-    as_dtype,
-    prepare,
-)
+from torch_mlcalc.losses.pointwise import Pointwise, divisor, forget_nan_, is_usual
+from torch_mlcalc.losses.reduction import Loss, Reduction, as_dtype, prepare
 from torch_mlcalc.losses.validation import check_values, is_validated
 
 KLReduction = Reduction | Literal["batchmean"]
@@ -82,8 +75,7 @@ def kl_div(
     plain: Reduction = "sum" if reduction == "batchmean" else reduction
     divergence = _of_log if log_target else _of_probability
     if is_usual(input, target, weight, plain, validate):
-        loss = divergence.usual(plain, input, target)
-        return _of_batch(loss, input, reduction)
+        return divergence.usual(input, target, reduction)
     input, target, dtype = prepare(input, target, weight, plain)
     if is_validated(validate):
         check_values("input", input, input <= 0, "must be log-probabilities, at most 0")
@@ -148,11 +140,16 @@ def _of_batch(loss: Tensor, input: Tensor, reduction: KLReduction) -> Tensor:
     return loss / input.size(0) if whole else loss
 
 
-def _of_kernel(
-    x: Tensor, t: Tensor, reduction: Reduction, log_target: bool = False
-) -> Tensor | None:
-    # It is NaN where a term is 0 times infinity.
-    loss = torch.kl_div(x, t, KERNEL_REDUCTION[reduction], log_target=log_target)
+def _probability_in_short(x: Tensor, t: Tensor, reduction: str) -> Tensor | None:
+    # torch's kernel with two nodes of the graph less. NaN where a term is 0 times
+    # infinity.
+    share = t / divisor(x, reduction)
+    loss = torch.addcmul(torch.xlogy(share, t), share, x, value=-1).sum()
+    return None if math.isnan(loss.item()) else loss
+
+
+def _log_in_short(x: Tensor, u: Tensor, reduction: str) -> Tensor | None:
+    loss = ((u - x) * u.exp().div_(divisor(x, reduction))).sum()
     return None if math.isnan(loss.item()) else loss
 
 
@@ -190,16 +187,17 @@ _of_probability = Pointwise(
     lambda x, t: -t,
     lambda x, t: _probability_slope(x, t),
     mend=_probability_mended,
-    kernel=_of_kernel,
-    # At 1e4 elements 1.13 of the time of torch's instead of 1.4, at 3e4 more.
-    few=1 << 14,
+    kernel=_probability_in_short,
+    # At 3e4 elements 1.02 of the time of torch's instead of 0.83.
+    few=1 << 13,
 )
 _of_log = Pointwise(
     _log_value,
     lambda x, u: -u.exp(),
     lambda x, u: _log_slope(x, u),
     mend=_log_mended,
-    kernel=partial(_of_kernel, log_target=True),
-    # At 1e6 elements 0.97 of the time of torch's instead of 1.3; at 1e7 more memory.
+    kernel=_log_in_short,
+    # At 1e5 and 1e6 elements 1.1 of the time of torch's instead of 1.3 and 1.4; at 1e7
+    # more memory.
     few=1 << 20,
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torch_mlcalc.losses.classification.classes import (
@@ -100,10 +99,10 @@ def linear_cross_entropy(
     bias = rest[0] if rest else matrix.new_zeros(()).expand(matrix.shape[0])
     weight = None if weight is None else weight.to(working)
     rows = x.reshape(-1, x.shape[-1])
+    index = known(target, ignore_index).reshape(-1)
     with full_precision(x.device):
-        total = linear_logsumexp(rows, matrix, bias).view(target.shape)
-    index = known(target, ignore_index)
-    of_target = (x * F.embedding(index, matrix)).sum(-1) + bias[index]
+        total, of_target = linear_logsumexp(rows, matrix, bias, index)
+    total, of_target = total.view(target.shape), of_target.view(target.shape)
     loss = reduce_classes(total - of_target, target, weight, ignore_index, reduction)
     if label_smoothing:
         classes = matrix.shape[0]

@@ -29,56 +29,67 @@ _ROWS, _LOGITS = 2048, 1 << 21
 Blocks = Iterator[tuple[slice, slice]]
 
 
-def linear_logsumexp(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return logsumexp over the classes of ``x @ weight.T + bias``.
+def linear_logsumexp(
+    x: Tensor, weight: Tensor, bias: Tensor, index: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return logsumexp over the classes of ``x @ weight.T + bias``, and one of these.
+
+    Both at once, so that the gradient by the weight is held once.
 
     Args:
         x: Rows, of shape ``(N, F)``.
         weight: Of shape ``(C, F)``.
         bias: Of shape ``(C)``.
+        index: The class of each row whose logit is returned, of shape ``(N)``.
 
     Returns:
-        A tensor of shape ``(N)``, with derivatives of all orders.
+        Two tensors of shape ``(N)``, with derivatives of all orders.
     """
     if torch.compiler.is_compiling():
         # torch 2.13 does not compile a Function that has a jvp.
-        return F.linear(x, weight, bias).logsumexp(-1)
-    result: Tensor = _LogSumExp.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+        logits = F.linear(x, weight, bias)
+        return logits.logsumexp(-1), logits.gather(-1, index[:, None])[:, 0]
+    result: tuple[Tensor, Tensor] = _LogSumExp.apply(x, weight, bias, index)  # type: ignore[no-untyped-call]
     return result
 
 
 class _LogSumExp(torch.autograd.Function):
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(
+        x: Tensor, weight: Tensor, bias: Tensor, index: Tensor
+    ) -> tuple[Tensor, Tensor]:
         result = x.new_empty(x.shape[0])
-        lowest = torch.finfo(x.dtype).min
+        lowest, place = torch.finfo(x.dtype).min, _place(x, weight)
         for rows in _row_blocks(x):
             # Finite, since infinity less infinity is NaN.
             top = x.new_full((x[rows].shape[0],), lowest)
             total = torch.zeros_like(top)
             for classes in _class_blocks(x, weight):
-                logits = torch.addmm(bias[classes], x[rows], weight[classes].T)
+                logits = _logits(x[rows], weight[classes], bias[classes], place)
                 higher = torch.maximum(top, logits.amax(1))
                 total.mul_((top - higher).exp_())
                 total.add_(logits.sub_(higher[:, None]).exp_().sum(1))
                 top = higher
             result[rows] = total.log_().add_(top)
-        return result
+        return result, _picked(x, weight, index) + bias[index]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ANN401
-        ctx.save_for_backward(*inputs, output)
-        ctx.save_for_forward(*inputs, output)
+        ctx.save_for_backward(*inputs, output[0])
+        ctx.save_for_forward(*inputs, output[0])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:  # noqa: ANN401
+        x, weight, bias, index, result = ctx.saved_tensors
         with full_precision(grads[0].device):
-            return _Gradient.apply(*ctx.saved_tensors, grads[0])  # type: ignore[no-untyped-call]
+            found = _Gradient.apply(x, weight, bias, result, grads[0])  # type: ignore[no-untyped-call]
+        return *_with_picked(found, x, weight, index, grads[1]), None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:  # noqa: ANN401
-        x, weight, bias, result = ctx.saved_tensors
-        moved = _or_zeros(tangents, (x, weight, bias))
+        x, weight, bias, index, result = ctx.saved_tensors
+        moved = _or_zeros(tangents[:3], (x, weight, bias))
+        picked = _picked(moved[0], weight, index) + _picked(x, moved[1], index)
         parts = []
         for rows in _row_blocks(x):
             part = torch.zeros_like(result[rows])
@@ -86,11 +97,12 @@ class _LogSumExp(torch.autograd.Function):
                 p, change = _block(x, weight, bias, result, moved, rows, classes)
                 part = part + (p * change).sum(1)
             parts.append(part)
-        return torch.cat(parts) if parts else torch.zeros_like(result)
+        total = torch.cat(parts) if parts else torch.zeros_like(result)
+        return total, picked + moved[2][index]
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *arguments: Tensor) -> Any:  # noqa: ANN401
-        return _one_by_one(_LogSumExp, info.batch_size, in_dims, arguments), 0
+        return _one_by_one(_LogSumExp, info.batch_size, in_dims, arguments), (0, 0)
 
 
 class _Gradient(torch.autograd.Function):
@@ -104,10 +116,10 @@ class _Gradient(torch.autograd.Function):
             nothing = torch.zeros_like(result)
             return _moved(x, weight, bias, result, nothing, [None] * 4 + [grad])
         by_x, by_weight = torch.zeros_like(x), torch.zeros_like(weight)
-        by_bias = weight.new_zeros(weight.shape[0])
+        by_bias, place = weight.new_zeros(weight.shape[0]), _place(x, weight)
         for rows in _row_blocks(x):
             for classes in _class_blocks(x, weight):
-                p = torch.addmm(bias[classes], x[rows], weight[classes].T)
+                p = _logits(x[rows], weight[classes], bias[classes], place)
                 p.sub_(result[rows, None]).exp_().mul_(grad[rows, None])
                 by_x[rows].addmm_(p, weight[classes])
                 by_weight[classes].addmm_(p.T, x[rows])
@@ -156,6 +168,35 @@ class _Gradient(torch.autograd.Function):
         return _one_by_one(_Gradient, info.batch_size, in_dims, arguments), (0, 0, 0)
 
 
+def _picked(x: Tensor, weight: Tensor, index: Tensor) -> Tensor:
+    # Unlike an index in brackets, an embedding refuses negative ones.
+    return (x * F.embedding(index, weight)).sum(-1)
+
+
+def _with_picked(
+    found: tuple[Tensor, Tensor, Tensor],
+    x: Tensor,
+    weight: Tensor,
+    index: Tensor,
+    grad: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradient with that of the logits that were picked."""
+    by_x, by_weight, by_bias = found
+    of_x, of_weight = grad[:, None] * weight[index], grad[:, None] * x
+    if torch.is_grad_enabled() or is_legacy_batchedtensor(grad):
+        return (
+            by_x + of_x,
+            by_weight.index_add(0, index, of_weight),
+            by_bias.index_add(0, index, grad),
+        )
+    # By an embedding of its own it was another tensor of the size of the weight.
+    return (
+        by_x.add_(of_x),
+        by_weight.index_add_(0, index, of_weight),
+        by_bias.index_add_(0, index, grad),
+    )
+
+
 def _moved(
     x: Tensor,
     weight: Tensor,
@@ -191,9 +232,25 @@ def _row_blocks(x: Tensor) -> Iterator[slice]:
 
 
 def _class_blocks(x: Tensor, weight: Tensor) -> Iterator[slice]:
-    step = max(1, _LOGITS // max(1, min(_ROWS, x.shape[0])))
+    step = _step(x)
     for start in range(0, weight.shape[0], step):
         yield slice(start, start + step)
+
+
+def _step(x: Tensor) -> int:
+    return max(1, _LOGITS // max(1, min(_ROWS, x.shape[0])))
+
+
+def _place(x: Tensor, weight: Tensor) -> Tensor:
+    # One for all blocks: malloc did not always use the place of one for the next, and
+    # 2048 x 256 x 32000 took 127 to 202 MB, of which 88 were in use.
+    return x.new_empty(min(_ROWS, x.shape[0]) * min(_step(x), weight.shape[0]))
+
+
+def _logits(x: Tensor, weight: Tensor, bias: Tensor, place: Tensor) -> Tensor:
+    shape = x.shape[0], weight.shape[0]
+    out = place[: shape[0] * shape[1]].view(shape)
+    return torch.addmm(bias, x, weight.T, out=out)
 
 
 def _block(
@@ -233,6 +290,4 @@ def _one_by_one(
         )
         for lane in range(size)
     ]
-    if isinstance(lanes[0], Tensor):
-        return torch.stack(lanes)
     return tuple(torch.stack(column) for column in zip(*lanes, strict=True))

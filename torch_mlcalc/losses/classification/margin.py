@@ -85,14 +85,17 @@ def multi_margin_loss(
         Weston and Watkins, "Support vector machines for multi-class pattern
         recognition" (1999), ESANN, equation (4).
     """
+    checked = is_validated(validate)
+    plain = type(margin) is float and abs(margin) < math.inf
+    if not checked and plain and (p == 1 or p == 2):
+        mean = mean_of_kernel(
+            _kernel, input, target, weight, reduction, p, margin, None, 1
+        )
+        # Of no elements it returns what was in memory.
+        if mean is not None and input.numel() and _is_finite(input):
+            return with_slope(mean, _slope, input, target, p, margin, None, 1)
     _check_power(p)
     check_number("margin", margin)
-    checked = is_validated(validate)
-    if not checked:
-        plain = p, margin, None, KERNEL_REDUCTION["mean"]
-        mean = mean_of_kernel(_kernel, input, target, weight, reduction, *plain)
-        if mean is not None and _is_finite(input):
-            return with_slope(mean, lambda grad: _slope(grad, input, target, *plain))
     input, target, weight, dtype = prepare_classes(input, target, weight, reduction)
     if checked:
         check_classes(input, target, None)
@@ -101,7 +104,7 @@ def multi_margin_loss(
         # backward, and three times the memory.
         settings = p, margin, weight, KERNEL_REDUCTION[reduction]
         loss = _kernel(input, target, *settings)
-        with_slope(loss, lambda grad: _slope(grad, input, target, *settings))
+        with_slope(loss, _slope, input, target, *settings)
     else:
         loss = _hinge(input, target, p, margin, weight, reduction)
     return as_dtype(loss, dtype)
@@ -184,7 +187,7 @@ def _kernel_is_right(input: Tensor, weight: Tensor | None) -> bool:
 
 def _is_finite(input: Tensor) -> bool:
     # The kernel forgets NaN, which is also the lead of one infinity over another.
-    low, high = input.detach().aminmax()
+    low, high = input.data.aminmax()
     return math.isfinite(high.item() - low.item())
 
 
