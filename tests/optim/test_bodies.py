@@ -499,6 +499,21 @@ def test_what_changes_in_one_part_of_a_block_is_found(
     torch.testing.assert_close(run(flat=True), run(foreach=False), rtol=1e-6, atol=1e-6)
 
 
+def test_momentum_may_begin_after_flat_steps_without() -> None:
+    def run(**options: bool) -> Tensor:
+        param = torch.ones(4, requires_grad=True)
+        param.grad = torch.ones(4)
+        optimizer = mlc.SGD([param], 0.1, **options)
+        for step in range(6):
+            optimizer.zero_grad(set_to_none=False)
+            param.grad.fill_(1)
+            optimizer.param_groups[0]["momentum"] = 0.9 if step > 2 else 0
+            optimizer.step()
+        return param
+
+    torch.testing.assert_close(run(flat=True), run(foreach=False), rtol=1e-6, atol=0)
+
+
 def test_a_flat_step_that_repeats_one_looks_at_everything_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
