@@ -111,3 +111,24 @@ def test_sgd_steps_on_a_gpu(options: dict[str, bool]) -> None:
     found, wanted = (trained(device, **options).detach() for device in (GPU, CPU))
     assert found.device.type == "cuda"
     torch.testing.assert_close(found.cpu(), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_flat_group_follows_its_model_to_a_gpu() -> None:
+    def train(*devices: torch.device) -> list[Tensor]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+        optimizer = mlc.SGD(model.parameters(), 0.1, momentum=0.9, flat=True)
+        for device in devices:
+            model.to(device)
+            for _ in range(3):
+                optimizer.zero_grad(set_to_none=False)
+                model(torch.ones(4, 3, device=device)).square().sum().backward()
+                optimizer.step()
+        blocks = {param.untyped_storage().data_ptr() for param in model.parameters()}
+        assert len(blocks) == 1
+        buffers = [state["momentum_buffer"] for state in optimizer.state.values()]
+        return [*model.parameters(), *buffers]
+
+    for found, wanted in zip(train(CPU, GPU), train(CPU, CPU), strict=True):
+        assert found.device.type == "cuda"
+        torch.testing.assert_close(found.cpu(), wanted, rtol=1e-5, atol=1e-6)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import torch_mlcalc as mlc
 from torch_mlcalc.optim import partition
+from torch_mlcalc.optim.flat import FlatGroup
 from torch_mlcalc.testing import check_optimizer
 
 Options = dict[str, Any]
@@ -222,6 +223,24 @@ def test_keeps_its_choice_while_nothing_changes() -> None:
     assert optimizer._partitions[0] is found
 
 
+def test_momentum_that_begins_again_is_soon_updated_with_the_rest() -> None:
+    params = sized(5, 7)
+    optimizer = after_three_steps(params)
+    before = bodies_of(optimizer)
+    optimizer.state[params[0]].clear()
+    optimizer.step()
+    assert bodies_of(optimizer) != before
+    optimizer.step()
+    assert bodies_of(optimizer) == before
+
+
+def replace_parameter(optimizer: mlc.SGD) -> None:
+    params = optimizer.param_groups[0]["params"]
+    new = torch.full((5,), 3.0, requires_grad=True)
+    new.grad = params[1].grad
+    params[1] = new
+
+
 def swap_data(optimizer: mlc.SGD) -> None:
     param = optimizer.param_groups[0]["params"][0]
     param.data = torch.arange(12.0).reshape(4, 3).t()
@@ -249,6 +268,7 @@ CHANGES: dict[str, Any] = {
         {o.param_groups[0]["params"][1]: {"momentum_buffer": torch.full((5,), 3.0)}}
     ),
     "state gone": lambda o: o.state.clear(),
+    "parameter replaced": replace_parameter,
     "parameter removed": lambda o: o.param_groups[0]["params"].pop(),
     "order": lambda o: o.param_groups[0]["params"].reverse(),
     "momentum off": lambda o: o.param_groups[0].update(momentum=0),
@@ -260,22 +280,26 @@ CHANGES: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("flat", [False, True], ids=["separate", "flat"])
+@pytest.mark.parametrize("kind", ["separate", "flat", "flat with gradients"])
 @pytest.mark.parametrize("name", CHANGES)
-def test_notices_what_changes_between_steps(
-    name: str, flat: bool, threads: int
-) -> None:
+def test_notices_what_changes_between_steps(name: str, kind: str, threads: int) -> None:
     def run(**options: object) -> list[Tensor]:
         generator = torch.Generator().manual_seed(1)
         shapes = [(3, 4), (5,), (20,)]
         params = [torch.randn(s, generator=generator).requires_grad_() for s in shapes]
         optimizer = after_three_steps(params, **options)
+        if kind == "flat with gradients":
+            optimizer.zero_grad(set_to_none=False)
+            for _ in range(2):
+                optimizer.step()
+            for param in params:
+                param.grad.fill_(1)
         CHANGES[name](optimizer)
         for _ in range(3):
             optimizer.step()
-        return params
+        return params + optimizer.param_groups[0]["params"]
 
-    found, expected = run(flat=flat), run(foreach=False)
+    found, expected = run(flat=kind != "separate"), run(foreach=False)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
 
@@ -393,7 +417,31 @@ def other_momentum(param: Tensor, state: Options) -> None:
     buffer.data = torch.stack([buffer.data + 1, buffer.data], -1)[..., 0]
 
 
-PART_CHANGES = [sparse_grad, other_strides, no_grad, other_memory, other_momentum]
+def replaced_momentum(param: Tensor, state: Options) -> None:
+    state["momentum_buffer"] = state["momentum_buffer"] + 1
+
+
+def no_momentum(param: Tensor, state: Options) -> None:
+    state.clear()
+
+
+def moved(param: Tensor, state: Options) -> None:
+    param.data = param.data + 1
+
+
+def moved_grad(param: Tensor, state: Options) -> None:
+    param.grad.data = param.grad.data + 1
+
+
+PART_CHANGES = [
+    sparse_grad,
+    other_strides,
+    no_grad,
+    other_memory,
+    other_momentum,
+    replaced_momentum,
+    no_momentum,
+]
 
 
 @pytest.mark.parametrize("body", [{}, dict(foreach=True)], ids=["fused", "foreach"])
@@ -420,6 +468,67 @@ def test_what_changes_in_one_part_is_found_after_others_were_updated(
     torch.testing.assert_close(
         run(body), run(dict(foreach=False)), rtol=1e-6, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("where", [300, 518, 519])
+@pytest.mark.parametrize(
+    "change",
+    [sparse_grad, no_grad, replaced_momentum, no_momentum, moved, moved_grad],
+    ids=lambda c: c.__name__,
+)
+def test_what_changes_in_one_part_of_a_block_is_found(
+    change: Callable[[Tensor, Options], None], where: int
+) -> None:
+    def run(**options: bool) -> Tensor:
+        params = [torch.ones(4, requires_grad=True) for _ in range(520)]
+        params[518] = torch.ones(4, dtype=torch.float64, requires_grad=True)
+        optimizer = mlc.SGD(params, 0.1, momentum=0.9, weight_decay=0.1, **options)
+        for param in params:
+            param.grad = torch.zeros_like(param)
+        for step in range(5):
+            if step != 4:
+                optimizer.zero_grad(set_to_none=False)
+                for i, param in enumerate(params):
+                    param.grad.fill_(step + i % 7)
+            if step == 3:
+                change(params[where], optimizer.state[params[where]])
+            optimizer.step()
+        buffers = [optimizer.state[param]["momentum_buffer"] for param in params]
+        return torch.cat([each.detach() for each in (*params, *buffers)])
+
+    torch.testing.assert_close(run(flat=True), run(foreach=False), rtol=1e-6, atol=1e-6)
+
+
+def test_momentum_may_begin_after_flat_steps_without() -> None:
+    def run(**options: bool) -> Tensor:
+        param = torch.ones(4, requires_grad=True)
+        param.grad = torch.ones(4)
+        optimizer = mlc.SGD([param], 0.1, **options)
+        for step in range(6):
+            optimizer.zero_grad(set_to_none=False)
+            param.grad.fill_(1)
+            optimizer.param_groups[0]["momentum"] = 0.9 if step > 2 else 0
+            optimizer.step()
+        return param
+
+    torch.testing.assert_close(run(flat=True), run(foreach=False), rtol=1e-6, atol=0)
+
+
+def test_a_flat_step_that_repeats_one_looks_at_everything_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    params = sized(*[4] * 520)
+    optimizer = mlc.SGD(params, 0.1, momentum=0.9, flat=True)
+    optimizer.zero_grad(set_to_none=False)
+    for param in params:
+        param.grad = torch.zeros_like(param)
+    for _ in range(2):
+        optimizer.zero_grad(set_to_none=False)
+        optimizer.step()
+    monkeypatch.delattr(FlatGroup, "step")
+    versions = [param._version for param in params]
+    optimizer.step()
+    assert [param._version for param in params] == [v + 1 for v in versions]
 
 
 def test_a_step_finds_its_parts_again_only_if_something_has_changed() -> None:

@@ -9,12 +9,12 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from torch_mlcalc.optim.foreach import foreach_
 from torch_mlcalc.optim.fused import fused_, is_safe
+from torch_mlcalc.optim.movable import check_movable
 from torch_mlcalc.optim.options import Formula
-from torch_mlcalc.optim.partition import unchanged
+from torch_mlcalc.optim.partition import buffers_of, unchanged
 from torch_mlcalc.optim.update import unscaled, update_
 
 Tensors: TypeAlias = list[Tensor]
@@ -23,6 +23,12 @@ States: TypeAlias = Mapping[Tensor, dict[str, Any]]
 
 # Each parameter starts at a multiple of 64 bytes, as if torch had allocated it.
 _ALIGNMENT = 64
+
+#: Parameters that are looked at, with all that belongs to them, before others are, so
+#: that it stays in the cache: a step of 2000 small ones took 3.8 ms, and 4.3 in one go.
+_PARAMS_OF_PART = 256
+
+_grad = operator.attrgetter("grad")
 
 
 class FlatGroup:
@@ -39,7 +45,7 @@ class FlatGroup:
             ValueError: If one cannot be moved without a change elsewhere.
         """
         self.params = list(params)
-        _check_movable(self.params, others)
+        check_movable(self.params, others)
         positions: dict[tuple[object, ...], list[int]] = {}
         for i, param in enumerate(self.params):
             positions.setdefault((param.dtype, param.device), []).append(i)
@@ -71,6 +77,30 @@ class FlatGroup:
         """Look for every momentum buffer at the next step, for one is another."""
         for _, block in self._blocks:
             block.forget_state()
+
+    def repeat(self, group: dict[str, Any], formula: Formula) -> bool:
+        """Update every parameter, if all is where a step before left it.
+
+        Args:
+            group: The group.
+            formula: The options of the group.
+
+        Returns:
+            Whether all is; nothing is updated otherwise.
+        """
+        params, blocks = group["params"], self._blocks
+        if len(params) != len(self.params):
+            return False
+        found = []
+        for where, block in blocks:
+            own = params if len(blocks) == 1 else [params[i] for i in where]
+            grads = block.steady(own, formula)
+            if grads is None:
+                return False
+            found.append(grads)
+        for (_, block), grads in zip(blocks, found, strict=True):
+            block.update_all(group, grads, formula)
+        return True
 
     def step(
         self,
@@ -128,11 +158,8 @@ class _Views:
 
     def are(self, found: Iterable[Tensor | None]) -> bool:
         """Return whether these are the views, none of whose ``.data`` was replaced."""
-        return all(map(operator.is_, found, self.tensors)) and self.are_in_place()
-
-    def are_in_place(self) -> bool:
-        """Return whether the ``.data`` of no view was replaced."""
-        return self._layout.is_of(self.tensors)
+        same = all(map(operator.is_, found, self.tensors))
+        return same and self._layout.is_of(self.tensors)
 
     def at(self, i: int) -> Tensor:
         """Return a view that is as it was made, if need be another one."""
@@ -147,6 +174,29 @@ class _Views:
             return tensor.to_dense()
         here = self.block.untyped_storage().data_ptr()
         return tensor.clone() if tensor.untyped_storage().data_ptr() == here else tensor
+
+
+class _Part:
+    """Some parameters, with their gradients and momentum in the places for them."""
+
+    def __init__(self, *lists: Tensors, states: list[dict[str, Any]]) -> None:
+        self._lists = lists
+        self._layouts = list(map(_Layout, lists))
+        self._states = states
+
+    def is_of(self, params: Tensors) -> bool:
+        """Return whether these are the parameters, and all with them is as it was."""
+        found: tuple[Iterable[Tensor | None], ...] = (
+            params,
+            map(_grad, params),
+            buffers_of(self._states),
+        )
+        return all(
+            all(map(operator.is_, tensors, known)) and layout.is_of(known)
+            for tensors, known, layout in zip(
+                found, self._lists, self._layouts, strict=False
+            )
+        )
 
 
 class _Block:
@@ -164,7 +214,10 @@ class _Block:
         self._lent: _Views | None = None
         self._copied: _Views | None = None
         self._momentum: _Views | None = None
-        self._holds_momentum = False
+        # Of all parameters, once each has its momentum in the block.
+        self._states: list[dict[str, Any]] = []
+        # All that a step without momentum looks at, and one with it.
+        self._parts: dict[bool, list[_Part]] = {}
         self._copies_grads = False
         views = _Views(self._values, params, self._starts).tensors
         for param, view in zip(params, views, strict=True):
@@ -203,17 +256,14 @@ class _Block:
         state: States,
         formula: Formula,
     ) -> None:
-        present: list[bool] = []
-        values = self._steady(grads, formula)
         self._copies_grads = False
-        if values is None:
-            values, present = self._gather(grads)
-            fresh = [False] * len(present)
-            if formula.momentum != 0:
-                fresh = self._gather_momentum(state, present)
-            runs = self._runs(present, fresh)
-        else:
-            runs = [(0, self._starts[-1], False)]
+        values, present = self._gather(grads)
+        fresh = [False] * len(present)
+        if formula.momentum != 0:
+            fresh = self._gather_momentum(state, present)
+        if not (self._copies_grads or any(fresh)):
+            self._remember_parts(formula)
+        runs = self._runs(present, fresh)
         if scale is not None:
             values = values / scale.reshape(()).to(values.device)
         for run in runs:
@@ -225,13 +275,44 @@ class _Block:
         # In place is what happened to these, and backward passes must know.
         torch.autograd.graph.increment_version(changed)
 
-    def _steady(self, grads: Grads, formula: Formula) -> Tensor | None:
-        """Return the block of all gradients, if nothing has to be put into place."""
-        if self._lent is None or not self._lent.are(grads):
-            return None
-        if formula.momentum != 0 and not self._buffers_are_in_place():
-            return None
-        return self._lent.block
+    def _remember_parts(self, formula: Formula) -> None:
+        """Let the next step look at all that this one found in its place."""
+        has_momentum = bool(formula.momentum != 0)
+        if self._lent is None or has_momentum in self._parts:
+            return
+        lists = [self.params, self._lent.tensors]
+        if has_momentum and self._momentum is not None:
+            lists.append(self._momentum.tensors)
+        slices = [
+            slice(i, i + _PARAMS_OF_PART)
+            for i in range(0, len(self.params), _PARAMS_OF_PART)
+        ]
+        states = self._states if has_momentum else []
+        self._parts[has_momentum] = [
+            _Part(*(tensors[own] for tensors in lists), states=states[own])
+            for own in slices
+        ]
+
+    def steady(self, params: Tensors, formula: Formula) -> Tensor | None:
+        """Return the block of all gradients, if everything is as it was.
+
+        Versions are counted up on the way, for those are not updated just if the step
+        that then has to look at everything fails.
+        """
+        parts = self._parts.get(bool(formula.momentum != 0), [])
+        for k, part in enumerate(parts):
+            own = params[k * _PARAMS_OF_PART : (k + 1) * _PARAMS_OF_PART]
+            if not part.is_of(own):
+                self._parts.clear()
+                return None
+            torch.autograd.graph.increment_version(own)
+        return self._lent.block if self._lent is not None and parts else None
+
+    def update_all(
+        self, group: dict[str, Any], values: Tensor, formula: Formula
+    ) -> None:
+        """Update the whole block by the gradients in another."""
+        self._update(group, values, (0, self._starts[-1], False), formula)
 
     def _update_others(
         self, grads: Grads, present: list[bool], state: States, formula: Formula
@@ -243,13 +324,15 @@ class _Block:
                 update_(param, grad, held, formula)
 
     def forget_state(self) -> None:
-        self._holds_momentum = False
+        self._states = []
+        self._parts.clear()
 
     def _gather(self, grads: Grads) -> tuple[Tensor, list[bool]]:
         """Return all gradients as one block, and which of them it holds."""
         if self._lent is not None and self._lent.are(grads):
             return self._lent.block, [True] * len(grads)
         self._copies_grads = True
+        self._parts.clear()
         self._copied = self._copied or self._new_views()
         block, views = self._copied.block, self._copied.tensors
         dtype = block.dtype
@@ -281,12 +364,13 @@ class _Block:
                 view.copy_(source)
             if not fresh[i] or present[i]:
                 state[self.params[i]]["momentum_buffer"] = view
-        self._holds_momentum = not any(fresh)
+        held = [] if any(fresh) else [state[param] for param in self.params]
+        self._states = held
         return fresh
 
     def _buffers_are_in_place(self) -> bool:
-        views = self._momentum
-        return self._holds_momentum and views is not None and views.are_in_place()
+        views, states = self._momentum, self._states
+        return bool(states) and views is not None and views.are(buffers_of(states))
 
     def _allocate_momentum(self, entries: list[Tensor | None]) -> _Views:
         dtype = self._values.dtype
@@ -340,56 +424,3 @@ class _Block:
             foreach_([param], [grad], buffers, formula.as_numbers())
         else:
             fused_([param], [grad], buffers, formula.as_numbers())
-
-
-def _check_movable(params: Tensors, others: Tensors) -> None:
-    """Refuse parameters whose memory is not, or not only, their own.
-
-    Raises:
-        ValueError: If there is one.
-    """
-    for i, param in enumerate(params):
-        problem = _what_binds(param)
-        if problem is not None:
-            raise ValueError(
-                f"flat=True moves parameters in memory, but parameter {i} of the "
-                f"group, of shape {tuple(param.shape)}, {problem}. Put it into a group "
-                "of its own with flat=False."
-            )
-    extents = [(*_extent(p), True) for p in params if _has_memory(p)]
-    extents += [(*_extent(p), False) for p in others if _has_memory(p)]
-    ends: dict[str, tuple[int, int]] = {}
-    for device, start, stop, moves in sorted(extents):
-        end_of_moved, end_of_any = ends.get(device, (0, 0))
-        if start < (end_of_any if moves else end_of_moved):
-            raise ValueError(
-                "flat=True moves parameters in memory, but two parameters share "
-                "theirs, one of them in the group. Pass one of them, or flat=False."
-            )
-        end_of_moved = max(end_of_moved, stop if moves else 0)
-        ends[device] = (end_of_moved, max(end_of_any, stop))
-
-
-def _has_memory(param: Tensor) -> bool:
-    plain = type(param) in (Tensor, Parameter) and param.layout == torch.strided
-    return plain and param.device.type != "meta" and param.numel() > 0
-
-
-def _extent(param: Tensor) -> tuple[str, int, int]:
-    """Return the device, and where the memory of a parameter starts and stops."""
-    pairs = zip(param.shape, param.stride(), strict=True)
-    elements = 1 + sum((size - 1) * stride for size, stride in pairs)
-    start = param.data_ptr()
-    return str(param.device), start, start + elements * param.element_size()
-
-
-def _what_binds(param: Tensor) -> str | None:
-    if type(param) not in (Tensor, Parameter) or param.layout != torch.strided:
-        return f"is a {type(param).__name__} of layout {param.layout}"
-    if param._is_view():
-        return "is a view of another tensor"
-    if param.device.type == "cpu" and param.untyped_storage().is_shared():
-        return "is in memory shared with other processes"
-    if torch.empty_like(param, device="meta").stride() != param.stride():
-        return f"has gaps or overlaps in memory, with strides {param.stride()}"
-    return None

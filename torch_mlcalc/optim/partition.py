@@ -27,6 +27,7 @@ Grads: TypeAlias = list[Tensor | None]
 States: TypeAlias = Mapping[Tensor, dict[str, Any]]
 Body: TypeAlias = Callable[[Tensors, Tensors, Tensors, Numbers], None]
 Key: TypeAlias = tuple[Any, ...]
+Check: TypeAlias = Callable[[Sequence[Any]], bool]
 
 #: Tensors on a CPU that are looked at, then updated, before others are: what was looked
 #: at is in the cache then. A step of 2000 small vectors with momentum took 7.1 ms in
@@ -38,6 +39,7 @@ _LOW_PRECISION = (torch.float16, torch.bfloat16)
 
 
 _grad = operator.attrgetter("grad")
+_buffer = operator.itemgetter("momentum_buffer")
 
 
 class Settings(NamedTuple):
@@ -52,9 +54,8 @@ class Settings(NamedTuple):
     threads: bool
 
     @classmethod
-    def of(cls, group: dict[str, Any]) -> Settings:
-        """Take the settings from a parameter group."""
-        formula = Formula.of(group)
+    def of(cls, group: dict[str, Any], formula: Formula) -> Settings:
+        """Take the settings from a parameter group and its formula."""
         return cls(
             bool(formula.momentum != 0),
             formula.is_plain(),
@@ -72,21 +73,26 @@ class Partition:
     Finding out what suits a tensor costs several microseconds, so that it is done once.
     Each step then makes sure that all is as it was: the same parameters, the same
     momentum buffers, the same gradients missing, and every tensor of the same type,
-    dtype, device, shape and strides. The tensors are looked at part by part, each part
-    just before its update.
+    dtype, device, shape and strides. All this is looked at part by part, each part just
+    before its update: a first look at everything would be another way through memory.
     """
 
-    def __init__(self, group: dict[str, Any], grads: Grads, state: States) -> None:
+    def __init__(
+        self, group: dict[str, Any], grads: Grads, state: States, formula: Formula
+    ) -> None:
         """Divide the parameters of a group.
 
         Args:
             group: The group.
             grads: Gradients of its parameters.
             state: The state of the optimizer.
+            formula: The options of the group.
         """
         self._params = list(group["params"])
-        self._settings = Settings.of(group)
+        self._settings = Settings.of(group, formula)
         self._absent = []
+        # Momentum that begins makes another body possible.
+        self._begins = False
         positions: dict[Key, list[int]] = {}
         occurrences = Counter(map(id, self._params))
         for i, (param, grad) in enumerate(zip(self._params, grads, strict=True)):
@@ -96,6 +102,7 @@ class Partition:
             buffer = None
             if self._settings.has_momentum:
                 buffer = state.get(param, {}).get("momentum_buffer")
+                self._begins |= buffer is None
             key = _body_for(self._settings, param, grad, buffer)
             if occurrences[id(param)] > 1:  # torch just warns; its turns are in order.
                 key = (one_by_one,)
@@ -106,31 +113,44 @@ class Partition:
             for key, where in _in_blocks(positions, self._params)
         ]
 
-    def still_fits(self, group: dict[str, Any], grads: Grads | None) -> bool:
-        """Return whether nothing has changed that concerns more than one tensor.
+    def still_fits(
+        self, group: dict[str, Any], grads: Grads | None, formula: Formula
+    ) -> bool:
+        """Return whether nothing has changed but, perhaps, what a part looks at.
 
-        The momentum buffers are compared by the caller, for all groups at once.
+        That the state of each parameter is the same dict is for the caller to see, for
+        all groups at once.
 
         Args:
             group: The group.
             grads: Gradients of its parameters, ``None`` for those in ``.grad``.
+            formula: The options of the group.
         """
         params = group["params"]
         return (
-            len(params) == len(self._params)
-            and all(map(operator.is_, params, self._params))
-            and self._settings == Settings.of(group)
+            not self._begins
+            and len(params) == len(self._params)
+            and all(params[i] is self._params[i] for i in self._alone)
+            and all(params[i] is self._params[i] for i in self._absent)
             and all(self._grad(i, grads) is None for i in self._absent)
+            and self._settings == Settings.of(group, formula)
         )
 
     def step(
-        self, grads: Grads | None, state: States, formula: Formula, *, is_new: bool
+        self,
+        params: Tensors,
+        grads: Grads | None,
+        state: States,
+        formula: Formula,
+        *,
+        is_new: bool,
     ) -> Grads:
         """Update every parameter that has a gradient, as long as the tensors fit.
 
         Args:
-            grads: Gradients of the parameters of the group, never written to; ``None``
-                for those in ``.grad``, which are then read part by part as well.
+            params: Parameters of the group.
+            grads: Their gradients, never written to; ``None`` for those in ``.grad``,
+                which are then read part by part as well.
             state: The state of the optimizer.
             formula: The options of the group.
             is_new: Whether the division has just been made, so that all of them fit.
@@ -147,10 +167,10 @@ class Partition:
             return []
         numbers = formula.as_numbers()
         for k, part in enumerate(self._parts):
-            if not part.step(grads, numbers, is_new):
+            if not part.step(params, grads, numbers, is_new):
                 left = {i for each in self._parts[k:] for i in each.positions}
-                every = range(len(self._params))
-                return [self._grad(i, grads) if i in left else None for i in every]
+                grads = list(map(_grad, params)) if grads is None else grads
+                return [grad if i in left else None for i, grad in enumerate(grads)]
         return []
 
     def _grad(self, i: int, grads: Grads | None) -> Tensor | None:
@@ -170,39 +190,76 @@ class _Part:
         settings: Settings,
     ) -> None:
         self.positions = positions
+        self._select = _selector(positions)
         self._params = [params[i] for i in positions]
-        states = [state[p] for p in self._params] if settings.has_momentum else []
-        self._buffers = [held["momentum_buffer"] for held in states]
+        held = settings.has_momentum
+        self._states = [state[p] for p in self._params] if held else []
+        self._buffers = list(map(_buffer, self._states))
         body = key[0]
-        # The others look at what they are given, but for sparse gradients.
-        guarded = (self._params, self._buffers) if body is fused_ else ()
-        self._checks = [(unchanged(tensors), tensors) for tensors in guarded]
-        if body is Gathered:
-            body = Gathered(self._buffers)
-            self._checks = [(body.holds, self._buffers)]
-        self._body: Body = body
         # An addition takes those as well, but to a view, and on a CPU is the same call
         # for each.
         is_sum = body is foreach_ and settings.is_addition
         takes_all = is_sum and not any(
             p.device.type != "cpu" or p.storage_offset() for p in self._params
         )
-        self._grads_fit = (of_types if takes_all else unchanged)(self._select(grads))
+        own = list(self._select(grads))
+        self._grads_fit = (of_types if takes_all else unchanged)(own)
+        self._checks: list[tuple[Check, Tensors]] = []
+        # The others look at what they are given, but for sparse gradients.
+        if body is fused_:
+            self._checks.append((unchanged(self._params), self._params))
+            if self._buffers:
+                # One check is less to fetch from memory than two, and mostly fits both.
+                fits_both = self._grads_fit(self._buffers)
+                check = self._grads_fit if fits_both else unchanged(self._buffers)
+                self._checks.append((check, self._buffers))
+        elif body is Gathered:
+            body = Gathered(self._buffers)
+            self._checks = [(body.holds, self._buffers)]
+        self._body: Body = body
 
-    def _select(self, grads: list[Any] | None) -> list[Any]:
-        if grads is None:
-            return list(map(_grad, self._params))
-        return [grads[i] for i in self.positions]
-
-    def step(self, grads: Grads | None, numbers: Numbers, is_new: bool) -> bool:
+    def step(
+        self, params: Tensors, grads: Grads | None, numbers: Numbers, is_new: bool
+    ) -> bool:
         """Update the parameters if they, and what goes with them, are as they were."""
-        own = self._select(grads)
+        if not is_new and not self._are_the_same(params):
+            return False
+        if grads is None:
+            own: list[Any] = list(map(_grad, self._params))
+        else:
+            own = list(self._select(grads))
         fits = is_new or (
             self._grads_fit(own) and all(check(found) for check, found in self._checks)
         )
         if fits:
             self._body(self._params, own, self._buffers, numbers)
         return fits
+
+    def _are_the_same(self, params: Tensors) -> bool:
+        found = buffers_of(self._states)
+        return all(map(operator.is_, self._select(params), self._params)) and all(
+            map(operator.is_, found, self._buffers)
+        )
+
+
+def _selector(positions: list[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
+    """Return what takes the entries at some positions out of a list."""
+    start, stop = positions[0], positions[-1] + 1
+    if len(positions) == stop - start:
+        return operator.itemgetter(slice(start, stop))
+    return operator.itemgetter(*positions)
+
+
+def buffers_of(states: Sequence[Mapping[str, Any]]) -> Grads:
+    """Return the momentum buffers in the states of some parameters.
+
+    Args:
+        states: The states, of which some may have none.
+    """
+    try:
+        return list(map(_buffer, states))
+    except KeyError:
+        return [held.get("momentum_buffer") for held in states]
 
 
 def one_by_one(
@@ -289,7 +346,7 @@ def _in_blocks(
             yield (foreach_ if is_single else body, *key), block
 
 
-def unchanged(tensors: Sequence[Any]) -> Callable[[Sequence[Any]], bool]:
+def unchanged(tensors: Sequence[Any]) -> Check:
     """Return a check that as many other tensors are like these, but for their values.
 
     Compared are type, dtype, device, layout, shape and strides, by the code with which
@@ -310,7 +367,7 @@ def unchanged(tensors: Sequence[Any]) -> Callable[[Sequence[Any]], bool]:
     return lambda found: check(*found)
 
 
-def of_types(tensors: Sequence[Any]) -> Callable[[Sequence[Any]], bool]:
+def of_types(tensors: Sequence[Any]) -> Check:
     """Return a check that other tensors are of the same types.
 
     Args:

@@ -25,7 +25,6 @@ Grads: TypeAlias = list[Tensor | None]
 _OWN_OPTIONS = ("decoupled_weight_decay", "compensated", "flat")
 
 _grad = operator.attrgetter("grad")
-_buffer = operator.itemgetter("momentum_buffer")
 
 
 class SGD(Optimizer):
@@ -210,7 +209,7 @@ class SGD(Optimizer):
         """Drop what was found out about the tensors; the next step looks again."""
         self._partitions: dict[int, Partition] = {}
         self._flat_groups: dict[int, FlatGroup] = {}
-        self._buffers: list[Tensor | None] = []
+        self._states: list[dict[str, Any]] = []
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what to pickle or copy."""
@@ -379,42 +378,48 @@ class SGD(Optimizer):
         if torch.compiler.is_compiling() or self.defaults["differentiable"]:
             self._update_by_reference(grads, factor)
             return
-        self._look_for_buffers()
+        self._look_for_states()
         # Set by torch.amp.GradScaler for the length of the call, if fused.
         scale: Tensor | None = getattr(self, "grad_scale", None)
         for i, group in enumerate(self.param_groups):
             params, formula = group["params"], Formula.of(group, factor)
             own = grads[i] if grads is not None else None
-            if own is None and (group["flat"] or scale is not None):
-                own = list(map(_grad, params))
-            if group["flat"] and own is not None:
-                self._flat_group(i).step(group, own, scale, self.state, formula)
+            if group["flat"]:
+                self._update_flat(i, own, scale, formula)
                 continue
             self._flat_groups.pop(i, None)
+            if own is None and scale is not None:
+                own = list(map(_grad, params))
             if own is not None:
                 own = unscaled(own, scale)
             known = self._partitions.get(i)
-            if known is not None and known.still_fits(group, own):
-                own = known.step(own, self.state, formula, is_new=False)
+            if known is not None and known.still_fits(group, own, formula):
+                own = known.step(params, own, self.state, formula, is_new=False)
                 if not own:
                     continue
             own = list(map(_grad, params)) if own is None else own
-            partition = self._partitions[i] = Partition(group, own, self.state)
-            partition.step(own, self.state, formula, is_new=True)
+            new = self._partitions[i] = Partition(group, own, self.state, formula)
+            new.step(params, own, self.state, formula, is_new=True)
 
-    def _look_for_buffers(self) -> None:
-        """Drop what was found out if a momentum buffer is not the one of before."""
-        states = self.state.values()
-        try:
-            buffers = list(map(_buffer, states))
-        except KeyError:
-            buffers = [held.get("momentum_buffer") for held in states]
-        known = self._buffers
-        if len(buffers) != len(known) or not all(map(operator.is_, buffers, known)):
+    def _update_flat(
+        self, i: int, grads: Grads | None, scale: Tensor | None, formula: Formula
+    ) -> None:
+        """Update a flat group; at once if all is where it was."""
+        group, known = self.param_groups[i], self._flat_groups.get(i)
+        if grads is None:
+            if scale is None and known is not None and known.repeat(group, formula):
+                return
+            grads = list(map(_grad, group["params"]))
+        self._flat_group(i).step(group, grads, scale, self.state, formula)
+
+    def _look_for_states(self) -> None:
+        """Drop what was found out if the state of a parameter is another dict."""
+        states, known = self.state.values(), self._states
+        if len(states) != len(known) or not all(map(operator.is_, states, known)):
             self._partitions.clear()
             for flat_group in self._flat_groups.values():
                 flat_group.forget_state()
-            self._buffers = buffers
+            self._states = list(states)
 
     def _move_into_blocks(self) -> list[FlatGroup]:
         """Return the blocks of all groups that are flat."""
@@ -434,7 +439,8 @@ class SGD(Optimizer):
     def _update_by_reference(self, grads: list[Grads] | None, factor: float) -> None:
         scale: Tensor | None = getattr(self, "grad_scale", None)
         for i, group in enumerate(self.param_groups):
-            formula, settings = Formula.of(group, factor), Settings.of(group)
+            formula = Formula.of(group, factor)
+            settings = Settings.of(group, formula)
             own = grads[i] if grads is not None else [p.grad for p in group["params"]]
             pairs = zip(group["params"], unscaled(own, scale), strict=True)
             for param, grad in pairs:
