@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -183,6 +184,49 @@ def test_settings_reach_the_search() -> None:
     assert loose().item() == pytest.approx(3.0, abs=0.5)
     small = mlc.Integral(torch.exp, mlc.Interval(0, 1), mlc.Trapezoid(1001), memory=64)
     assert small().item() == pytest.approx(math.e - 1, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"rtol": 1e-2},
+        {"atol": 1e-2},
+        {"grad_rtol": 1e-9, "on_failure": "ignore"},
+        {"max_evals": 200, "on_failure": "ignore"},
+        {"memory": 2**12},
+    ],
+    ids=lambda setting: next(iter(setting)),
+)
+@pytest.mark.parametrize("plan_every", [1, 2])
+def test_a_setting_of_a_layer_does_what_it_does_in_a_call(
+    setting: dict[str, object], plan_every: int
+) -> None:
+    def kink(x: Tensor, place: Tensor) -> Tensor:
+        calls.append(x.numel())
+        return (x - place).abs().sqrt()
+
+    calls: list[int] = []
+    domain = mlc.Interval(0.0, 1.0)
+    place = torch.tensor([0.31, 0.77], dtype=torch.float64, requires_grad=True)
+
+    def spent(integral: Callable[[], object]) -> list[int]:
+        calls.clear()
+        integral()
+        return list(calls)
+
+    def by_hand(**setting: object) -> None:
+        if plan_every == 1:
+            mlc.integrate(kink, domain, args=(place,), **setting)
+            return
+        plan = mlc.adapt(kink, domain, args=(place,), **setting)
+        memory = setting.get("memory")
+        mlc.integrate(kink, domain, plan, args=(place,), memory=memory)
+
+    layer = mlc.Integral(kink, domain, plan_every=plan_every, **setting)
+    found = spent(lambda: layer(place))
+    assert found == spent(lambda: by_hand(**setting))
+    others = dict([*setting.items()][1:])
+    assert found != spent(lambda: by_hand(**others))
 
 
 def test_repr_shows_the_settings() -> None:

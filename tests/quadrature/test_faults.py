@@ -6,10 +6,12 @@ import sys
 import warnings
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
+import tqdm
 from torch import Tensor
 
 import torch_mlcalc.quadrature as q
@@ -432,6 +434,27 @@ def test_progress_shows_a_bar_on_stderr(capsys: pytest.CaptureFixture[str]) -> N
     assert "points" in err
     q.integrate(torch.exp, UNIT)
     assert capsys.readouterr() == ("", "")
+
+
+@functions
+@pytest.mark.parametrize("fault", [False, True])
+def test_a_bar_is_closed_before_the_call_returns(
+    function: Callable[..., object], fault: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars: list[tqdm.tqdm] = []
+
+    class Bar(tqdm.tqdm):
+        def __init__(self, **settings: object) -> None:
+            super().__init__(**settings)
+            bars.append(self)
+
+    def broken(x: Tensor) -> Tensor:
+        raise ArithmeticError(x.shape)
+
+    monkeypatch.setattr(tqdm, "tqdm", Bar)
+    with pytest.raises(ArithmeticError) if fault else nullcontext():
+        function(broken if fault else torch.exp, UNIT, progress=True)
+    assert [bar.disable for bar in bars] == [True]
 
 
 def test_a_bar_without_tqdm_says_what_to_install(

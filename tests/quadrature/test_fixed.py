@@ -167,9 +167,11 @@ def test_values_in_reduced_precision(
     assert value.item() == pytest.approx(wanted, rel=tolerance)
 
 
-def test_half_precision_sums_in_float32() -> None:
+# In bfloat16 the weights of 65,302 nodes would be 0.4 % too small.
+@pytest.mark.parametrize("n", [65_302, 100_001])
+def test_half_precision_sums_in_float32(n: int) -> None:
     limits = torch.tensor([0.0, 1.0], dtype=torch.bfloat16)
-    value = q.integrate(torch.ones_like, q.Interval(*limits), q.Trapezoid(100_001))
+    value = q.integrate(torch.ones_like, q.Interval(*limits), q.Trapezoid(n))
     assert value.item() == 1.0
 
 

@@ -208,6 +208,24 @@ def test_blocks_of_a_replay_change_nothing() -> None:
     torch.testing.assert_close(values[0], values[1], rtol=1e-14, atol=0)
 
 
+def test_a_replay_of_a_single_integral_keeps_to_its_memory() -> None:
+    def kinks(x: Tensor) -> Tensor:
+        calls.append(x.numel())
+        return torch.sin(9 * x).abs()
+
+    calls: list[int] = []
+    domain = q.Interval(0.0, 1.0)
+    plan = q.adapt(kinks, domain, rtol=1e-6)
+    with torch.no_grad():
+        calls.clear()
+        whole = q.integrate(kinks, domain, plan)
+        assert len(calls) == 1
+        calls.clear()
+        torch.testing.assert_close(q.integrate(kinks, domain, plan, memory=4096), whole)
+    assert len(calls) > 1
+    assert max(calls) * 4 <= 4096 / 8
+
+
 @rules
 def test_what_a_plan_says_of_its_search(rule: q.Rule | None) -> None:
     def integrand(x: Tensor, place: Tensor, width: Tensor) -> Tensor:

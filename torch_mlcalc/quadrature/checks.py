@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -64,7 +65,9 @@ def check(
     rule: object,
     settings: Settings,
     progress: bool,
-) -> Function:
+    *,
+    audit: bool = False,
+) -> AbstractContextManager[Function]:
     """Refuse what is not a domain, a rule or a setting; count points for a bar."""
     if not isinstance(domain, Domain):
         raise TypeError(
@@ -73,27 +76,29 @@ def check(
         )
     known = check_settings(rule, settings)
     if settings.generator is not None:
-        _check_generator(settings.generator, domain, known)
+        _check_generator(settings.generator, domain, known, audit)
     if not progress:
-        return function
+        return nullcontext(function)
     return Counted(function, domain.coordinates if isinstance(domain, Solid) else 1)
 
 
-def _check_generator(generator: object, domain: Domain, rule: Rule | None) -> None:
+def _check_generator(
+    generator: object, domain: Domain, rule: Rule | None, audit: bool
+) -> None:
     if not isinstance(generator, torch.Generator):
         raise TypeError(
             f"generator is a {type(generator).__name__}; a torch.Generator is wanted."
         )
-    # Without a rule, a random one is chosen in many dimensions.
+    # Without a rule, a random one is chosen in many dimensions; an audit is random.
     many = isinstance(domain, Solid) and domain.dimension > DETERMINISTIC
-    if not (rule.random if rule else many):
+    if not (audit or (rule.random if rule else many)):
         raise ValueError(
             f"generator has no effect with {rule or 'the rule chosen here'}, which is "
             "not random; leave it out, or use a random rule such as Lattice()."
         )
 
 
-class Counted:
+class Counted(AbstractContextManager[Function]):
     """A function that shows on a bar how many points it got, and what came of it."""
 
     def __init__(self, function: Function, coordinates: int) -> None:
@@ -114,6 +119,14 @@ class Counted:
         self._bar.update(points.numel() // self._coordinates)
         self._bar.refresh()
         return self._function(points, *args)
+
+    def __enter__(self) -> Function:
+        """The function itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close the bar now: left to the collector, it writes in a later call."""
+        self._bar.close()
 
     def show(self, estimate: str) -> None:
         """Write the running estimate behind the bar."""

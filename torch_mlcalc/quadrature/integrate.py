@@ -236,8 +236,10 @@ def integrate(
         if value is not None:
             return value
     settings = Settings(rtol, atol, max_evals, memory, on_failure, generator, grad_rtol)
-    with ranks_of(process_group) as ranks:
-        call = check(integrand, domain, rule, settings, progress)
+    with (
+        ranks_of(process_group) as ranks,
+        check(integrand, domain, rule, settings, progress) as call,
+    ):
         engine = _engine(domain, rule)
         problem = engine.pose(call, domain, args, batch_shape, breakpoints)
         if attempt is not None:
@@ -306,8 +308,10 @@ def integrate_with_error(
         (tensor(1.7183), 'CONVERGED')
     """
     settings = Settings(rtol, atol, max_evals, memory, on_failure, generator, grad_rtol)
-    with ranks_of(process_group) as ranks:
-        call = check(integrand, domain, rule, settings, progress)
+    with (
+        ranks_of(process_group) as ranks,
+        check(integrand, domain, rule, settings, progress) as call,
+    ):
         refuse_fixed(rule)
         engine = _engine(domain, rule)
         problem = engine.pose(call, domain, args, batch_shape, breakpoints)
@@ -377,8 +381,10 @@ def log_integrate(
         tensor(1000.9189)
     """
     settings = Settings(rtol, atol, max_evals, memory, on_failure, generator, grad_rtol)
-    with ranks_of(process_group) as ranks:
-        call = check(log_integrand, domain, rule, settings, progress)
+    with (
+        ranks_of(process_group) as ranks,
+        check(log_integrand, domain, rule, settings, progress) as call,
+    ):
         engine = _engine(domain, rule)
         problem = engine.pose(call, domain, args, batch_shape, breakpoints)
         problem = _shared(problem, ranks, domain, rule, settings, log=True)
@@ -448,8 +454,10 @@ def log_integrate_with_error(
         (tensor(0.9189), True)
     """
     settings = Settings(rtol, atol, max_evals, memory, on_failure, generator, grad_rtol)
-    with ranks_of(process_group) as ranks:
-        call = check(log_integrand, domain, rule, settings, progress)
+    with (
+        ranks_of(process_group) as ranks,
+        check(log_integrand, domain, rule, settings, progress) as call,
+    ):
         refuse_fixed(rule)
         engine = _engine(domain, rule)
         problem = engine.pose(call, domain, args, batch_shape, breakpoints)
@@ -499,7 +507,7 @@ def adapt(
         grad_rtol: Wanted relative error of the gradient.
         max_evals: Points that each integral may use.
         memory: Bytes that a block may use.
-        generator: What seeds a random rule.
+        generator: What seeds a random rule, and the lattice of an audit.
         on_failure: ``"warn"``, ``"raise"`` or ``"ignore"``.
         progress: Whether to show a bar.
         process_group: Processes that share the points.
@@ -520,8 +528,10 @@ def adapt(
         tensor(2.2627)
     """
     settings = Settings(rtol, atol, max_evals, memory, on_failure, generator, grad_rtol)
-    with ranks_of(process_group) as ranks:
-        call = check(integrand, domain, rule, settings, progress)
+    with (
+        ranks_of(process_group) as ranks,
+        check(integrand, domain, rule, settings, progress, audit=audit) as call,
+    ):
         refuse_fixed(rule)
         engine = _engine(domain, rule)
         problem = engine.pose(call, domain, args, batch_shape, breakpoints)

@@ -1162,3 +1162,25 @@ def test_an_audit_keeps_to_its_memory() -> None:
     q.adapt(bell, q.Interval(0.0, 1.0), audit=True, memory=2**16)
     assert sum(calls) > 131_072
     assert max(calls) * 8 <= 2**16 / 8
+
+
+@pytest.mark.parametrize("domain", [q.Interval(0.0, 1.0), q.Box(0.0, 1.0, 2)], ids=str)
+def test_a_generator_seeds_the_lattice_of_an_audit(domain: q.Domain) -> None:
+    def points(generator: torch.Generator | None) -> Tensor:
+        seen: list[Tensor] = []
+
+        def bell(x: Tensor) -> Tensor:
+            seen.append(x.detach().flatten())
+            return torch.exp(-x * x) if x.ndim == 1 else torch.exp(-x.square().sum(-1))
+
+        q.adapt(bell, domain, audit=True, generator=generator)
+        return torch.cat(seen).sort().values
+
+    seven, again, eight = (torch.Generator().manual_seed(s) for s in (7, 7, 8))
+    first = points(seven)
+    assert torch.equal(first, points(again))
+    assert not torch.equal(first, points(eight))
+    assert not torch.equal(first, points(seven))  # the state has moved on
+    assert torch.equal(points(None), points(None))
+    with pytest.raises(ValueError, match="generator has no effect"):
+        q.adapt(lambda x: x, q.Interval(0.0, 1.0), generator=seven)

@@ -195,10 +195,12 @@ def test_nodes_made_in_inference_mode_can_be_used_later(
     rule: q.Torchquad,
 ) -> None:
     own = q.Torchquad(type(rule.integrator)(), rule.n, rule.sampler)
+    # Of the dtype of the tables, so that no conversion makes ordinary tensors of them.
+    box = q.Box(torch.zeros(2, dtype=D), torch.ones(2, dtype=D))
     with torch.inference_mode():
-        q.integrate(lambda x: x.sum(-1), q.Box(0.0, 1.0, dimension=2), own)
-    scale = torch.ones((), requires_grad=True)
-    value = q.integrate(lambda x: scale * x.sum(-1), q.Box(0.0, 1.0, dimension=2), own)
+        q.integrate(lambda x: x.sum(-1), box, own)
+    scale = torch.ones((), dtype=D, requires_grad=True)
+    value = q.integrate(lambda x: scale * x.sum(-1), box, own)
     value.backward()
     torch.testing.assert_close(scale.grad, value.detach())
 
@@ -263,6 +265,30 @@ def test_vegas_stops_early_at_the_tolerance() -> None:
 
     assert used(rtol=0.01) < 0.5 * used()
     assert used(atol=0.01) < 0.5 * used()
+
+
+def test_vegas_states_the_error_of_the_log() -> None:
+    box = q.Box(torch.zeros(2, dtype=D), torch.ones(2, dtype=D))
+    rule = q.Torchquad(torchquad.VEGAS(), n=2000)
+    plain = q.integrate_with_error(lambda x: torch.exp(-9 * x.sum(-1)), box, rule)
+    log = q.log_integrate_with_error(lambda x: -9 * x.sum(-1), box, rule)
+    assert log.value.item() == pytest.approx(plain.value.log().item(), rel=1e-3)
+    relative = plain.error / plain.value
+    assert relative > 0
+    torch.testing.assert_close(log.error, relative, rtol=0.01, atol=0)
+
+
+def test_a_plan_of_vegas_has_no_weight_beyond_the_points_of_each_integral() -> None:
+    box = q.Box(torch.zeros(2, dtype=D), torch.ones(2, dtype=D))
+    rule = q.Torchquad(torchquad.VEGAS(), n=5000)
+    rate = torch.tensor([0.1, 9.0], dtype=D)
+    plan = q.adapt(_decay, box, rule, args=(rate,), rtol=0.02)
+    few, many = (plan.nodes.weights != 0).sum(0).tolist()
+    assert few < many == plan.n
+    value = q.integrate(_decay, box, plan, args=(rate,))
+    torch.testing.assert_close(
+        value, _exact(rate, torch.ones(2, dtype=D)), rtol=0.05, atol=0
+    )
 
 
 def test_seed_and_generator() -> None:
