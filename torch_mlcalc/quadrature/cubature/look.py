@@ -33,10 +33,11 @@ from torch_mlcalc.quadrature.rules import Array
 TOGETHER = 1e-3
 
 #: Lines through the node at which the integrand is largest are looked at besides where
-#: it is so many times its mean over all nodes, and less on all other lines. Without
-#: these, of 432 integrals of Genz's families in 4, 5 and 8 dimensions at 5 tolerances 4
-#: were judged otherwise, none wrongly; but what is on no other line would not be seen.
-PEAKED = 10.0
+#: it is so many times its mean over all nodes, and less on all other lines. Of 1,728
+#: integrals of narrow bumps on smooth ground in 4 and 5 dimensions 137 are then wrong
+#: by more than is claimed, as many as with 0; with 10 it was 145, in an eighth more
+#: points. The call takes 3 % of Genz's families in 4 to 8 dimensions at 1e-3.
+PEAKED = 1.5
 
 
 class Look(NamedTuple):
