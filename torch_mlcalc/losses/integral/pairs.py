@@ -14,6 +14,7 @@ from torch_mlcalc.density.normalized import NormalizedDensity
 from torch_mlcalc.density.support import extent_of
 from torch_mlcalc.density.wide import in_double, is_torchs
 from torch_mlcalc.losses.integral.places import (
+    centre_of,
     inner_point,
     inside,
     is_discrete,
@@ -181,7 +182,7 @@ def _middle(p: Distribution, domain: Domain, like: Tensor) -> tuple[Tensor, Tens
         at = width = torch.full_like(like, math.nan)
         if isinstance(p, TransformedDistribution):
             at, width = _moved(p, like)
-    loc, scale = (getattr(p, name, None) for name in ("loc", "scale"))
+    loc, scale = centre_of(p)
     if isinstance(loc, Tensor):
         at = torch.where(at.isfinite(), at, loc.detach())
     if isinstance(scale, Tensor):
