@@ -198,6 +198,13 @@ def test_gradients_hold_in_every_mode() -> None:
     check_gradients(lambda x, y: expectile_loss(x, y, expectile=0.2), (x, y))
 
 
+def test_a_module_sorts_predictions_where_it_says_so() -> None:
+    crossing, y = torch.tensor([[4.0, 1.0]]), torch.tensor([3.0])
+    for rearrange, expected in ((False, 1.125), (True, 0.375)):
+        module = MultiQuantileLoss([0.25, 0.75], rearrange=rearrange)
+        assert module(crossing, y).item() == expected
+
+
 def test_levels_are_a_buffer() -> None:
     module = MultiQuantileLoss([0.1, 0.9], "sum", rearrange=True)
     assert module.state_dict().keys() == {"quantiles"}

@@ -31,8 +31,10 @@ from torch.distributions import (
     StudentT,
     Uniform,
     Weibull,
+    constraints,
     kl_divergence,
 )
+from torch.distributions.relaxed_bernoulli import LogitRelaxedBernoulli
 
 import torch_mlcalc as mlc
 from torch_mlcalc.losses.crps.crossings import crossings
@@ -400,3 +402,61 @@ def test_alpha_is_a_finite_number(alpha: object, error: type) -> None:
         mlc.alpha_divergence_loss(Normal(0.0, 1.0), Normal(0.0, 1.0), alpha=alpha)
     with pytest.raises(error, match="alpha must be"):
         mlc.AlphaDivergenceLoss(alpha=alpha)
+
+
+FAR = {
+    "laplace": lambda at: Laplace(at, t(1.0)),
+    "gumbel": lambda at: Gumbel(at, t(1.0)),
+    "student": lambda at: StudentT(t(5.0), at, t(1.0)),
+    "relaxed": lambda at: LogitRelaxedBernoulli(t(0.5), logits=at / 2),
+}
+
+
+@pytest.mark.parametrize("name", FAR)
+def test_far_apart_all_of_both_is_found(name: str) -> None:
+    # It was not, at 5e4: of the relaxed variable all, of Gumbel's the side to the left,
+    # of Laplace's 3e-6 in the tail.
+    for at in (5e3, 5e4, -5e6):
+        pair = FAR[name](t(at)), Normal(t(0.0), t(1.0))
+        for p, q in (pair, pair[::-1]):
+            assert mlc.total_variation_loss(p, q).item() == pytest.approx(1, abs=1e-7)
+            shannon = mlc.jensen_shannon_loss(p, q).item()
+            assert shannon == pytest.approx(math.log(2), abs=1e-7)
+
+
+class Placeless(Distribution):
+    """One that does not tell where it is, and has as much mass as wanted."""
+
+    arg_constraints = {"at": constraints.real}  # noqa: RUF012
+    support = constraints.real
+
+    def __init__(self, at: float, mass: float = 1.0) -> None:
+        self.at, self.mass = t(at), mass
+        super().__init__(self.at.shape, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return Normal(self.at, 1.0).log_prob(value) + math.log(self.mass)
+
+
+BOUNDED = (mlc.total_variation_loss, mlc.jensen_shannon_loss, mlc.hellinger_loss)
+
+
+@pytest.mark.parametrize("loss", BOUNDED)
+def test_mass_that_is_not_found_is_reported(loss: Callable[..., Tensor]) -> None:
+    near = Normal(t(0.0), 1.0)
+    for p in (Placeless(5e4), Placeless(0.5, 0.95), Placeless(0.5, 1.05)):
+        for pair in ((p, near), (near, p)):
+            with pytest.warns(mlc.IntegrationWarning, match="The mass of both distrib"):
+                loss(*pair)
+            with pytest.raises(mlc.IntegrationError, match="log_prob is not normaliz"):
+                loss(*pair, on_failure="raise")
+            loss(*pair, on_failure="ignore")
+            loss(*pair, rule=mlc.GaussLegendre(9))  # promises nothing
+    # What is as near as rounding goes, or as asked for, is no failure.
+    loss(Placeless(0.5, 0.995), near)
+    loss(Placeless(0.5, 0.95), near, rtol=0.1)
+
+
+def test_mass_where_the_loss_is_infinite_is_not_missed() -> None:
+    loss = mlc.kl_divergence_loss(Uniform(t(0.0), t(1.0)), Normal(t(0.0), 1.0))
+    assert loss.item() == math.inf

@@ -145,3 +145,9 @@ def test_what_cannot_be_is_refused(change: dict, error: type, message: str) -> N
     mlc.normalization_penalty(**call)
     with pytest.raises(error, match=message):
         mlc.normalization_penalty(**(call | change))
+
+
+def test_a_module_takes_logs_where_it_says_so() -> None:
+    for log, expected in ((False, 1.0), (True, 0.0)):
+        module = mlc.NormalizationPenalty(lambda x: 0 * x, mlc.Interval(0, 1), log=log)
+        assert module().item() == pytest.approx(expected, abs=1e-12)

@@ -14,6 +14,7 @@ from torch_mlcalc.density.normalized import NormalizedDensity
 from torch_mlcalc.density.support import extent_of
 from torch_mlcalc.density.wide import in_double, is_torchs
 from torch_mlcalc.losses.integral.places import (
+    centre_of,
     inner_point,
     inside,
     is_discrete,
@@ -28,6 +29,14 @@ from torch_mlcalc.quadrature.host import frozen
 #: Standard deviations around the mean within which the mass is looked for: outside of
 #: these a normal distribution has 1e-15.
 REACH = 8.0
+
+#: The same where the density there is still 1e-10 of a peak as wide, as that of Laplace
+#: is 1e-5: of one 5e4 away from the other, 3e-6 of the mass was not found.
+TAIL = 32.0
+
+#: The same where the density there underflows, the farthest at which it does not: of a
+#: Gumbel variable the mass to the left was not found.
+NEARER = (1.0, 2.0, 4.0, REACH)
 
 #: Points on which a sign is looked at, for each distribution: a crossing of two is seen
 #: if it is a quarter of a standard deviation away from the next.
@@ -137,7 +146,7 @@ def _breaks(p: Distribution, domain: Domain, like: Tensor) -> Tensor:
     """Where one distribution has its mass, its ends and its kinks, ``(k, *batch)``."""
     at, width = _middle(p, domain, like)
     ends = [e for e in extent_of(place_of(p))[:2] if _is_end(e)]
-    rows = [at - REACH * width, at, at + REACH * width, *ends]
+    rows = [_side(p, at, -width), at, _side(p, at, width), *ends]
     breaks = [
         torch.as_tensor(r, dtype=like.dtype, device=like.device).expand(like.shape)[
             None
@@ -146,6 +155,21 @@ def _breaks(p: Distribution, domain: Domain, like: Tensor) -> Tensor:
     ]
     kinks = [k.to(like).expand(-1, *like.shape) for k in kinks_of(p)]
     return torch.cat([*breaks, *kinks])
+
+
+def _side(p: Distribution, at: Tensor, width: Tensor) -> Tensor:
+    """Where the mass of a distribution ends, to the side that the width points to."""
+    place, reach = place_of(p), torch.full_like(at, NEARER[0])
+    floor = math.log(torch.finfo(at.dtype).tiny)
+    with frozen():
+        points = torch.stack([at + n * width for n in NEARER])
+        log = _log_density(p, points)
+        for n, seen in zip(NEARER, log > floor, strict=True):
+            reach = torch.where(seen, n, reach)
+        reach = torch.where(inside(place, points[-1]), reach, REACH)
+        heavy = log[-1] + width.abs().log() > math.log(1e-10)
+        heavy = heavy & inside(place, at + TAIL * width)
+        return at + torch.where(heavy, TAIL, reach) * width
 
 
 def _check(name: str, p: object) -> None:
@@ -181,7 +205,7 @@ def _middle(p: Distribution, domain: Domain, like: Tensor) -> tuple[Tensor, Tens
         at = width = torch.full_like(like, math.nan)
         if isinstance(p, TransformedDistribution):
             at, width = _moved(p, like)
-    loc, scale = (getattr(p, name, None) for name in ("loc", "scale"))
+    loc, scale = centre_of(p)
     if isinstance(loc, Tensor):
         at = torch.where(at.isfinite(), at, loc.detach())
     if isinstance(scale, Tensor):

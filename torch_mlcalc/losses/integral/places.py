@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Laplace, MixtureSameFamily
+from torch.distributions.relaxed_bernoulli import LogitRelaxedBernoulli
 
 from torch_mlcalc.density.divergence import log_prob_anywhere
 from torch_mlcalc.density.normalized import NormalizedDensity
@@ -38,11 +39,20 @@ def place_of(distribution: Distribution) -> Domain:
         return Interval(lower, upper.amax(-1) if isinstance(upper, Tensor) else upper)
     domain = domain_of(distribution)
     if isinstance(domain, RealLine):
-        at, width = (getattr(distribution, n, None) for n in ("loc", "scale"))
+        at, width = centre_of(distribution)
         if isinstance(at, Tensor) and isinstance(width, Tensor):
             # They place nodes, also where there is no mean, and carry no gradient.
             return RealLine(at.detach(), width.detach())
     return domain
+
+
+def centre_of(distribution: Distribution) -> tuple[object, object]:
+    """Location and scale as they are called, or None: also where there is no mean."""
+    if isinstance(distribution, LogitRelaxedBernoulli):
+        # A logistic distribution that does not say so.
+        temperature = distribution.temperature
+        return distribution.logits / temperature, 1 / temperature
+    return getattr(distribution, "loc", None), getattr(distribution, "scale", None)
 
 
 def kinks_of(distribution: Distribution) -> list[Tensor]:
