@@ -217,7 +217,7 @@ def moved_of(one: Single, jobs: Jobs, level: int) -> Array:
 
 @lru_cache(maxsize=64)
 def sides_moved(place: Place, low: float, high: float, level: int) -> Array:
-    """The same of nodes on the left half, 0 on the other; and on the right, ``(2, n)``."""
+    """The same of nodes on the left half, 0 on the other; and right, ``(2, n)``."""
     table, factor = _table_between(place, low, high, level)
     moved = place.displacement(table.positions * factor)
     sides = np.where([table.t < 0, table.t >= 0], moved, 0.0)
