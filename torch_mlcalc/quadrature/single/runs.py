@@ -139,10 +139,10 @@ def _table(kind: int, low: float, high: float, dtype: torch.dtype, level: int) -
 
 def table_of(one: Single, jobs: Jobs, level: int) -> tuple[Table, float]:
     """The table of a job, and the factor of its positions and slopes."""
-    return _table_between(one.place, *_range_of(one, jobs), level)
+    return _table_between(one.place, *range_of(one, jobs), level)
 
 
-def _range_of(one: Single, jobs: Jobs) -> tuple[float, float]:
+def range_of(one: Single, jobs: Jobs) -> tuple[float, float]:
     """Where a job begins and ends, as fractions of the piece."""
     return (0.0, 1.0) if jobs is one.jobs else (jobs.low.item(), jobs.high.item())
 
@@ -211,13 +211,18 @@ def _between(place: Place, positions: Array, slope: Array) -> Placed:
 
 def moved_of(one: Single, jobs: Jobs, level: int) -> Array:
     """By how much rounding moves the nodes of a level; see :func:`displacement`."""
-    return _moved(one.place, *_range_of(one, jobs), level)
+    moved: Array = sides_moved(one.place, *range_of(one, jobs), level).sum(0)
+    return moved
 
 
 @lru_cache(maxsize=64)
-def _moved(place: Place, low: float, high: float, level: int) -> Array:
+def sides_moved(place: Place, low: float, high: float, level: int) -> Array:
+    """The same of nodes on the left half, 0 on the other; and right, ``(2, n)``."""
     table, factor = _table_between(place, low, high, level)
-    return place.displacement(table.positions * factor)
+    moved = place.displacement(table.positions * factor)
+    sides = np.where([table.t < 0, table.t >= 0], moved, 0.0)
+    sides.setflags(write=False)
+    return sides
 
 
 def _joined(placed: list[Placed]) -> Placed:
@@ -296,7 +301,7 @@ def _first_sample(
     """Each job with the values of all its nodes."""
     count = jobs.piece.size
     split = [jobs] if count == 1 else [jobs.take(ONE + i) for i in range(count)]
-    placed = [_placed(one.place, *_range_of(one, j), finest) for j in split]
+    placed = [_placed(one.place, *range_of(one, j), finest) for j in split]
     seen = _sample(one, placed)
     size = placed[0].points.size
     if isinstance(seen, Sample):
@@ -376,7 +381,7 @@ def halved(one: Single, runs: list[Run]) -> list[Run]:
     for run in runs:
         first = run.first * 2**level
         some = slice(first + 1, first + 2 * run.evaluated.values.size - 1, 2)
-        placed.append(_placed(one.place, *_range_of(one, run.jobs), level, some))
+        placed.append(_placed(one.place, *range_of(one, run.jobs), level, some))
     seen = _sample(one, placed)
     assert isinstance(seen, Terms)  # noqa: S101
     halved, start = [], 0

@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from torch_mlcalc.quadrature.double_exponential import FIRST_STEP, reach
 from torch_mlcalc.quadrature.ends import LEAST, LEFT, ROUNDING, SMALL_BEND
 from torch_mlcalc.quadrature.placement import FINITE, WHOLE
 from torch_mlcalc.quadrature.rules import Array
-from torch_mlcalc.quadrature.single.runs import Run, moved_of, table_of
-from torch_mlcalc.quadrature.single.sampling import Single
+from torch_mlcalc.quadrature.single.runs import Run, range_of, sides_moved
+from torch_mlcalc.quadrature.single.sampling import Place, Single
 
 
 class Tail(NamedTuple):
@@ -52,76 +53,104 @@ def tails_of(one: Single, run: Run, some: slice, cut: float) -> Tails:
     Returns:
         The ends.
     """
-    values = run.terms.values
-    table, _ = table_of(one, run.jobs, run.level)
-    t, used = run.of(table.t, values.size)[some], values[some]
-    moved: Array | None = None
-    if one.kind != WHOLE:
-        shifts = moved_of(one, run.jobs, run.level)
-        moved = run.of(shifts, values.size)[some]
+    used, place = run.terms.values[some], range_of(one, run.jobs)
+    first = run.first * 2**run.level + some.start
+    ends = first, first + used.size - 1
     left, right = (
-        _tail(one, run.step, *(_three(c, side) for c in (t, used, moved)))
-        if abs(used.item(-side)) > cut
-        else Tail(0.0, 1 / run.step if used.item(-side) else 0.0, 0.0)
+        _tail(one, used, side, cut, (one.place, *place, run.level, ends[side]))
         for side in (0, 1)
     )
-    if moved is None or not (left.power or right.power):
+    if one.kind == WHOLE or not (left.power or right.power):
         return Tails(left, right, float(np.add.reduce(used)))
-    factor = np.exp(np.where(t < 0, left.power, right.power) * moved)
-    return Tails(left, right, float(used.dot(factor)))
+    shifts = sides_moved(one.place, *place, run.level)[:, first : first + used.size]
+    if not left.power or not right.power:
+        side = int(not left.power)
+        exponents = (left.power or right.power) * shifts[side]
+    else:
+        exponents = left.power * shifts[0] + right.power * shifts[1]
+    return Tails(left, right, float(used.dot(np.exp(exponents))))
 
 
-#: Of the three outermost nodes, from an end inwards.
-Three = tuple[float, float, float]
+class Outside(NamedTuple):
+    """What is known of the nodes beyond an outermost one before there are values.
+
+    Attributes:
+        depth: Of the three outermost nodes, from the end inwards, how far they are from
+            the end: logs.
+        weights: From the logs of their terms to those of the integrand.
+        slopes: What a power of a logarithm adds to the slope between each two.
+        ahead: How much deeper the nodes beyond are.
+        bent: What the power of a logarithm adds there.
+        factors: What the terms there are multiplied with.
+    """
+
+    depth: list[float]
+    weights: list[float]
+    slopes: tuple[float, float]
+    ahead: Array
+    bent: Array
+    factors: Array
 
 
-def _three(column: Array | None, side: int) -> Three:
-    if column is None:
-        return 0.0, 0.0, 0.0
-    three = (column[:-4:-1] if side else column[:3]).tolist()
-    # Where there are fewer, two alike say nothing.
-    first, second, third = three + three[-1:] * (3 - len(three))
-    return first, second, third
+#: Where a job lies, the level, and the node of it.
+Node = tuple[Place, float, float, int, int]
 
 
-def _tail(one: Single, step: float, t: Three, values: Three, shifts: Three) -> Tail:
-    """What lies beyond one end."""
-    sizes, outer = [abs(v) for v in values], [abs(x) for x in t]
-    # Of an end that does not look like a power, the outermost term is in doubt.
-    nothing = Tail(0.0, 1 / step, 0.0)
-    if not min(sizes) > 0:
-        return nothing
-    unit = math.pi if one.kind == FINITE else math.pi / 2
-    depth, logs = [], []
-    for x, size, shift in zip(outer, sizes, shifts, strict=True):
-        depth.append(unit * math.sinh(x) - shift)
-        logs.append(math.log(size) - math.log(math.cosh(x)) + shift)
+@lru_cache(maxsize=256)
+def _outside(
+    place: Place, low: float, high: float, level: int, node: int, side: int
+) -> Outside | None:
+    """The nodes beyond one, None if these are not deep enough to tell."""
+    step = FIRST_STEP / 2**level
+    inwards = -1 if side else 1
+    edge = reach(place.dtype)
+    nodes = [min(max(node + inwards * i, 0), round(2 * edge / step)) for i in range(3)]
+    outer = [abs(i * step - edge) for i in nodes]
+    shifts = [0.0] * 3
+    if place.kind != WHOLE:
+        shifts = sides_moved(place, low, high, level).sum(0)[nodes].tolist()
+    unit = math.pi if place.kind == FINITE else math.pi / 2
+    depth = [unit * math.sinh(x) - s for x, s in zip(outer, shifts, strict=True)]
+    weights = [s - math.log(math.cosh(x)) for x, s in zip(outer, shifts, strict=True)]
     if not depth[0] > depth[1] > depth[2] > 1:
-        return nothing
-    rate, inner = (
-        (logs[i] - logs[i + 1]) / (depth[i] - depth[i + 1]) for i in range(2)
-    )
-    if not (-math.inf < rate < 0 and -math.inf < inner < 0):
-        return nothing
-    sinh, cosh = _missing(outer[0], step)
-    ahead = unit * sinh - depth[0]
-    plain = cosh * (math.exp(shifts[0]) / math.cosh(outer[0])) * np.exp(rate * ahead)
-    # What a power of a logarithm adds to the slope between the same nodes.
+        return None
     near, far = (
         math.log(depth[i] / depth[i + 1]) / (depth[i] - depth[i + 1]) for i in range(2)
     )
+    t = outer[0] + step * np.arange(1, 1 + math.ceil(3 / step))
+    ahead = unit * np.sinh(t) - depth[0]
+    bent = np.log1p(ahead / depth[0]) - near * ahead
+    factors = np.cosh(t) * (math.exp(shifts[0]) / math.cosh(outer[0]))
+    for array in (ahead, bent, factors):
+        array.setflags(write=False)
+    return Outside(depth, weights, (near, far), ahead, bent, factors)
+
+
+def _tail(one: Single, used: Array, side: int, cut: float, node: Node) -> Tail:
+    """What lies beyond one end of the terms."""
+    outermost = used.item(-side)
+    # Of an end that does not look like a power, the outermost term is in doubt.
+    nothing = Tail(0.0, 2 ** node[3] / FIRST_STEP if outermost else 0.0, 0.0)
+    if not abs(outermost) > cut or used.size < 3:
+        return nothing
+    sizes = [abs(v) for v in (used[:-4:-1] if side else used[:3]).tolist()]
+    outside = _outside(*node, side)
+    if outside is None or not min(sizes) > 0:
+        return nothing
+    depth, weights, (near, far), ahead, bent, factors = outside
+    logs = [math.log(v) + w for v, w in zip(sizes, weights, strict=True)]
+    rate = (logs[0] - logs[1]) / (depth[0] - depth[1])
+    inner = (logs[1] - logs[2]) / (depth[1] - depth[2])
+    if not (-math.inf < rate < 0 and -math.inf < inner < 0):
+        return nothing
+    plain = factors * np.exp(rate * ahead)
     log_power = (rate - inner) / (near - far or math.nan)
-    curved = plain * np.exp(log_power * (np.log1p(ahead / depth[0]) - near * ahead))
-    level, whole = float(np.add.reduce(plain)), float(np.add.reduce(curved))
+    level, whole = (
+        float(np.add.reduce(plain)),
+        float(plain.dot(np.exp(log_power * bent))),
+    )
     bend = abs(whole - level)
     small = bend < SMALL_BEND * whole
     rest = whole if small else level
     least = max(LEAST, ROUNDING * one.search.ledger.epsilon)
     return Tail(rest, (LEFT if small else 1) * bend + least * rest, 1 + rate)
-
-
-@lru_cache(maxsize=256)
-def _missing(outer: float, step: float) -> tuple[Array, Array]:
-    """Hyperbolic sine and cosine at the nodes beyond an outermost one."""
-    t = outer + step * np.arange(1, 1 + math.ceil(3 / step))
-    return np.sinh(t), np.cosh(t)
