@@ -18,12 +18,7 @@ D = torch.float64
 SQUARE = mlc.Box(0.0, 1.0, dimension=2)
 
 
-@pytest.fixture(autouse=True)
-def _double() -> object:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(D)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 ROWS = [row for row in GENZ if row.dimension <= 3]

@@ -4,7 +4,7 @@ import copy
 import math
 import pickle
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -21,12 +21,7 @@ F64 = torch.float64
 INF = math.inf
 
 
-@pytest.fixture(autouse=True)
-def _double() -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 ADAPTIVE = {"default": None, "degree_7": q.GenzMalik(7), "degree_9": q.GenzMalik(9)}

@@ -24,12 +24,7 @@ from torch_mlcalc.quadrature.estimate import Tolerance
 D = torch.float64
 
 
-@pytest.fixture(autouse=True)
-def _double() -> object:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(D)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 def probe_of(f: object, d: int, budget: int = 10**6) -> Probe:

@@ -25,12 +25,7 @@ BOX = mlc.Box(0.0, 1.0, 5)
 NODES, LINE = 263, 40
 
 
-@pytest.fixture(autouse=True)
-def _double() -> object:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(D)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 class Recorded:
