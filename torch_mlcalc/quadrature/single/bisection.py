@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -97,21 +98,22 @@ def bisect_single(one: Single, jobs: Jobs, n: int, *, windows: bool) -> list[Job
         if share == math.inf:
             kept += opened
             break
+        finished, failing = _decide(one, opened, share, n)
+        only_ends, waiting = all(at_end for _, _, at_end in failing), None
+        patience = EAGER if only_ends else PATIENCE
+        if not only_ends:
+            finished, waiting = _wait(ledger, finished, failing, n)
+        kept += finished
         divided: list[Cell] = []
-        decisions = _decide(one, opened, share, n)
-        patience = EAGER if _only_ends(decisions) else PATIENCE
-        decisions, waiting = _wait(ledger, decisions, n)
-        for row, parts, slow in decisions:
-            (low, high, _, _), _, error, _, peak, _ = row
-            if not parts:
-                kept.append(row)
-            elif windows and slow >= patience and _at_end(row):
+        for row, slow, at_end in failing:
+            if windows and at_end and slow >= patience:
+                low, high, _, _ = row[0]
                 handed.append(
                     Jobs(jobs.piece, jobs.kind, np.array([low]), np.array([high]))
                 )
                 set_aside.append(row)
             else:
-                divided += _parts((low, high, error, slow), parts, peak)
+                divided += _parts(row, slow)
         if not divided:
             break
         # Cut around a peak they are others.
@@ -244,19 +246,26 @@ def _measure(
     return rows, seen
 
 
-def _parts(cell: Cell, parts: int, peak: tuple[float, float] | None) -> list[Cell]:
+#: What a failing cell is, how often it has been slow, and whether that may be an end of
+#: the piece.
+Failing = tuple[Row, float, bool]
+
+#: Where a cell is cut.
+_CUTS = [i / PARTS for i in range(1, PARTS + 1)]
+
+
+def _parts(row: Row, slow: float) -> list[Cell]:
     """Equal parts of a cell, or those around a peak, which inherit its history."""
-    low, high, error, slow = cell
+    (low, high, _, _), _, error, _, peak, _ = row
     width = high - low
     if peak:
         begin, end = peak
-        edges = [low + begin * width, low + end * width if end < 1 else high, high]
+        edges = [low, low + begin * width]
+        edges += [low + end * width if end < 1 else high, high]
     else:
-        edges = [low + i / parts * width for i in range(1, parts + 1)]
+        edges = [low, *[low + cut * width for cut in _CUTS]]
     return [
-        (lower, upper, error, slow)
-        for lower, upper in zip([low, *edges[:-1]], edges, strict=True)
-        if lower < upper
+        (lower, upper, error, slow) for lower, upper in pairwise(edges) if lower < upper
     ]
 
 
@@ -282,32 +291,42 @@ def _share(
 
 def _decide(
     one: Single, opened: list[Row], share: float, n: int
-) -> list[tuple[Row, int, float]]:
-    """Into how many parts to divide each cell, 0 to keep it, and its history."""
+) -> tuple[list[Row], list[Failing]]:
+    """Which cells to keep, and which to divide."""
     ledger = one.search.ledger
-    decisions, failing, total = [], False, 0
     epsilon = ledger.epsilon
+    finished: list[Row] = []
+    failing: list[Failing] = []
     # No cell so long is too narrow, wherever it is.
-    most = max(64 * epsilon, _finest(one, 0.0, 0.0), _finest(one, 1.0, 1.0))
+    most, rounding = max(64 * epsilon, _finest(one, 0.0, 1.0)), ROUNDING * epsilon
+    total = narrow = 0
     for row in opened:
         (low, high, previous, slow), _, error, size, peak, _ = row
-        slow = slow + 1 if SLOW * previous < error and previous < math.inf else 0.0
-        parts = 0
-        if error > share and error > ROUNDING * epsilon * size:
-            failing = True
-            few = 64 * epsilon * max(abs(low), abs(high))
-            length = high - low
-            if length > most or length > max(few, _finest(one, low, high)):
-                parts = AROUND if peak else PARTS
-                total += parts
-            elif error > POLE * previous:
+        if not (error > share and error > rounding * size):
+            finished.append(row)
+            continue
+        length = high - low
+        if not (length > most or length > _narrowest(one, low, high)):
+            if error > POLE * previous:
                 ledger.blame(ONE, Status.SUSPECTED_DIVERGENT)
-        decisions.append((row, parts, slow))
-    if ledger.n_evals[0] + n * total > ledger.max_evals:
-        if failing:
+            finished.append(row)
+            narrow += 1
+            continue
+        total += AROUND if peak else PARTS
+        slow = slow + 1 if SLOW * previous < error and previous < math.inf else 0.0
+        # Whether what is difficult in it may be an end of the piece.
+        failing.append((row, slow, not peak and (low == 0 or high == 1)))
+    if ledger.n_evals.item(0) + n * total > ledger.max_evals:
+        if failing or narrow:
             ledger.blame(ONE, Status.TOLERANCE_NOT_REACHED)
-        decisions = [(row, 0, slow) for row, _, slow in decisions]
-    return decisions
+        return opened, []
+    return finished, failing
+
+
+def _narrowest(one: Single, low: float, high: float) -> float:
+    """Length from which on a cell can be cut."""
+    few = 64 * one.search.ledger.epsilon * max(abs(low), abs(high))
+    return max(few, _finest(one, low, high))
 
 
 def _finest(one: Single, low: float, high: float) -> float:
@@ -318,17 +337,6 @@ def _finest(one: Single, low: float, high: float) -> float:
     return FINEST * one.search.ledger.epsilon * max(abs(first), abs(last)) / unit
 
 
-def _at_end(row: Row) -> bool:
-    """Whether what is difficult in a cell may be an end of the piece."""
-    cell = row[0]
-    return not row[4] and (cell[0] == 0 or cell[1] == 1)
-
-
-def _only_ends(decisions: list[tuple[Row, int, float]]) -> bool:
-    """Whether that is so in all cells to be divided."""
-    return all(_at_end(row) for row, parts, _ in decisions if parts)
-
-
 class Waits(NamedTuple):
     """Wide cells that are finished but for a second look; see Waiting."""
 
@@ -337,19 +345,19 @@ class Waits(NamedTuple):
 
 
 def _wait(
-    ledger: Ledger, decisions: list[tuple[Row, int, float]], n: int
-) -> tuple[list[tuple[Row, int, float]], Waits | None]:
-    """The decisions without those about cells that wait, and these."""
-    if not any(parts and not _at_end(row) for row, parts, _ in decisions):
-        return decisions, None
-    rows = [row for row, parts, _ in decisions if not parts and row[5] is not None]
-    cost = n * sum(parts for _, parts, _ in decisions)
+    ledger: Ledger, finished: list[Row], failing: list[Failing], n: int
+) -> tuple[list[Row], Waits | None]:
+    """The finished cells without those that wait, and these."""
+    rows = [row for row in finished if row[5] is not None]
+    if not rows:
+        return finished, None
+    cost = n * sum(AROUND if row[4] else PARTS for row, _, _ in failing)
     cost += len(gaps(n).middles) * len(rows)
-    if not rows or ledger.n_evals[0] + cost > ledger.max_evals:
-        return decisions, None
-    rest = [d for d in decisions if d[1] or d[0][5] is None]
+    if ledger.n_evals.item(0) + cost > ledger.max_evals:
+        return finished, None
     # A copy, as the next values may be written where these are.
     values = np.stack([row[5] for row in rows if row[5] is not None], 1)
+    rest = [row for row in finished if row[5] is None]
     return rest, Waits([_again(row) for row in rows], values)
 
 

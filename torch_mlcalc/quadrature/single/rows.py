@@ -127,21 +127,22 @@ def sums_of(values: Array, n: int) -> Sums | None:
 
 def rows_of(one: Single, cells: list[Cell], sums: Sums, values: Array) -> list[Row]:
     """What each cell holds."""
-    unit, sign = one.unit, one.sign
-    floor, rows = ROUNDING * one.search.ledger.epsilon, []
+    unit, sign, rows = one.unit, one.sign, []
+    floor = ROUNDING * one.search.ledger.epsilon
     for i, (cell, value, error, size, spread) in enumerate(
         zip(cells, *sums, strict=False)
     ):
         low, high, previous, _ = cell
-        factor, error = (high - low) / 2 * unit, abs(error)
+        length, error = high - low, abs(error)
         if spread > 0:
             # QUADPACK's estimate from the difference of the two rules.
             ratio = 200 * error / spread
             error = spread * ratio * math.sqrt(ratio) if ratio < 1 else spread
         peak = spike(values[:, i], size) if error >= SPIKE * size else None
-        size *= factor
-        error = max(error * factor, floor * size)
-        wide = high - low > WIDE and previous < math.inf
-        column = values[:, i] if wide else None
+        column = values[:, i] if length > WIDE and previous < math.inf else None
+        factor = length / 2 * unit
+        size, error = size * factor, error * factor
+        # Not by max, which takes as long as all the rest of a cell.
+        error = error if error > floor * size else floor * size
         rows.append((cell, value * factor * sign, error, size, peak, column))
     return rows
