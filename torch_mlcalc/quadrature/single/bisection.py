@@ -51,7 +51,7 @@ from torch_mlcalc.quadrature.single.rows import (
     rows_of,
     sums_of,
 )
-from torch_mlcalc.quadrature.single.sampling import ONE, Single
+from torch_mlcalc.quadrature.single.sampling import ONE, Single, window
 from torch_mlcalc.quadrature.variables import Jobs, identity
 
 
@@ -108,9 +108,7 @@ def bisect_single(one: Single, jobs: Jobs, n: int, *, windows: bool) -> list[Job
         for row, slow, at_end in failing:
             if windows and at_end and slow >= patience:
                 low, high, _, _ = row[0]
-                handed.append(
-                    Jobs(jobs.piece, jobs.kind, np.array([low]), np.array([high]))
-                )
+                handed.append(window(one.kind, low, high))
                 set_aside.append(row)
             else:
                 divided += _parts(row, slow)

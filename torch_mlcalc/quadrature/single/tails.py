@@ -56,10 +56,10 @@ def tails_of(one: Single, run: Run, some: slice, cut: float) -> Tails:
     used, place = run.terms.values[some], range_of(one, run.jobs)
     first = run.first * 2**run.level + some.start
     ends = first, first + used.size - 1
-    left, right = (
+    left, right = [
         _tail(one, used, side, cut, (one.place, *place, run.level, ends[side]))
         for side in (0, 1)
-    )
+    ]
     if one.kind == WHOLE or not (left.power or right.power):
         return Tails(left, right, float(np.add.reduce(used)))
     shifts = sides_moved(one.place, *place, run.level)[:, first : first + used.size]
