@@ -99,10 +99,11 @@ def bisect_single(one: Single, jobs: Jobs, n: int, *, windows: bool) -> list[Job
             kept += opened
             break
         finished, failing = _decide(one, opened, share, n)
-        only_ends, waiting = all(at_end for _, _, at_end in failing), None
-        patience = EAGER if only_ends else PATIENCE
-        if not only_ends:
+        waiting, patience = None, EAGER
+        # Not all of them are at an end.
+        if not all([at_end for _, _, at_end in failing]):
             finished, waiting = _wait(ledger, finished, failing, n)
+            patience = PATIENCE
         kept += finished
         divided: list[Cell] = []
         for row, slow, at_end in failing:
@@ -163,16 +164,16 @@ def _begin(one: Single, n: int) -> Begun:
     if found is None:
         return Begun([], [], values[:, 0].copy())
     # Only of the whole, and of the parts if they are needed.
-    (whole,) = rows_of(one, [WHOLE], found, values)
-    cell, value, error, size, peak, column = whole
+    cell, value, error, size, peak, column = rows_of(one, [WHOLE], found, values)[0]
     news = abs(value - sum(found.value[1:]) * one.unit / (2 * PARTS) * one.sign)
-    whole = (cell, value, max(error, news), size, peak, column)
-    if _share(ledger, [whole], [], []) == math.inf:
+    error = max(error, news)
+    whole = (cell, value, error, size, peak, column)
+    if error <= ledger.allowed_plain(value, size):
         return Begun([whole], [], None)
     rounding = ROUNDING * ledger.epsilon * size
-    cut = peak is None and whole[2] > rounding and _finest(one, 0.0, 1.0) < 1
-    parts = [(i / PARTS, (i + 1) / PARTS, whole[2], 0.0) for i in range(PARTS)]
-    rest = Sums(*(column[1:] for column in found))
+    cut = peak is None and error > rounding and _finest(one, 0.0, 1.0) < 1
+    parts = [(low, high, error, 0.0) for low, high in pairwise([0.0, *_CUTS])]
+    rest = Sums(*[column[1:] for column in found])
     rows = rows_of(one, parts, rest, values[:, 1:])
     # Nearly always it is clear that the whole has to be cut into them.
     return Begun(rows, [], None) if cut else Begun([whole], rows, None)

@@ -41,20 +41,20 @@ class Tails(NamedTuple):
     total: float
 
 
-def tails_of(one: Single, run: Run, some: slice, cut: float) -> Tails:
+def tails_of(one: Single, run: Run, used: Array, start: int, cut: float) -> Tails:
     """What lies beyond some terms of a run.
 
     Args:
         one: The piece, with its search.
         run: The run.
-        some: From the first term to the last that can be used.
+        used: Its terms from the first to the last that can be used.
+        start: Which of them is the first.
         cut: Size at which a term does not matter.
 
     Returns:
         The ends.
     """
-    used, place = run.terms.values[some], range_of(one, run.jobs)
-    first = run.first * 2**run.level + some.start
+    place, first = range_of(one, run.jobs), run.first * 2**run.level + start
     ends = first, first + used.size - 1
     left, right = [
         _tail(one, used, side, cut, (one.place, *place, run.level, ends[side]))
