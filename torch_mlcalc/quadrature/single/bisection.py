@@ -216,7 +216,7 @@ def _measure(
     points = points_of(one, cells, products(n).place)
     lower, upper = one.place.range()
     # Cells and nodes ascend.
-    safe = lower < points[0, 0] and points[-1, -1] < upper
+    safe = lower < points.item(0) and points.item(-1) < upper
     columns = count if waiting is None else count + len(waiting.rows)
     if not safe or count > FEW or not search.evaluate.in_one_block(columns, n):
         own = jobs.take(np.zeros(count, dtype=np.int64))
@@ -259,13 +259,15 @@ def _parts(row: Row, slow: float) -> list[Cell]:
     width = high - low
     if peak:
         begin, end = peak
-        edges = [low, low + begin * width]
-        edges += [low + end * width if end < 1 else high, high]
+        edges = [low + begin * width, low + end * width if end < 1 else high, high]
     else:
-        edges = [low, *[low + cut * width for cut in _CUTS]]
-    return [
-        (lower, upper, error, slow) for lower, upper in pairwise(edges) if lower < upper
-    ]
+        edges = [low + cut * width for cut in _CUTS]
+    cells = []
+    for edge in edges:
+        if low < edge:
+            cells.append((low, edge, error, slow))
+        low = edge
+    return cells
 
 
 def _share(
@@ -355,7 +357,8 @@ def _wait(
     if ledger.n_evals.item(0) + cost > ledger.max_evals:
         return finished, None
     # A copy, as the next values may be written where these are.
-    values = np.stack([row[5] for row in rows if row[5] is not None], 1)
+    columns = [row[5] for row in rows if row[5] is not None]
+    values = np.stack([values[:, i] for values, i in columns], 1)
     rest = [row for row in finished if row[5] is None]
     return rest, Waits([_again(row) for row in rows], values)
 

@@ -22,11 +22,12 @@ from torch_mlcalc.quadrature.spikes import SPIKE, spike
 #: dividing helped too little: the columns of Cells.
 Cell = tuple[float, float, float, float]
 
+#: Values of a level, and which of their columns is that of a cell.
+Column = tuple[npt.NDArray[Any], int]
+
 #: A cell with its value, error and absolute value, the range around its peak, and the
 #: integrand at its nodes if it is wide.
-Row = tuple[
-    Cell, float, float, float, tuple[float, float] | None, npt.NDArray[Any] | None
-]
+Row = tuple[Cell, float, float, float, tuple[float, float] | None, Column | None]
 
 
 #: The whole piece, which no cell was divided for.
@@ -139,7 +140,7 @@ def rows_of(one: Single, cells: list[Cell], sums: Sums, values: Array) -> list[R
             ratio = 200 * error / spread
             error = spread * ratio * math.sqrt(ratio) if ratio < 1 else spread
         peak = spike(values[:, i], size) if error >= SPIKE * size else None
-        column = values[:, i] if length > WIDE and previous < math.inf else None
+        column = (values, i) if length > WIDE and previous < math.inf else None
         factor = length / 2 * unit
         size, error = size * factor, error * factor
         # Not by max, which takes as long as all the rest of a cell.

@@ -358,9 +358,9 @@ def _at_level_3(one: Single, run: Run) -> Run:
     Returns:
         The run at level 3; at level 2 if the change of that says that it may do.
     """
-    values = run.evaluated.values[::2]
-    value = FIRST_STEP / 4 * float(np.add.reduce(values))
-    absolute = FIRST_STEP / 4 * float(np.add.reduce(np.abs(values)))
+    values = run.evaluated.values[::2].tolist()
+    value = FIRST_STEP / 4 * sum(values)
+    absolute = FIRST_STEP / 4 * sum(map(abs, values))
     change, ledger, unit = abs(value - run.value), one.search.ledger, one.unit
     if change * unit <= ledger.allowed_plain(value * unit, absolute * unit):
         return run

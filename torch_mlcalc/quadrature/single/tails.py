@@ -33,6 +33,9 @@ class Tail(NamedTuple):
     power: float
 
 
+_NOTHING = Tail(0.0, 0.0, 0.0)
+
+
 class Tails(NamedTuple):
     """Both ends, and the sum of the terms with that rounding moves their nodes."""
 
@@ -129,8 +132,10 @@ def _outside(
 def _tail(one: Single, used: Array, side: int, cut: float, node: Node) -> Tail:
     """What lies beyond one end of the terms."""
     outermost = used.item(-side)
+    if not outermost:
+        return _NOTHING
     # Of an end that does not look like a power, the outermost term is in doubt.
-    nothing = Tail(0.0, 2 ** node[3] / FIRST_STEP if outermost else 0.0, 0.0)
+    nothing = Tail(0.0, 2 ** node[3] / FIRST_STEP, 0.0)
     if not abs(outermost) > cut or used.size < 3:
         return nothing
     sizes = [abs(v) for v in (used[:-4:-1] if side else used[:3]).tolist()]
