@@ -118,6 +118,11 @@ class Run(NamedTuple):
         """Distance of the nodes of the level."""
         return FIRST_STEP / 2**self.level
 
+    def halved(self, finest: int, evaluated: Terms) -> Run:
+        """The same at the next level; to change it by names takes twice as long."""
+        jobs, first, level, _, _, value, change, slow = self
+        return Run(jobs, first, level + 1, finest, evaluated, value, change, slow)
+
     def of(self, column: Array, size: int) -> Array:
         """A column of the table of the level for so many nodes."""
         first = self.first * 2**self.level
@@ -373,7 +378,7 @@ def halved(one: Single, runs: list[Run]) -> list[Run]:
     """The runs at the next level."""
     level = runs[0].level + 1
     if runs[0].finest >= level:
-        return [Run(*run[:2], level, *run[3:]) for run in runs]
+        return [run.halved(run.finest, run.evaluated) for run in runs]
     placed = []
     for run in runs:
         first = run.first * 2**level
@@ -386,6 +391,6 @@ def halved(one: Single, runs: list[Run]) -> list[Run]:
         stop = start + run.evaluated.values.size - 1
         own = seen if len(runs) == 1 else seen.at(slice(start, stop))
         terms = run.evaluated.interleaved(own)
-        halved.append(Run(*run[:2], level, level, terms, *run[5:]))
+        halved.append(run.halved(level, terms))
         start = stop
     return halved
