@@ -131,7 +131,8 @@ def _measure(one: Single, run: Run) -> Measured:
     if max(ends) > cut:
         # A fifth of the time of the largest.
         odd = max(ends) > FLAT * size.item(size.argmax())
-        left, right, total = tails_of(one, run, values[some], some.start, cut)
+        left, right, moved = tails_of(one, run, values[some], some.start, cut)
+        total = total if moved is None else moved
         total += left.rest * low + right.rest * high
         absolute += left.rest * ends[0] + right.rest * ends[1]
         doubt = step * (left.doubt * ends[0] + right.doubt * ends[1])

@@ -37,11 +37,11 @@ _NOTHING = Tail(0.0, 0.0, 0.0)
 
 
 class Tails(NamedTuple):
-    """Both ends, and the sum of the terms with that rounding moves their nodes."""
+    """Both ends, and the sum of terms that rounding has moved; None if of none."""
 
     left: Tail
     right: Tail
-    total: float
+    total: float | None
 
 
 def tails_of(one: Single, run: Run, used: Array, start: int, cut: float) -> Tails:
@@ -64,7 +64,7 @@ def tails_of(one: Single, run: Run, used: Array, start: int, cut: float) -> Tail
         for side in (0, 1)
     ]
     if one.kind == WHOLE or not (left.power or right.power):
-        return Tails(left, right, float(np.add.reduce(used)))
+        return Tails(left, right, None)
     shifts = sides_moved(one.place, *place, run.level)[:, first : first + used.size]
     if not left.power or not right.power:
         side = int(not left.power)
@@ -138,14 +138,13 @@ def _tail(one: Single, used: Array, side: int, cut: float, node: Node) -> Tail:
     nothing = Tail(0.0, 2 ** node[3] / FIRST_STEP, 0.0)
     if not abs(outermost) > cut or used.size < 3:
         return nothing
-    sizes = [abs(v) for v in (used[:-4:-1] if side else used[:3]).tolist()]
+    terms = (used[:-4:-1] if side else used[:3]).tolist()
     outside = _outside(*node, side)
-    if outside is None or not min(sizes) > 0:
+    if outside is None or not all(terms):
         return nothing
-    depth, weights, (near, far), ahead, bent, factors = outside
-    logs = [math.log(v) + w for v, w in zip(sizes, weights, strict=True)]
-    rate = (logs[0] - logs[1]) / (depth[0] - depth[1])
-    inner = (logs[1] - logs[2]) / (depth[1] - depth[2])
+    (a, b, c), weights, (near, far), ahead, bent, factors = outside
+    x, y, z = [math.log(abs(v)) + w for v, w in zip(terms, weights, strict=True)]
+    rate, inner = (x - y) / (a - b), (y - z) / (b - c)
     if not (-math.inf < rate < 0 and -math.inf < inner < 0):
         return nothing
     plain = factors * np.exp(rate * ahead)
