@@ -129,7 +129,7 @@ def _measure(one: Single, run: Run) -> Measured:
     ends, doubt, at = (abs(low), abs(high)), abs(low) + abs(high), None
     odd, cut = False, negligible(one.search.ledger) * absolute
     if max(ends) > cut:
-        # A fifth of the time of the largest.
+        # A quarter of the time of the largest itself.
         odd = max(ends) > FLAT * size.item(size.argmax())
         left, right, moved = tails_of(one, run, values[some], some.start, cut)
         total = total if moved is None else moved

@@ -143,7 +143,7 @@ def rows_of(one: Single, cells: list[Cell], sums: Sums, values: Array) -> list[R
         column = (values, i) if length > WIDE and previous < math.inf else None
         factor = length / 2 * unit
         size, error = size * factor, error * factor
-        # Not by max, which takes as long as all the rest of a cell.
+        # Not by max, which takes a sixth of the time of a cell.
         error = error if error > floor * size else floor * size
         rows.append((cell, value * factor * sign, error, size, peak, column))
     return rows
