@@ -40,12 +40,14 @@ from torch_mlcalc.quadrature.ledger import ROUNDING, Amount, Ledger
 from torch_mlcalc.quadrature.pieces import Part
 from torch_mlcalc.quadrature.rules import Array
 from torch_mlcalc.quadrature.single.rows import (
+    CUTS,
     FEW,
     WHOLE,
     Cell,
     Row,
     Sums,
     first_points,
+    parts_of,
     points_of,
     products,
     rows_of,
@@ -112,7 +114,7 @@ def bisect_single(one: Single, jobs: Jobs, n: int, *, windows: bool) -> list[Job
                 handed.append(window(one.kind, low, high))
                 set_aside.append(row)
             else:
-                divided += _parts(row, slow)
+                divided += parts_of(row, slow)
         if not divided:
             break
         # Cut around a peak they are others.
@@ -172,7 +174,7 @@ def _begin(one: Single, n: int) -> Begun:
         return Begun([whole], [], None)
     rounding = ROUNDING * ledger.epsilon * size
     cut = peak is None and error > rounding and _finest(one, 0.0, 1.0) < 1
-    parts = [(low, high, error, 0.0) for low, high in pairwise([0.0, *_CUTS])]
+    parts = [(low, high, error, 0.0) for low, high in pairwise([0.0, *CUTS])]
     rest = Sums(*[column[1:] for column in found])
     rows = rows_of(one, parts, rest, values[:, 1:])
     # Nearly always it is clear that the whole has to be cut into them.
@@ -248,26 +250,6 @@ def _measure(
 #: What a failing cell is, how often it has been slow, and whether that may be an end of
 #: the piece.
 Failing = tuple[Row, float, bool]
-
-#: Where a cell is cut.
-_CUTS = [i / PARTS for i in range(1, PARTS + 1)]
-
-
-def _parts(row: Row, slow: float) -> list[Cell]:
-    """Equal parts of a cell, or those around a peak, which inherit its history."""
-    (low, high, _, _), _, error, _, peak, _ = row
-    width = high - low
-    if peak:
-        begin, end = peak
-        edges = [low + begin * width, low + end * width if end < 1 else high, high]
-    else:
-        edges = [low + cut * width for cut in _CUTS]
-    cells = []
-    for edge in edges:
-        if low < edge:
-            cells.append((low, edge, error, slow))
-        low = edge
-    return cells
 
 
 def _share(

@@ -147,3 +147,24 @@ def rows_of(one: Single, cells: list[Cell], sums: Sums, values: Array) -> list[R
         error = error if error > floor * size else floor * size
         rows.append((cell, value * factor * sign, error, size, peak, column))
     return rows
+
+
+#: Where a cell is cut, and its end, as fractions of it.
+CUTS = [i / PARTS for i in range(1, PARTS + 1)]
+
+
+def parts_of(row: Row, slow: float) -> list[Cell]:
+    """Equal parts of a cell, or those around a peak, which inherit its history."""
+    (low, high, _, _), _, error, _, peak, _ = row
+    width = high - low
+    if peak:
+        begin, end = peak
+        edges = [low + begin * width, low + end * width if end < 1 else high, high]
+    else:
+        edges = [low + cut * width for cut in CUTS]
+    cells = []
+    for edge in edges:
+        if low < edge:
+            cells.append((low, edge, error, slow))
+        low = edge
+    return cells
