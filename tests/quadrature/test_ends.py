@@ -1,5 +1,6 @@
 """Singularities at ends where rounding blurs the distance, and what lies beyond."""
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 import torch_mlcalc.quadrature as q
+from torch_mlcalc.quadrature.single import rows, runs, sampling, settled, tails
 
 
 class Case(NamedTuple):
@@ -95,6 +97,44 @@ def test_half_lines_that_do_not_begin_at_zero(dtype: torch.dtype) -> None:
     assert found.item() == pytest.approx(
         1.7724538509055159, rel=1e-6 if dtype == torch.float32 else 1e-11
     )
+
+
+#: Each differs from another one in little: the place, the length, the side, the window.
+ALONE: list[tuple[Callable[[Tensor], Tensor], float, float]] = [
+    (lambda x: torch.exp(-x), 5.0, math.inf),
+    (lambda x: torch.exp(-x), 6.0, math.inf),
+    (lambda x: torch.exp(x), -math.inf, 6.0),
+    (lambda x: (1 + x * x) ** -0.55, 0.0, math.inf),
+    (lambda x: (1 + x * x) ** -0.55, -math.inf, math.inf),
+    (lambda x: (1 - x) ** -0.5, 0.0, 1.0),
+    (lambda x: (1 - x) ** -0.5, 1.0, 0.0),
+    (lambda x: (2 - x) ** -0.5, 0.0, 2.0),
+    (lambda x: (2 - x) ** -0.5, 1.0, 2.0),
+    (lambda x: (x - 1) ** -0.5, 1.0, 2.0),
+    (lambda x: ((x - 1) * (2 - x)) ** -0.5, 1.0, 2.0),
+    (lambda x: (2 - x) ** -0.5 + 1 / ((x - 1.1) ** 2 + 1e-4), 1.0, 2.0),
+    (lambda x: (2 - x) ** -0.5 + 1 / ((x - 1.8) ** 2 + 1e-4), 1.0, 2.0),
+]
+
+
+def test_what_is_remembered_of_one_piece_is_not_taken_for_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def values() -> list[float]:
+        return [
+            q.integrate(f, q.Interval(*limits), on_failure="ignore").item()
+            for f, *ends in ALONE
+            for limits in (torch.tensor(ends), torch.tensor(ends, dtype=torch.float64))
+        ]
+
+    found = values()
+    assert values() == found
+    for part in (rows, runs, sampling, settled, tails):
+        for name, memory in list(vars(part).items()):
+            if hasattr(memory, "cache_info"):
+                assert memory.cache_info().hits
+                monkeypatch.setattr(part, name, memory.__wrapped__)
+    assert values() == found
 
 
 @pytest.mark.parametrize("power", [0.3, 0.5, 0.9])

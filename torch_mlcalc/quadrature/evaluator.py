@@ -221,7 +221,8 @@ class Evaluator:
                 values = integrand(tensor, rows)
         if not self._fresh:
             return values
-        self.event_shape = tuple(values.shape[tensor.ndim - len(self.tail) :])
+        if self.tail or values.ndim > tensor.ndim:
+            self.event_shape = tuple(values.shape[tensor.ndim - len(self.tail) :])
         self.dtype = integrand.result_dtype(values)
         self.requires_grad = values.requires_grad
         self._fresh = False

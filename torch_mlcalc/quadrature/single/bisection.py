@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -39,18 +40,20 @@ from torch_mlcalc.quadrature.ledger import ROUNDING, Amount, Ledger
 from torch_mlcalc.quadrature.pieces import Part
 from torch_mlcalc.quadrature.rules import Array
 from torch_mlcalc.quadrature.single.rows import (
+    CUTS,
     FEW,
     WHOLE,
     Cell,
     Row,
     Sums,
     first_points,
+    parts_of,
     points_of,
     products,
     rows_of,
     sums_of,
 )
-from torch_mlcalc.quadrature.single.sampling import ONE, Single
+from torch_mlcalc.quadrature.single.sampling import ONE, Single, window
 from torch_mlcalc.quadrature.variables import Jobs, identity
 
 
@@ -97,21 +100,21 @@ def bisect_single(one: Single, jobs: Jobs, n: int, *, windows: bool) -> list[Job
         if share == math.inf:
             kept += opened
             break
+        finished, failing = _decide(one, opened, share, n)
+        waiting, patience = None, EAGER
+        # Not all of them are at an end.
+        if not all([at_end for _, _, at_end in failing]):
+            finished, waiting = _wait(ledger, finished, failing, n)
+            patience = PATIENCE
+        kept += finished
         divided: list[Cell] = []
-        decisions = _decide(one, opened, share, n)
-        patience = EAGER if _only_ends(decisions) else PATIENCE
-        decisions, waiting = _wait(ledger, decisions, n)
-        for row, parts, slow in decisions:
-            (low, high, _, _), _, error, _, peak, _ = row
-            if not parts:
-                kept.append(row)
-            elif windows and slow >= patience and _at_end(row):
-                handed.append(
-                    Jobs(jobs.piece, jobs.kind, np.array([low]), np.array([high]))
-                )
+        for row, slow, at_end in failing:
+            if windows and at_end and slow >= patience:
+                low, high, _, _ = row[0]
+                handed.append(window(one.kind, low, high))
                 set_aside.append(row)
             else:
-                divided += _parts((low, high, error, slow), parts, peak)
+                divided += parts_of(row, slow)
         if not divided:
             break
         # Cut around a peak they are others.
@@ -163,16 +166,16 @@ def _begin(one: Single, n: int) -> Begun:
     if found is None:
         return Begun([], [], values[:, 0].copy())
     # Only of the whole, and of the parts if they are needed.
-    (whole,) = rows_of(one, [WHOLE], found, values)
-    cell, value, error, size, peak, column = whole
+    cell, value, error, size, peak, column = rows_of(one, [WHOLE], found, values)[0]
     news = abs(value - sum(found.value[1:]) * one.unit / (2 * PARTS) * one.sign)
-    whole = (cell, value, max(error, news), size, peak, column)
-    if _share(ledger, [whole], [], []) == math.inf:
+    error = max(error, news)
+    whole = (cell, value, error, size, peak, column)
+    if error <= ledger.allowed_plain(value, size):
         return Begun([whole], [], None)
     rounding = ROUNDING * ledger.epsilon * size
-    cut = peak is None and whole[2] > rounding and _finest(one, 0.0, 1.0) < 1
-    parts = [(i / PARTS, (i + 1) / PARTS, whole[2], 0.0) for i in range(PARTS)]
-    rest = Sums(*(column[1:] for column in found))
+    cut = peak is None and error > rounding and _finest(one, 0.0, 1.0) < 1
+    parts = [(low, high, error, 0.0) for low, high in pairwise([0.0, *CUTS])]
+    rest = Sums(*[column[1:] for column in found])
     rows = rows_of(one, parts, rest, values[:, 1:])
     # Nearly always it is clear that the whole has to be cut into them.
     return Begun(rows, [], None) if cut else Begun([whole], rows, None)
@@ -215,7 +218,7 @@ def _measure(
     points = points_of(one, cells, products(n).place)
     lower, upper = one.place.range()
     # Cells and nodes ascend.
-    safe = lower < points[0, 0] and points[-1, -1] < upper
+    safe = lower < points.item(0) and points.item(-1) < upper
     columns = count if waiting is None else count + len(waiting.rows)
     if not safe or count > FEW or not search.evaluate.in_one_block(columns, n):
         own = jobs.take(np.zeros(count, dtype=np.int64))
@@ -244,20 +247,9 @@ def _measure(
     return rows, seen
 
 
-def _parts(cell: Cell, parts: int, peak: tuple[float, float] | None) -> list[Cell]:
-    """Equal parts of a cell, or those around a peak, which inherit its history."""
-    low, high, error, slow = cell
-    width = high - low
-    if peak:
-        begin, end = peak
-        edges = [low + begin * width, low + end * width if end < 1 else high, high]
-    else:
-        edges = [low + i / parts * width for i in range(1, parts + 1)]
-    return [
-        (lower, upper, error, slow)
-        for lower, upper in zip([low, *edges[:-1]], edges, strict=True)
-        if lower < upper
-    ]
+#: What a failing cell is, how often it has been slow, and whether that may be an end of
+#: the piece.
+Failing = tuple[Row, float, bool]
 
 
 def _share(
@@ -282,32 +274,42 @@ def _share(
 
 def _decide(
     one: Single, opened: list[Row], share: float, n: int
-) -> list[tuple[Row, int, float]]:
-    """Into how many parts to divide each cell, 0 to keep it, and its history."""
+) -> tuple[list[Row], list[Failing]]:
+    """Which cells to keep, and which to divide."""
     ledger = one.search.ledger
-    decisions, failing, total = [], False, 0
     epsilon = ledger.epsilon
+    finished: list[Row] = []
+    failing: list[Failing] = []
     # No cell so long is too narrow, wherever it is.
-    most = max(64 * epsilon, _finest(one, 0.0, 0.0), _finest(one, 1.0, 1.0))
+    most, rounding = max(64 * epsilon, _finest(one, 0.0, 1.0)), ROUNDING * epsilon
+    total = narrow = 0
     for row in opened:
         (low, high, previous, slow), _, error, size, peak, _ = row
-        slow = slow + 1 if SLOW * previous < error and previous < math.inf else 0.0
-        parts = 0
-        if error > share and error > ROUNDING * epsilon * size:
-            failing = True
-            few = 64 * epsilon * max(abs(low), abs(high))
-            length = high - low
-            if length > most or length > max(few, _finest(one, low, high)):
-                parts = AROUND if peak else PARTS
-                total += parts
-            elif error > POLE * previous:
+        if not (error > share and error > rounding * size):
+            finished.append(row)
+            continue
+        length = high - low
+        if not (length > most or length > _narrowest(one, low, high)):
+            if error > POLE * previous:
                 ledger.blame(ONE, Status.SUSPECTED_DIVERGENT)
-        decisions.append((row, parts, slow))
-    if ledger.n_evals[0] + n * total > ledger.max_evals:
-        if failing:
+            finished.append(row)
+            narrow += 1
+            continue
+        total += AROUND if peak else PARTS
+        slow = slow + 1 if SLOW * previous < error and previous < math.inf else 0.0
+        # Whether what is difficult in it may be an end of the piece.
+        failing.append((row, slow, not peak and (low == 0 or high == 1)))
+    if ledger.n_evals.item(0) + n * total > ledger.max_evals:
+        if failing or narrow:
             ledger.blame(ONE, Status.TOLERANCE_NOT_REACHED)
-        decisions = [(row, 0, slow) for row, _, slow in decisions]
-    return decisions
+        return opened, []
+    return finished, failing
+
+
+def _narrowest(one: Single, low: float, high: float) -> float:
+    """Length from which on a cell can be cut."""
+    few = 64 * one.search.ledger.epsilon * max(abs(low), abs(high))
+    return max(few, _finest(one, low, high))
 
 
 def _finest(one: Single, low: float, high: float) -> float:
@@ -318,17 +320,6 @@ def _finest(one: Single, low: float, high: float) -> float:
     return FINEST * one.search.ledger.epsilon * max(abs(first), abs(last)) / unit
 
 
-def _at_end(row: Row) -> bool:
-    """Whether what is difficult in a cell may be an end of the piece."""
-    cell = row[0]
-    return not row[4] and (cell[0] == 0 or cell[1] == 1)
-
-
-def _only_ends(decisions: list[tuple[Row, int, float]]) -> bool:
-    """Whether that is so in all cells to be divided."""
-    return all(_at_end(row) for row, parts, _ in decisions if parts)
-
-
 class Waits(NamedTuple):
     """Wide cells that are finished but for a second look; see Waiting."""
 
@@ -337,19 +328,20 @@ class Waits(NamedTuple):
 
 
 def _wait(
-    ledger: Ledger, decisions: list[tuple[Row, int, float]], n: int
-) -> tuple[list[tuple[Row, int, float]], Waits | None]:
-    """The decisions without those about cells that wait, and these."""
-    if not any(parts and not _at_end(row) for row, parts, _ in decisions):
-        return decisions, None
-    rows = [row for row, parts, _ in decisions if not parts and row[5] is not None]
-    cost = n * sum(parts for _, parts, _ in decisions)
+    ledger: Ledger, finished: list[Row], failing: list[Failing], n: int
+) -> tuple[list[Row], Waits | None]:
+    """The finished cells without those that wait, and these."""
+    rows = [row for row in finished if row[5] is not None]
+    if not rows:
+        return finished, None
+    cost = n * sum(AROUND if row[4] else PARTS for row, _, _ in failing)
     cost += len(gaps(n).middles) * len(rows)
-    if not rows or ledger.n_evals[0] + cost > ledger.max_evals:
-        return decisions, None
-    rest = [d for d in decisions if d[1] or d[0][5] is None]
+    if ledger.n_evals.item(0) + cost > ledger.max_evals:
+        return finished, None
     # A copy, as the next values may be written where these are.
-    values = np.stack([row[5] for row in rows if row[5] is not None], 1)
+    columns = [row[5] for row in rows if row[5] is not None]
+    values = np.stack([values[:, i] for values, i in columns], 1)
+    rest = [row for row in finished if row[5] is None]
     return rest, Waits([_again(row) for row in rows], values)
 
 

@@ -73,12 +73,12 @@ def refine_single(
     Returns:
         The jobs that are left.
     """
-    hand_over = partial(refine, one.search, max_level=max_level, patient=patient)
     seen = first_terms(one, jobs, max_level)
+    if not isinstance(seen, Levels) and settled_at_once(one, *seen):
+        return []
+    hand_over = partial(refine, one.search, max_level=max_level, patient=patient)
     if isinstance(seen, Levels):
         return hand_over(jobs, begun=Begun(seen, 0))
-    if settled_at_once(one, *seen):
-        return []
     runs = begin(one, seen, max_level)
     while True:
         found = [_measure(one, run) for run in runs]
@@ -129,8 +129,10 @@ def _measure(one: Single, run: Run) -> Measured:
     ends, doubt, at = (abs(low), abs(high)), abs(low) + abs(high), None
     odd, cut = False, negligible(one.search.ledger) * absolute
     if max(ends) > cut:
-        odd = bool(max(ends) > FLAT * np.maximum.reduce(size))
-        left, right, total = tails_of(one, run, some, cut)
+        # A quarter of the time of the largest itself.
+        odd = max(ends) > FLAT * size.item(size.argmax())
+        left, right, moved = tails_of(one, run, values[some], some.start, cut)
+        total = total if moved is None else moved
         total += left.rest * low + right.rest * high
         absolute += left.rest * ends[0] + right.rest * ends[1]
         doubt = step * (left.doubt * ends[0] + right.doubt * ends[1])
@@ -152,9 +154,10 @@ def _outermost(terms: Terms) -> slice | None:
     usable, size = terms.usable, terms.values.size
     if usable is None:
         return slice(0, size)
-    if not usable.any():
+    first = int(usable.argmax())
+    if not usable[first]:
         return None
-    return slice(int(usable.argmax()), size - int(usable[::-1].argmax()))
+    return slice(first, size - int(usable[::-1].argmax()))
 
 
 def _beyond(one: Single, run: Run, size: Array, some: slice, cut: float) -> Beyond:

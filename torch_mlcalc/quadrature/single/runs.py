@@ -21,7 +21,7 @@ from torch_mlcalc.quadrature.double_exponential import (
 from torch_mlcalc.quadrature.placement import FINITE
 from torch_mlcalc.quadrature.rules import Array
 from torch_mlcalc.quadrature.search import Mask, Sample
-from torch_mlcalc.quadrature.single.sampling import ONE, Place, Single
+from torch_mlcalc.quadrature.single.sampling import ONE, Place, Single, window
 from torch_mlcalc.quadrature.spectrum import probe
 from torch_mlcalc.quadrature.variables import Jobs, double_exponential
 
@@ -118,6 +118,11 @@ class Run(NamedTuple):
         """Distance of the nodes of the level."""
         return FIRST_STEP / 2**self.level
 
+    def halved(self, finest: int, evaluated: Terms) -> Run:
+        """The same at the next level; to change it by names takes twice as long."""
+        jobs, first, level, _, _, value, change, slow = self
+        return Run(jobs, first, level + 1, finest, evaluated, value, change, slow)
+
     def of(self, column: Array, size: int) -> Array:
         """A column of the table of the level for so many nodes."""
         first = self.first * 2**self.level
@@ -129,8 +134,8 @@ def _table(kind: int, low: float, high: float, dtype: torch.dtype, level: int) -
     step = FIRST_STEP / 2**level
     last = round(reach(dtype) / step)
     t = np.arange(-last, last + 1) * step
-    job = Jobs(ONE, np.array([kind]), np.array([low]), np.array([high]))
-    positions, slope = (column[:, 0] for column in double_exponential(job, t[:, None]))
+    column = double_exponential(window(kind, low, high), t[:, None])
+    positions, slope = (each[:, 0] for each in column)
     table = Table(t, positions, slope, probe(t, step))
     for array in table:
         array.setflags(write=False)
@@ -160,7 +165,7 @@ def _table_between(
 class Placed(NamedTuple):
     """Nodes of a job where they are: points, derivative, and which are not on an end.
 
-    ``inside`` is None where none is.
+    Those on an end are elsewhere, with a derivative of 0; ``inside`` is None without.
     """
 
     points: Array
@@ -206,6 +211,7 @@ def _between(place: Place, positions: Array, slope: Array) -> Placed:
     first, last = sorted((points.item(0), points.item(-1)))
     if not (lower < first and last < upper):
         inside = (points > lower) & (points < upper)
+        points, slope = np.where(inside, points, place.home), np.where(inside, slope, 0)
     return Placed(points, slope, inside)
 
 
@@ -241,14 +247,11 @@ def _sample(one: Single, placed: list[Placed]) -> Terms | Sample:
     """The integrand at nodes; what the batch makes of it where that is no number."""
     points, slope, inside = _joined(placed)
     one.search.ledger.n_evals[0] += points.size
-    if inside is not None:
-        points = np.where(inside, points, one.search.evaluate.home)
     values = one.values(points)
     # All terms are finite if their sum is.
     real = values.ndim == 1 and values.dtype == float
     if real and math.isfinite(values.dot(slope)):
-        terms = values * slope
-        return Terms(terms if inside is None else terms * inside, inside, None)
+        return Terms(values * slope, inside, None)
     column = None if inside is None else inside[:, None]
     sample = one.sample(points[:, None], slope[:, None], column, values)
     if sample.values.shape[-1] != 1 or sample.values.dtype != float:
@@ -345,11 +348,11 @@ def _narrowed(one: Single, jobs: Jobs, seen: Terms, finest: int) -> Run:
 
 def _at_level_1(run: Run) -> Run:
     """The run at level 2 if it was evaluated; no error is believed before that."""
-    values = run.evaluated.values[:: 2 ** (run.finest - 1)]
-    value = FIRST_STEP / 2 * float(np.add.reduce(values))
+    # So few that a list is faster.
+    values = run.evaluated.values[:: 2 ** (run.finest - 1)].tolist()
+    value = FIRST_STEP / 2 * sum(values)
     level = min(2, run.finest)
     change = abs(value - run.value)
-    # Those that change by their names take twice as long.
     jobs, first, _, finest, evaluated, _, _, slow = run
     return Run(jobs, first, level, finest, evaluated, value, change, slow)
 
@@ -360,9 +363,9 @@ def _at_level_3(one: Single, run: Run) -> Run:
     Returns:
         The run at level 3; at level 2 if the change of that says that it may do.
     """
-    values = run.evaluated.values[::2]
-    value = FIRST_STEP / 4 * float(np.add.reduce(values))
-    absolute = FIRST_STEP / 4 * float(np.add.reduce(np.abs(values)))
+    values = run.evaluated.values[::2].tolist()
+    value = FIRST_STEP / 4 * sum(values)
+    absolute = FIRST_STEP / 4 * sum(map(abs, values))
     change, ledger, unit = abs(value - run.value), one.search.ledger, one.unit
     if change * unit <= ledger.allowed_plain(value * unit, absolute * unit):
         return run
@@ -373,10 +376,9 @@ def _at_level_3(one: Single, run: Run) -> Run:
 
 def halved(one: Single, runs: list[Run]) -> list[Run]:
     """The runs at the next level."""
-    runs = [run._replace(level=run.level + 1) for run in runs]
-    level = runs[0].level
+    level = runs[0].level + 1
     if runs[0].finest >= level:
-        return runs
+        return [run.halved(run.finest, run.evaluated) for run in runs]
     placed = []
     for run in runs:
         first = run.first * 2**level
@@ -387,7 +389,8 @@ def halved(one: Single, runs: list[Run]) -> list[Run]:
     halved, start = [], 0
     for run in runs:
         stop = start + run.evaluated.values.size - 1
-        terms = run.evaluated.interleaved(seen.at(slice(start, stop)))
-        halved.append(run._replace(finest=level, evaluated=terms))
+        own = seen if len(runs) == 1 else seen.at(slice(start, stop))
+        terms = run.evaluated.interleaved(own)
+        halved.append(run.halved(level, terms))
         start = stop
     return halved

@@ -58,8 +58,7 @@ def settled_at_once(one: Single, seen: list[tuple[Jobs, Terms]], finest: int) ->
         return False
     for job, terms, level, own, error, absolute in ended:
         ledger.add_plain(own * unit * one.sign, error * unit, absolute * unit)
-        some = slice(None, None, 2 ** (finest - level))
-        ledger.nodes.append(partial(_nodes, one, job, terms.at(some), level))
+        ledger.nodes.append(partial(_nodes, one, job, terms, finest, level))
     return True
 
 
@@ -127,9 +126,10 @@ def _sums(dtype: torch.dtype, finest: int) -> Array:
     return np.stack([*rows, *step * probe(np.arange(-last, last + 1) * step, step)])
 
 
-def _nodes(one: Single, job: Jobs, terms: Terms, level: int) -> Part:
+def _nodes(one: Single, job: Jobs, terms: Terms, finest: int, level: int) -> Part:
     """The nodes of the range that the batch would take, or of more if more is seen."""
     step, stride = FIRST_STEP / 2**level, 2**level
+    terms = terms.at(slice(None, None, 2 ** (finest - level)))
     sizes = np.abs(terms.values)
     cut = negligible(one.search.ledger) * np.add.reduce(sizes[::stride])
     there = np.flatnonzero(sizes > cut)

@@ -33,35 +33,38 @@ class Tail(NamedTuple):
     power: float
 
 
+_NOTHING = Tail(0.0, 0.0, 0.0)
+
+
 class Tails(NamedTuple):
-    """Both ends, and the sum of the terms with that rounding moves their nodes."""
+    """Both ends, and the sum of terms that rounding has moved; None if of none."""
 
     left: Tail
     right: Tail
-    total: float
+    total: float | None
 
 
-def tails_of(one: Single, run: Run, some: slice, cut: float) -> Tails:
+def tails_of(one: Single, run: Run, used: Array, start: int, cut: float) -> Tails:
     """What lies beyond some terms of a run.
 
     Args:
         one: The piece, with its search.
         run: The run.
-        some: From the first term to the last that can be used.
+        used: Its terms from the first to the last that can be used.
+        start: Which of them is the first.
         cut: Size at which a term does not matter.
 
     Returns:
         The ends.
     """
-    used, place = run.terms.values[some], range_of(one, run.jobs)
-    first = run.first * 2**run.level + some.start
+    place, first = range_of(one, run.jobs), run.first * 2**run.level + start
     ends = first, first + used.size - 1
-    left, right = (
+    left, right = [
         _tail(one, used, side, cut, (one.place, *place, run.level, ends[side]))
         for side in (0, 1)
-    )
+    ]
     if one.kind == WHOLE or not (left.power or right.power):
-        return Tails(left, right, float(np.add.reduce(used)))
+        return Tails(left, right, None)
     shifts = sides_moved(one.place, *place, run.level)[:, first : first + used.size]
     if not left.power or not right.power:
         side = int(not left.power)
@@ -129,18 +132,19 @@ def _outside(
 def _tail(one: Single, used: Array, side: int, cut: float, node: Node) -> Tail:
     """What lies beyond one end of the terms."""
     outermost = used.item(-side)
+    if not outermost:
+        return _NOTHING
     # Of an end that does not look like a power, the outermost term is in doubt.
-    nothing = Tail(0.0, 2 ** node[3] / FIRST_STEP if outermost else 0.0, 0.0)
+    nothing = Tail(0.0, 2 ** node[3] / FIRST_STEP, 0.0)
     if not abs(outermost) > cut or used.size < 3:
         return nothing
-    sizes = [abs(v) for v in (used[:-4:-1] if side else used[:3]).tolist()]
+    terms = (used[:-4:-1] if side else used[:3]).tolist()
     outside = _outside(*node, side)
-    if outside is None or not min(sizes) > 0:
+    if outside is None or not all(terms):
         return nothing
-    depth, weights, (near, far), ahead, bent, factors = outside
-    logs = [math.log(v) + w for v, w in zip(sizes, weights, strict=True)]
-    rate = (logs[0] - logs[1]) / (depth[0] - depth[1])
-    inner = (logs[1] - logs[2]) / (depth[1] - depth[2])
+    (a, b, c), weights, (near, far), ahead, bent, factors = outside
+    x, y, z = [math.log(abs(v)) + w for v, w in zip(terms, weights, strict=True)]
+    rate, inner = (x - y) / (a - b), (y - z) / (b - c)
     if not (-math.inf < rate < 0 and -math.inf < inner < 0):
         return nothing
     plain = factors * np.exp(rate * ahead)
