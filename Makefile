@@ -13,9 +13,14 @@ example: $(READY)
 	$(BIN)/python examples/linear_regression.py
 
 # One thread for each process: with two, they wait in loops for the two cores, and the
-# tests take 10 minutes instead of 7.
+# tests take 10 minutes instead of 7. Each gets half of the tests, and what is left of
+# the other's half when it is done: dealt out in turn, tests of a file that share what
+# takes long (processes, a wheel) come to both, and so does that. Bytecode is written
+# even if the environment forbids it: without, each of the processes rewrites every
+# test, and each that they start compiles the package.
 test: $(READY)
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
+		$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # Writes benchmarks/RESULTS.md. Needs Python 3.11, for quadax.
 bench: $(READY) $(JAX_READY)

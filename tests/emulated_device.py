@@ -222,8 +222,7 @@ def calls() -> Iterator[tuple[str, Callable[..., Any]]]:
 
 
 def waiting(call: Callable[..., Any]) -> list[str]:
-    """What the host waits for in the second call, whose tables are there."""
-    value_and_slopes(call, THERE)
+    """What the host waits for in a call that is not the first: its tables are there."""
     waits.clear()
     value_and_slopes(call, THERE)
     return list(waits)
@@ -239,10 +238,12 @@ def replaying() -> Iterator[tuple[str, list[str]]]:
     for rule in (*rules, mlc.MonteCarlo(256), mlc.Vegas(256, warmup=2)):
         plan = mlc.adapt(made.bump, made.box(CPU), rule).to(THERE)
         call = partial(made.solid, plan)
+        call(THERE)
         yield str(rule), waiting(lambda device, call=call: (call(device), []))
     for name in ("args", "closure"):
         plan = made.LINE_PLANS[name]().to(THERE)
         call = partial(made.line, plan)
+        call(THERE)
         yield name, waiting(lambda device, call=call: (call(device), []))
 
 
@@ -299,6 +300,7 @@ def main(path: Path) -> None:
 
     still = (*device_calls.FIXED, *device_losses.LOSSES)
     results = {
+        # In this order: the first calls are those that are compared.
         "compared": {name: compared(call) for name, call in table.items()},
         "waits": {name: waiting(table[name]) for name in still},
         "plans wait": dict(replaying()),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import importlib.util
 import math
 import re
@@ -31,7 +30,6 @@ from pages import (
     words,
 )
 from torch import Tensor, nn
-from tqdm import tqdm
 
 import torch_mlcalc as mlc
 from torch_mlcalc import plot
@@ -170,28 +168,6 @@ def test_the_checked_loss_is_sound_without_detach(
     )
     run_code(check.replace(".detach()", ""), tmp_path, monkeypatch)
     assert capsys.readouterr().out == ""
-
-
-def test_table_of_digits_is_what_the_example_prints(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.syspath_prepend(ROOT / "examples")
-    example = importlib.import_module("linear_regression")
-    bar = tqdm(disable=True)
-    example.print_table([example.fit(p, bar) for p in example.load_problems().values()])
-    printed = capsys.readouterr().out.splitlines()
-    page = blocks(PAGES["docs/optimiser.md"])
-    (table,) = (block.content for block in page if "condition number" in block.content)
-    shown = table.splitlines()
-    assert len(printed) == len(shown) == 15
-    assert printed[:2] + printed[-2:] == shown[:2] + shown[-2:]
-    for ours, theirs in zip(shown[2:-2], printed[2:-2], strict=True):
-        # Name, condition number of the basis, steps, digits after each refinement. What
-        # is left out is all rounding, and another processor rounds otherwise.
-        columns = (0, 2, 3, 6, 7)
-        assert [ours.split()[i] for i in columns] == [
-            theirs.split()[i] for i in columns
-        ]
 
 
 def hessian_vector_product(loss: Callable[[Tensor, Tensor], Tensor]) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from pages import blocks, read
 from tqdm import tqdm
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -41,10 +43,29 @@ DIGITS = {
 
 def check_table(output: str) -> None:
     rows = [line.split() for line in output.splitlines()]
-    last_column = {row[0]: float(row[-1]) for row in rows if row and row[0] in DIGITS}
-    assert last_column.keys() == DIGITS.keys()
-    for name, digits in last_column.items():
-        assert digits >= DIGITS[name]
+    columns = {row[0]: row[-2:] for row in rows if row and row[0] in DIGITS}
+    assert columns.keys() == DIGITS.keys()
+    for name, (before, last) in columns.items():
+        assert float(last) >= DIGITS[name]
+        # Refined to the end: the last round changed nothing that can be seen.
+        assert before == last
+    check_page(output.split("\n\nPicture")[0].splitlines())
+
+
+def check_page(printed: list[str]) -> None:
+    """The table in docs/optimiser.md is the one that is printed."""
+    page = blocks(read("docs/optimiser.md")["docs/optimiser.md"])
+    (table,) = (block.content for block in page if "condition number" in block.content)
+    shown = table.splitlines()
+    assert len(printed) == len(shown) == 15
+    assert printed[:2] + printed[-2:] == shown[:2] + shown[-2:]
+    for ours, theirs in zip(shown[2:-2], printed[2:-2], strict=True):
+        # Name, condition number of the basis, steps, digits after each refinement. What
+        # is left out is all rounding, and another processor rounds otherwise.
+        columns = (0, 2, 3, 6, 7)
+        assert [ours.split()[i] for i in columns] == [
+            theirs.split()[i] for i in columns
+        ]
 
 
 def check_minibatch(output: str) -> None:
@@ -229,31 +250,51 @@ def test_every_script_is_in_the_table() -> None:
     assert scripts == {example.script for example in TABLE}
 
 
+# What only a process of its own can show, paths and imports, is shown by the next test;
+# to start one for each script takes longer than what most of them do. The warnings that
+# Python shows there are errors here.
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "error::DeprecationWarning:__main__"
+)
 @pytest.mark.parametrize("example", TABLE, ids=lambda example: example.script)
-def test_runs_from_any_directory(example: Example, tmp_path: Path) -> None:
-    folder = tmp_path / "new" / "folder"
-    output = ["--output", folder] if example.has_picture else []
+def test_runs_and_gets_the_answer(
+    example: Example,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    there, folder = tmp_path / "there", tmp_path / "new" / "folder"
+    there.mkdir()
+    monkeypatch.chdir(there)
+    monkeypatch.syspath_prepend(EXAMPLES)
+    script = EXAMPLES / f"{example.script}.py"
+    output = ["--output", str(folder)] if example.has_picture else []
+    monkeypatch.setattr(sys, "argv", [str(script), *example.arguments, *output])
+    runpy.run_path(str(script), run_name="__main__")
+    out, err = capsys.readouterr()
+    example.check(out)
+    assert "100%" in err  # the progress bar, and nothing else
+    assert "Warning" not in err
+    if example.has_picture:
+        picture = folder / f"{example.script}.png"
+        assert picture.read_bytes().startswith(PNG_SIGNATURE)
+        assert str(picture) in out
+    assert not any(there.iterdir())
+
+
+def test_runs_from_any_directory(tmp_path: Path) -> None:
+    script, folder = EXAMPLES / "linear_regression.py", tmp_path / "new" / "folder"
     result = subprocess.run(
-        [
-            sys.executable,
-            EXAMPLES / f"{example.script}.py",
-            *example.arguments,
-            *output,
-        ],
+        [sys.executable, script, "--dataset", "Norris", "--output", folder],
         cwd=tmp_path,
         capture_output=True,
         text=True,
     )
     assert result.returncode == 0, result.stderr
-    example.check(result.stdout)
-    assert "100%" in result.stderr  # the progress bar, and nothing else
+    assert "100%" in result.stderr
     assert "Warning" not in result.stderr
-    if example.has_picture:
-        picture = folder / f"{example.script}.png"
-        assert picture.read_bytes().startswith(PNG_SIGNATURE)
-        assert str(picture) in result.stdout
-    else:
-        assert not any(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+    assert (folder / "linear_regression.png").exists()
 
 
 def test_two_processes_share_the_integral() -> None:
@@ -270,7 +311,8 @@ def test_two_processes_share_the_integral() -> None:
     assert "nodes on the first: 6912 of 13824" in result.stdout
 
 
-@pytest.mark.parametrize("name", DIGITS)
+# All but one, whose 2200 steps in each round are in the table that is printed.
+@pytest.mark.parametrize("name", [name for name in DIGITS if name != "Longley"])
 def test_coefficients_agree_with_the_certified(
     linear_regression: ModuleType, name: str
 ) -> None:

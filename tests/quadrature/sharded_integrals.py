@@ -418,8 +418,18 @@ def collectives(group: dist.ProcessGroup) -> dict[str, int]:
     return found
 
 
+TARGETS = torch.tensor([0.3, -1.2], dtype=DOUBLE)
+
+
+def of_one() -> dict[str, Any]:
+    """What a process finds without the others."""
+    return {
+        "alone": {name: run(solve, None) for name, solve in CASES.items()},
+        "trained alone": {name: trained(name, None, TARGETS) for name in MODELS},
+    }
+
+
 def of_pair(rank: int, group: dist.ProcessGroup) -> dict[str, Any]:
-    targets = torch.tensor([0.3, -1.2], dtype=DOUBLE)
     layers = (
         mlc.Integral(torch.exp, mlc.Interval(0, 1), process_group=group),
         mlc.Expectation(torch.exp, process_group=group),
@@ -427,9 +437,7 @@ def of_pair(rank: int, group: dist.ProcessGroup) -> dict[str, Any]:
     table = faults(rank, group)
     return {
         "shared": {name: run(solve, group) for name, solve in CASES.items()},
-        "alone": {name: run(solve, None) for name, solve in CASES.items()},
-        "trained": {name: trained(name, group, targets) for name in MODELS},
-        "trained alone": {name: trained(name, None, targets) for name in MODELS},
+        "trained": {name: trained(name, group, TARGETS) for name in MODELS},
         "second order": [second_order(group), second_order(None)],
         "noise": unequal_noise(rank, group),
         "copies": [copies(layer, group) for layer in layers],
@@ -473,6 +481,8 @@ def main(rank: int, folder: Path) -> None:
     dist.barrier()
     dist.destroy_process_group()
     results["destroyed"] = refused(world)
+    if rank == 0:
+        results["pair"] |= of_one()
     (folder / f"{rank}.json").write_text(json.dumps(results), encoding="utf-8")
 
 

@@ -705,20 +705,29 @@ def test_forward_mode_reaches_a_closure() -> None:
     assert tangent.item() == pytest.approx(1.0)
 
 
+# Of all pairs of a rule and a call, as many as it takes for every step from one line of
+# the package to the next that any of them makes: to compile one takes 1.6 s.
 @pytest.mark.parametrize(
-    ("rule", "domain"),
+    ("call", "rule", "domain"),
     [
-        (q.GaussLegendre(9), lambda b: q.Interval(0.0, b)),
-        (q.Simpson(9), lambda b: q.Interval(-b, b)),
-        (q.GaussHermite(9), lambda b: q.RealLine(b)),
-        (q.GaussLaguerre(9, 0.5), lambda b: q.HalfLine(b)),
-        (q.GaussLegendre(9), lambda b: q.Interval(b, math.inf)),
+        (q.integrate, q.GaussLegendre(9), lambda b: q.Interval(0.0, b)),
+        (q.integrate, q.GaussHermite(9), lambda b: q.RealLine(b)),
+        (q.integrate, q.GaussLaguerre(9, 0.5), lambda b: q.HalfLine(b)),
+        (q.log_integrate, q.Simpson(9), lambda b: q.Interval(-b, b)),
+        (q.log_integrate, q.GaussHermite(9), lambda b: q.RealLine(b)),
+        (q.log_integrate, q.GaussLegendre(9), lambda b: q.Interval(b, math.inf)),
     ],
-    ids=["legendre", "simpson", "hermite", "laguerre", "half line"],
+    ids=[
+        "legendre",
+        "hermite",
+        "laguerre",
+        "log simpson",
+        "log hermite",
+        "log half line",
+    ],
 )
-@pytest.mark.parametrize("call", [q.integrate, q.log_integrate])
 def test_compiles_without_a_graph_break(
-    rule: q.FixedRule, domain: Callable[..., q.Domain], call: Callable[..., Tensor]
+    call: Callable[..., Tensor], rule: q.FixedRule, domain: Callable[..., q.Domain]
 ) -> None:
     torch.compiler.reset()
 
