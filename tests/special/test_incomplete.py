@@ -160,12 +160,12 @@ def test_slope_of_student_in_many_degrees_of_freedom_has_its_digits(
             # The first terms of R. A. Fisher, "Expansion of Student's integral" (1925).
             n, t = mp.mpf(many.item()), mp.mpf(t)  # noqa: PLW2901
             first = (t**3 + t) / 4 * mp.npdf(t)
-            second = (3 * t**7 - 5 * t**5 - 7 * t**3 - 3 * t) / 96 * mp.npdf(t)
+            second = (3 * t**7 - 7 * t**5 - 5 * t**3 - 3 * t) / 96 * mp.npdf(t)
             exact = first / n**2 + 2 * second / n**3
-            rel = 1e-5 if dtype == torch.float32 else 1e-9
-            assert slope.item() == pytest.approx(float(exact), rel)
+            rel = 1e-5 if dtype == torch.float32 else 1e-7
+            assert slope.item() == pytest.approx(float(exact), rel, 0)
             exact = -2 * first / n**3 - 6 * second / n**4
-            assert bend.item() == pytest.approx(float(exact), rel)
+            assert bend.item() == pytest.approx(float(exact), rel, 0)
 
 
 EDGES = {

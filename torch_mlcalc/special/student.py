@@ -108,8 +108,8 @@ def _integral(df: Tensor, start: Tensor, width: Tensor) -> Tensor:
     shape = (-1, *(1,) * df.ndim)
     square = (start + width * nodes.reshape(shape)).square()
     z = square / df
-    # (nu + 1) / 2 log(1 + z) has a derivative in nu whose terms cancel for small z. With
-    # y = z / (2 + z) and log(1 + z) = 2 artanh y it has none. The next term is 1e-17.
+    # The derivative of (nu + 1) / 2 log(1 + z) in nu has terms that cancel for small z;
+    # with y = z / (2 + z) and log(1 + z) = 2 artanh y none do. The next term is 1e-17.
     small = z.clamp(max=_SMALL)
     inverse = 1 / (2 + small)
     y = (small * inverse).square()
