@@ -46,9 +46,9 @@ def missed(x: list[mp.mpf], c: int) -> mp.mpf:
     return rest / (rest + mp.exp(x[c]))
 
 
-def margin(power: int) -> Callable[[list[mp.mpf], int], mp.mpf]:
+def margin(power: int, wide: float) -> Callable[[list[mp.mpf], int], mp.mpf]:
     def loss(x: list[mp.mpf], t: int) -> mp.mpf:
-        excess = [1 - x[t] + z for k, z in enumerate(x) if k != t]
+        excess = [wide - x[t] + z for k, z in enumerate(x) if k != t]
         return mp.fsum(max(mp.mpf(0), z) ** power for z in excess) / len(x)
 
     return loss
@@ -91,9 +91,13 @@ CASES = {
         mlc.cross_entropy, mlc.CrossEntropyLoss, {"label_smoothing": 0.25}, smoothed
     ),
     "nll": Case(mlc.nll_loss, mlc.NLLLoss, {}, lambda x, t: -x[t]),
-    "margin": Case(mlc.multi_margin_loss, mlc.MultiMarginLoss, {}, margin(1), False),
+    "margin": Case(mlc.multi_margin_loss, mlc.MultiMarginLoss, {}, margin(1, 1), False),
     "margin(2)": Case(
-        mlc.multi_margin_loss, mlc.MultiMarginLoss, {"p": 2}, margin(2), False
+        mlc.multi_margin_loss,
+        mlc.MultiMarginLoss,
+        {"p": 2, "margin": 0.5},
+        margin(2, 0.5),
+        False,
     ),
     **{
         f"focal({gamma})": Case(
@@ -355,6 +359,10 @@ def test_module_is_the_function_with_its_settings(case: Case) -> None:
     for reduction in REDUCTIONS:
         module = case.module(reduction=reduction, **case.settings)
         assert torch.equal(module(x, target), case(x, target, reduction=reduction))
+    if case.by_weight:
+        ignored = case.module(ignore_index=3, **case.settings)(x, target)
+        assert torch.equal(ignored, case(x, target, ignore_index=3))
+        assert not torch.equal(ignored, case(x, target))
 
 
 def test_weights_of_the_hinge_can_be_learned() -> None:
@@ -520,6 +528,14 @@ def test_linear_module_shares_its_state_with_that_of_torch() -> None:
     torch.testing.assert_close(ours(x, target), theirs(x, target))
     assert_module(ours, x, target, expected=theirs(x, target))
     assert ours.double().linear.weight.dtype == torch.float64
+
+
+def test_linear_module_ignores_and_refuses_what_it_is_told_to() -> None:
+    module = mlc.LinearCrossEntropyLoss(4, 7, ignore_index=3, validate=True)
+    x, target = torch.randn(3, 4), torch.tensor([0, 3, 6])
+    torch.testing.assert_close(module(x, target), module(x[[0, 2]], target[[0, 2]]))
+    with pytest.raises(ValueError, match="from 0 to 6, or ignore_index = 3, got 7"):
+        module(x, target + 1)
 
 
 def test_torch_chunked_linear_has_no_second_derivative() -> None:
