@@ -203,6 +203,22 @@ def test_small_losses_keep_their_digits(name: str, dtype: torch.dtype) -> None:
     assert slope[0, 0].item() == pytest.approx(by_target, rel=64 * eps)
 
 
+@pytest.mark.parametrize("name", ["bi_tempered(0.5, 1.0)", "bi_tempered(0.25, 4.0)"])
+@dtypes
+def test_an_outlier_has_its_small_slope(name: str, dtype: torch.dtype) -> None:
+    """Of the power of a small probability less 1, autograd saw the last digit only."""
+    point = [-30.0, 3.0, 0.5] if "1.0)" in name else [-1e6, 3.0, 0.5]
+    x = torch.tensor(point, dtype=dtype, requires_grad=True)
+    (slope,) = torch.autograd.grad(CASES[name](x, torch.tensor(0)), x)
+    with mp.workdps(40):
+        wanted = mp.diff(
+            lambda z: CASES[name].exact([z, *map(mp.mpf, point[1:])], 0), point[0]
+        )
+    wanted = float(wanted)
+    rel = 300 * torch.finfo(dtype).eps
+    assert slope[0].item() == pytest.approx(wanted, rel=rel, abs=0)
+
+
 @pytest.mark.parametrize(
     "name",
     ["smoothed", "nll", "margin(2)", "focal(0.5)", "poly", "bi_tempered(0.25, 4.0)"],
