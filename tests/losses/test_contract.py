@@ -297,6 +297,16 @@ def test_reductions_are_those_of_the_elements(name: str, dtype: torch.dtype) -> 
     close(call(name, tensors, weight=weight), weighted.sum() / weight.sum())
 
 
+@names
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_is_rounded_once(name: str, dtype: torch.dtype) -> None:
+    half = draw(name, dtype)
+    wide = {k: v.float() if v.is_floating_point() else v for k, v in half.items()}
+    found, wanted = call(name, half), call(name, wide)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, wanted.to(dtype), rtol=0, atol=0)
+
+
 # Its weights are no part of what is differentiated.
 @pytest.mark.parametrize("name", [name for name in LOSSES if name != "beta_nll_loss"])
 def test_first_and_second_derivatives_are_those_of_the_loss(name: str) -> None:

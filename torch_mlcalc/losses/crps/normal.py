@@ -139,7 +139,7 @@ def crps_normal_mixture(
             "loc must have a dimension of components behind those of target, got a "
             "tensor without dimensions; use crps_normal for one component"
         )
-    first = parts[1][..., 0]
+    first = parts[1][..., 0].to(dtype)
     (_, observed), dtype_of_target = prepare_parameters(
         {"loc[..., 0]": first, "target": target}, weight, reduction, validate
     )
