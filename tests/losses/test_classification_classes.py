@@ -638,6 +638,11 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         TypeError,
         "label_smoothing must be a number, got bool",
     ),
+    "ignore_index bool": (
+        lambda: mlc.NLLLoss(ignore_index=True),
+        TypeError,
+        "ignore_index must be an integer, got bool",
+    ),
     "p": (lambda: mlc.MultiMarginLoss(p=3), ValueError, "p must be 1 or 2, got 3"),
     "margin": (
         lambda: mlc.multi_margin_loss(x4, t4, margin=INF),
@@ -678,6 +683,11 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         lambda: mlc.linear_cross_entropy(torch.zeros(2, 3, 4), torch.zeros(7, 4), t4),
         ValueError,
         r"input must have the shape \(N, F\) or \(F,\) and linear_weight \(C, F\), got",
+    ),
+    "linear dimension": (
+        lambda: mlc.linear_cross_entropy(x4, torch.zeros(4), t4),
+        ValueError,
+        r"and linear_weight \(C, F\), got \(2, 4\) and \(4,\)",
     ),
     "linear bias": (
         lambda: mlc.linear_cross_entropy(

@@ -409,6 +409,15 @@ def test_slopes_far_from_a_target_are_those_of_mean_and_spread() -> None:
                 assert found.item() == pytest.approx(expected, rel=1e-5), (name, y, i)
 
 
+def test_slopes_of_a_censored_forecast_far_from_its_target_and_limits() -> None:
+    # That in the scale was the rounding error of 500 / 0.1: 5e-4 off.
+    row = tuple(torch.tensor([v]) for v in (5.0, 0.1, 0.0, 1e3, 500.0))
+    inputs = [x.requires_grad_() for x in row]
+    slopes = torch.autograd.grad(mlc.crps_censored_normal(*inputs), inputs)
+    found = [x.item() for x in slopes]
+    assert found == pytest.approx([-1, -(math.pi**-0.5), 0, 0, 1], rel=1e-6, abs=1e-30)
+
+
 DENSITIES: dict[str, tuple[Callable[..., Tensor], tuple[float, ...], Callable]] = {
     "laplace": (mlc.crps_laplace, (0.0, 1.0), stats.laplace.pdf),
     "logistic": (mlc.crps_logistic, (0.0, 1.0), stats.logistic.pdf),

@@ -323,8 +323,9 @@ def test_registered_form_may_decline() -> None:
     found = mlc.crps_loss(Odd(LOC, B), LOC, "none")
     torch.testing.assert_close(found, mlc.crps_normal(LOC, B, LOC, "none"))
     assert len(calls) == 1
-    with pytest.raises(TypeError, match="kind is 'Normal'; a class of"):
-        mlc.register_crps("Normal")
+    for wrong in ("Normal", int):
+        with pytest.raises(TypeError, match=f"kind is {wrong!r}; a class of"):
+            mlc.register_crps(wrong)
 
 
 def test_subclasses_are_their_parents_unless_registered() -> None:
@@ -492,6 +493,18 @@ BAD = {
         {"threshold_weight": 3.0},
         TypeError,
         "threshold_weight must be a function, or a pair of numbers",
+    ),
+    "threshold of three": (
+        (td.Normal(LOC, B), LOC),
+        {"threshold_weight": (0.0, 1.0, 2.0)},
+        TypeError,
+        r"a pair of numbers \(lower, upper\), got \(0.0, 1.0, 2.0\)",
+    ),
+    "threshold of words": (
+        (td.Normal(LOC, B), LOC),
+        {"threshold_weight": ("0", 1.0)},
+        TypeError,
+        r"a pair of numbers \(lower, upper\), got \('0', 1.0\)",
     ),
     "level": (
         (td.Normal(LOC, B), LOC),
