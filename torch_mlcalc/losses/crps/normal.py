@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_mlcalc.losses.crps.cdf import lower_normal
 from torch_mlcalc.losses.crps.common import prepare_parameters, standardised
 from torch_mlcalc.losses.crps.truncated import truncated_normal
-from torch_mlcalc.losses.reduction import Reduction, check_reduction, reduce
+from torch_mlcalc.losses.reduction import Reduction, reduce
 from torch_mlcalc.losses.validation import check_values, is_validated
 
 #: Standard deviations beyond which exp(-z^2 / 2) is 0 in float64.
@@ -129,7 +129,6 @@ def crps_normal_mixture(
         for circular variables and its application to mesoscale forecast ensemble
         verification" (2006), equation (5). https://doi.org/10.1256/qj.05.235
     """
-    check_reduction(reduction)
     components = {"probs": probs, "loc": loc, "scale": scale}
     parts, dtype = prepare_parameters(
         components, None, "none", validate, positive=("scale",)
