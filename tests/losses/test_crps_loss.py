@@ -512,6 +512,12 @@ BAD = {
         ValueError,
         "quantile_weight must have 0.0 <= lower < upper <= 1.0",
     ),
+    "one level": (
+        (td.Normal(LOC, B), LOC),
+        {"quantile_weight": (0.5, 0.5)},
+        ValueError,
+        r"quantile_weight must have .*, got \(0.5, 0.5\)",
+    ),
     "on_failure": (
         (td.Normal(LOC, B), LOC),
         {"on_failure": "stop"},

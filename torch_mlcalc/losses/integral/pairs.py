@@ -174,7 +174,9 @@ def _sides(p: Distribution, at: Tensor, width: Tensor, apart: Tensor) -> list[Te
     with frozen():
         points = [at + n * w for w in (-width, width) for n in NEARER]
         logs = _log_density(p, torch.stack(points)).split(len(NEARER))
-        for w, end, log in zip((-width, width), (points[3], points[-1]), logs):
+        for w, end, log in zip(
+            (-width, width), (points[3], points[-1]), logs, strict=True
+        ):
             reach = torch.full_like(at, NEARER[0])
             for n, seen in zip(NEARER, log > floor, strict=True):
                 reach = torch.where(seen, n, reach)
