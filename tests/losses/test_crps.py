@@ -561,6 +561,21 @@ def test_student_t_becomes_normal() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, DOUBLE], ids=str)
+def test_slope_of_student_t_in_many_degrees_of_freedom(dtype: torch.dtype) -> None:
+    """Of the size of 1 / df^2: of it 9 % were lost at 1e5 in float32, and more beyond."""
+    for df in (1e6, 1e8, 1e11):
+        many = torch.tensor(df, dtype=dtype, requires_grad=True)
+        zero, one = torch.zeros_like(many), torch.ones_like(many)
+        for z in (0.3, -1.2, 3.0):
+            score = mlc.crps_student_t(many, zero, one, z * one)
+            (slope,) = torch.autograd.grad(score, many)
+            # Of F = Phi - phi(x) (x^3 + x) / (4 df), and what it adds to the integral.
+            more = mp.npdf(z) * (z * z + 3) / 2 - 7 / (8 * mp.sqrt(mp.pi))
+            exact = -float(more / mp.mpf(many.item()) ** 2)
+            assert slope.item() == pytest.approx(exact, rel=2e-5, abs=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE], ids=str)
 def test_a_target_at_the_limit_of_a_censored_forecast(dtype: torch.dtype) -> None:
     # As on a dry day. Half of 2 F - 1, which its slope was, is not between those of
     # both sides, -1 and 2 F - 1; and from 4 deviations on float32 had no digits.

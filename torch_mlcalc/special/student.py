@@ -107,18 +107,33 @@ def _integral(df: Tensor, start: Tensor, width: Tensor) -> Tensor:
     nodes, weights = unit_nodes(df.dtype, df.device)
     shape = (-1, *(1,) * df.ndim)
     square = (start + width * nodes.reshape(shape)).square()
-    z = square / df
-    # The derivative of (nu + 1) / 2 log(1 + z) in nu has terms that cancel for small z;
-    # with y = z / (2 + z) and log(1 + z) = 2 artanh y none do. The next term is 1e-17.
-    small = z.clamp(max=_SMALL)
-    inverse = 1 / (2 + small)
-    y = (small * inverse).square()
-    near = (square + z) * inverse * (1 + y * (1 / 3 + y * (1 / 5 + y / 7)))
-    far = (df + 1) / 2 * torch.log1p(z)
-    log_density = -torch.where(z < _SMALL, near, far)
-    integral = (weights.reshape(shape) * torch.exp(log_density)).sum(0)
+    fall = log_power(df, square, square / df, 1)
+    integral = (weights.reshape(shape) * torch.exp(-fall)).sum(0)
     scale = torch.exp(log_half_step(df / 2)) / math.sqrt(2 * math.pi)
     return width * scale * integral
+
+
+def log_power(df: Tensor, square: Tensor, z: Tensor, shift: int) -> Tensor:
+    r""":math:`\frac{\nu + s}{2} \log(1 + z)`, whose derivative keeps its digits.
+
+    That in :math:`\nu` has terms that cancel for small z; with :math:`y = z / (2 + z)`
+    and :math:`\log(1 + z) = 2\,\mathrm{artanh}\,y` none do.
+
+    Args:
+        df: Degrees of freedom.
+        square: The square of t, which is only used where z is small.
+        z: The square over the degrees of freedom.
+        shift: The s.
+
+    Returns:
+        The product.
+    """
+    small = z.clamp(max=_SMALL)
+    inverse = 1 / (2 + small)
+    # The next term is 1e-17.
+    y = (small * inverse).square()
+    near = (square + shift * z) * inverse * (1 + y * (1 / 3 + y * (1 / 5 + y / 7)))
+    return torch.where(z < _SMALL, near, (df + shift) / 2 * torch.log1p(z))
 
 
 def _width(df: Tensor, start: Tensor) -> Tensor:
