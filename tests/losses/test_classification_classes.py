@@ -46,9 +46,9 @@ def missed(x: list[mp.mpf], c: int) -> mp.mpf:
     return rest / (rest + mp.exp(x[c]))
 
 
-def margin(power: int) -> Callable[[list[mp.mpf], int], mp.mpf]:
+def margin(power: int, wide: float) -> Callable[[list[mp.mpf], int], mp.mpf]:
     def loss(x: list[mp.mpf], t: int) -> mp.mpf:
-        excess = [1 - x[t] + z for k, z in enumerate(x) if k != t]
+        excess = [wide - x[t] + z for k, z in enumerate(x) if k != t]
         return mp.fsum(max(mp.mpf(0), z) ** power for z in excess) / len(x)
 
     return loss
@@ -91,9 +91,13 @@ CASES = {
         mlc.cross_entropy, mlc.CrossEntropyLoss, {"label_smoothing": 0.25}, smoothed
     ),
     "nll": Case(mlc.nll_loss, mlc.NLLLoss, {}, lambda x, t: -x[t]),
-    "margin": Case(mlc.multi_margin_loss, mlc.MultiMarginLoss, {}, margin(1), False),
+    "margin": Case(mlc.multi_margin_loss, mlc.MultiMarginLoss, {}, margin(1, 1), False),
     "margin(2)": Case(
-        mlc.multi_margin_loss, mlc.MultiMarginLoss, {"p": 2}, margin(2), False
+        mlc.multi_margin_loss,
+        mlc.MultiMarginLoss,
+        {"p": 2, "margin": 0.5},
+        margin(2, 0.5),
+        False,
     ),
     **{
         f"focal({gamma})": Case(
@@ -197,6 +201,22 @@ def test_small_losses_keep_their_digits(name: str, dtype: torch.dtype) -> None:
     eps = torch.finfo(dtype).eps
     assert 0 < loss.item() == pytest.approx(wanted, rel=64 * eps)
     assert slope[0, 0].item() == pytest.approx(by_target, rel=64 * eps)
+
+
+@pytest.mark.parametrize("name", ["bi_tempered(0.5, 1.0)", "bi_tempered(0.25, 4.0)"])
+@dtypes
+def test_an_outlier_has_its_small_slope(name: str, dtype: torch.dtype) -> None:
+    """Of the power of a small probability less 1, autograd saw the last digit only."""
+    point = [-30.0, 3.0, 0.5] if "1.0)" in name else [-1e6, 3.0, 0.5]
+    x = torch.tensor(point, dtype=dtype, requires_grad=True)
+    (slope,) = torch.autograd.grad(CASES[name](x, torch.tensor(0)), x)
+    with mp.workdps(40):
+        wanted = mp.diff(
+            lambda z: CASES[name].exact([z, *map(mp.mpf, point[1:])], 0), point[0]
+        )
+    wanted = float(wanted)
+    rel = 300 * torch.finfo(dtype).eps
+    assert slope[0].item() == pytest.approx(wanted, rel=rel, abs=0)
 
 
 @pytest.mark.parametrize(
@@ -355,6 +375,10 @@ def test_module_is_the_function_with_its_settings(case: Case) -> None:
     for reduction in REDUCTIONS:
         module = case.module(reduction=reduction, **case.settings)
         assert torch.equal(module(x, target), case(x, target, reduction=reduction))
+    if case.by_weight:
+        ignored = case.module(ignore_index=3, **case.settings)(x, target)
+        assert torch.equal(ignored, case(x, target, ignore_index=3))
+        assert not torch.equal(ignored, case(x, target))
 
 
 def test_weights_of_the_hinge_can_be_learned() -> None:
@@ -522,6 +546,14 @@ def test_linear_module_shares_its_state_with_that_of_torch() -> None:
     assert ours.double().linear.weight.dtype == torch.float64
 
 
+def test_linear_module_ignores_and_refuses_what_it_is_told_to() -> None:
+    module = mlc.LinearCrossEntropyLoss(4, 7, ignore_index=3, validate=True)
+    x, target = torch.randn(3, 4), torch.tensor([0, 3, 6])
+    torch.testing.assert_close(module(x, target), module(x[[0, 2]], target[[0, 2]]))
+    with pytest.raises(ValueError, match="from 0 to 6, or ignore_index = 3, got 7"):
+        module(x, target + 1)
+
+
 def test_torch_chunked_linear_has_no_second_derivative() -> None:
     x, matrix, _, target = layer()
     options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=2)
@@ -606,6 +638,11 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         TypeError,
         "label_smoothing must be a number, got bool",
     ),
+    "ignore_index bool": (
+        lambda: mlc.NLLLoss(ignore_index=True),
+        TypeError,
+        "ignore_index must be an integer, got bool",
+    ),
     "p": (lambda: mlc.MultiMarginLoss(p=3), ValueError, "p must be 1 or 2, got 3"),
     "margin": (
         lambda: mlc.multi_margin_loss(x4, t4, margin=INF),
@@ -646,6 +683,11 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         lambda: mlc.linear_cross_entropy(torch.zeros(2, 3, 4), torch.zeros(7, 4), t4),
         ValueError,
         r"input must have the shape \(N, F\) or \(F,\) and linear_weight \(C, F\), got",
+    ),
+    "linear dimension": (
+        lambda: mlc.linear_cross_entropy(x4, torch.zeros(4), t4),
+        ValueError,
+        r"and linear_weight \(C, F\), got \(2, 4\) and \(4,\)",
     ),
     "linear bias": (
         lambda: mlc.linear_cross_entropy(

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 import pickle
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -297,6 +299,16 @@ def test_reductions_are_those_of_the_elements(name: str, dtype: torch.dtype) -> 
     close(call(name, tensors, weight=weight), weighted.sum() / weight.sum())
 
 
+@names
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_is_rounded_once(name: str, dtype: torch.dtype) -> None:
+    half = draw(name, dtype)
+    wide = {k: v.float() if v.is_floating_point() else v for k, v in half.items()}
+    found, wanted = call(name, half), call(name, wide)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, wanted.to(dtype), rtol=0, atol=0)
+
+
 # Its weights are no part of what is differentiated.
 @pytest.mark.parametrize("name", [name for name in LOSSES if name != "beta_nll_loss"])
 def test_first_and_second_derivatives_are_those_of_the_loss(name: str) -> None:
@@ -377,6 +389,51 @@ def test_what_cannot_be_is_refused(name: str) -> None:
             call(name, wrong)
     with pytest.raises(ValueError, match="reduction must be"):
         call(name, tensors, reduction="average")
+
+
+CLASSES = [name for name, loss in LOSSES.items() if loss.of_classes]
+
+#: Settings that cannot be, beyond those that the tests of each family try: a loss, one
+#: of its settings, a value.
+IMPOSSIBLE: list[tuple[str, str, Any]] = [
+    *((name, "weight", [1.0, 1.0, 1.0]) for name in CLASSES),
+    *((name, "ignore_index", 1.0) for name in CLASSES if name != "multi_margin_loss"),
+    ("cross_entropy", "label_smoothing", 1.5),
+    ("linear_cross_entropy", "label_smoothing", -0.1),
+    ("focal_loss", "gamma", -1.0),
+    ("poly_loss", "epsilon", math.inf),
+    ("poly_loss", "epsilon", [1.0, math.inf]),
+    ("bi_tempered_loss", "t1", 1.5),
+    ("bi_tempered_loss", "t2", 0.5),
+    ("multi_margin_loss", "p", 3),
+    ("multi_margin_loss", "margin", math.nan),
+    ("binary_cross_entropy_with_logits", "pos_weight", [1.0, 1.0, 1.0]),
+    ("binary_focal_loss", "gamma", -1.0),
+    ("binary_focal_loss", "alpha", 1.5),
+    ("binary_poly_loss", "epsilon", "1"),
+    ("asymmetric_loss", "gamma_negative", -1.0),
+    ("asymmetric_loss", "gamma_positive", -1.0),
+    ("asymmetric_loss", "margin", -0.1),
+    ("kl_div", "log_target", 1),
+    ("ensemble_crps_loss", "fairness", 1.5),
+    ("energy_score_loss", "fairness", 1.5),
+    ("energy_score_loss", "beta", 2.5),
+    ("variogram_score_loss", "fairness", 1.5),
+    ("variogram_score_loss", "p", 0.0),
+]
+
+
+@pytest.mark.parametrize(("name", "setting", "value"), IMPOSSIBLE, ids=str)
+def test_settings_are_refused_by_functions_and_modules(
+    name: str, setting: str, value: object
+) -> None:
+    tensors, cls = draw(name), LOSSES[name].module
+    settings = {k: v for k, v in LOSSES[name].settings.items() if k != setting}
+    if name == "linear_cross_entropy":
+        cls = partial(mlc.LinearCrossEntropyLoss, 3, 4)
+    for make in (partial(call, name, tensors), partial(cls, **settings)):
+        with pytest.raises((ValueError, TypeError), match=rf"{setting}\S* must"):
+            make(**{setting: value})
 
 
 @names

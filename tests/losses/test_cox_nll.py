@@ -242,6 +242,23 @@ def test_extreme_log_risks_are_exact(
     close(slopes[1].double(), slopes[0], **bound)
 
 
+@ties
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_a_number_added_to_all_log_risks_changes_nothing(
+    efron: bool, reduction: str
+) -> None:
+    """With weights it took digits away: 3 of 7 at a million."""
+    eta = torch.tensor([0.25, -1.0, 2.0, 0.5, 1.5, -0.75])
+    time, event = double(1, 2, 2, 2, 3, 3), double(1, 1, 1, 0, 1, 1)
+    settings = {
+        "weight": torch.tensor([0.5, 2.0, 1.0, 3.0, 1.0, 0.25]),
+        "efron": efron,
+        "reduction": reduction,
+    }
+    shifted = [cox_nll_loss(eta + c, time, event, **settings) for c in (0, 2**20)]
+    assert shifted[0] == shifted[1]
+
+
 def test_late_entry_of_a_huge_risk_leaves_earlier_events_alone() -> None:
     """Where sums of those who have not entered are subtracted, this is 0 or NaN."""
     eta = torch.tensor([0.3, -0.2, 1e4], dtype=torch.float64, requires_grad=True)

@@ -409,6 +409,15 @@ def test_slopes_far_from_a_target_are_those_of_mean_and_spread() -> None:
                 assert found.item() == pytest.approx(expected, rel=1e-5), (name, y, i)
 
 
+def test_slopes_of_a_censored_forecast_far_from_its_target_and_limits() -> None:
+    # That in the scale was the rounding error of 500 / 0.1: 5e-4 off.
+    row = tuple(torch.tensor([v]) for v in (5.0, 0.1, 0.0, 1e3, 500.0))
+    inputs = [x.requires_grad_() for x in row]
+    slopes = torch.autograd.grad(mlc.crps_censored_normal(*inputs), inputs)
+    found = [x.item() for x in slopes]
+    assert found == pytest.approx([-1, -(math.pi**-0.5), 0, 0, 1], rel=1e-6, abs=1e-30)
+
+
 DENSITIES: dict[str, tuple[Callable[..., Tensor], tuple[float, ...], Callable]] = {
     "laplace": (mlc.crps_laplace, (0.0, 1.0), stats.laplace.pdf),
     "logistic": (mlc.crps_logistic, (0.0, 1.0), stats.logistic.pdf),
@@ -549,6 +558,21 @@ def test_student_t_becomes_normal() -> None:
             mlc.crps_student_t(df * one, zero, one, z, "none"),
             mlc.crps_normal(zero, one, z, "none"),
         )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE], ids=str)
+def test_slope_of_student_t_in_many_degrees_of_freedom(dtype: torch.dtype) -> None:
+    """Of the size of 1 / df^2, of which 9 % were lost at 1e5 in float32."""
+    for df in (1e6, 1e8, 1e11):
+        many = torch.tensor(df, dtype=dtype, requires_grad=True)
+        zero, one = torch.zeros_like(many), torch.ones_like(many)
+        for z in (0.3, -1.2, 3.0):
+            score = mlc.crps_student_t(many, zero, one, z * one)
+            (slope,) = torch.autograd.grad(score, many)
+            # Of F = Phi - phi(x) (x^3 + x) / (4 df), and what it adds to the integral.
+            more = mp.npdf(z) * (z * z + 3) / 2 - 7 / (8 * mp.sqrt(mp.pi))
+            exact = -float(more / mp.mpf(many.item()) ** 2)
+            assert slope.item() == pytest.approx(exact, rel=2e-5, abs=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, DOUBLE], ids=str)

@@ -323,8 +323,9 @@ def test_registered_form_may_decline() -> None:
     found = mlc.crps_loss(Odd(LOC, B), LOC, "none")
     torch.testing.assert_close(found, mlc.crps_normal(LOC, B, LOC, "none"))
     assert len(calls) == 1
-    with pytest.raises(TypeError, match="kind is 'Normal'; a class of"):
-        mlc.register_crps("Normal")
+    for wrong in ("Normal", int):
+        with pytest.raises(TypeError, match=f"kind is {wrong!r}; a class of"):
+            mlc.register_crps(wrong)
 
 
 def test_subclasses_are_their_parents_unless_registered() -> None:
@@ -493,11 +494,29 @@ BAD = {
         TypeError,
         "threshold_weight must be a function, or a pair of numbers",
     ),
+    "threshold of three": (
+        (td.Normal(LOC, B), LOC),
+        {"threshold_weight": (0.0, 1.0, 2.0)},
+        TypeError,
+        r"a pair of numbers \(lower, upper\), got \(0.0, 1.0, 2.0\)",
+    ),
+    "threshold of words": (
+        (td.Normal(LOC, B), LOC),
+        {"threshold_weight": ("0", 1.0)},
+        TypeError,
+        r"a pair of numbers \(lower, upper\), got \('0', 1.0\)",
+    ),
     "level": (
         (td.Normal(LOC, B), LOC),
         {"quantile_weight": (0.5, 1.5)},
         ValueError,
         "quantile_weight must have 0.0 <= lower < upper <= 1.0",
+    ),
+    "one level": (
+        (td.Normal(LOC, B), LOC),
+        {"quantile_weight": (0.5, 0.5)},
+        ValueError,
+        r"quantile_weight must have .*, got \(0.5, 0.5\)",
     ),
     "on_failure": (
         (td.Normal(LOC, B), LOC),

@@ -302,7 +302,8 @@ def test_settings_are_checked_by_functions_and_modules() -> None:
     ):
         with pytest.raises(TypeError, match="full must be True or False, got str"):
             call()
-    for beta, error in ((1.5, ValueError), (-0.1, ValueError), (None, TypeError)):
+    wrong = {1.5: ValueError, -0.1: ValueError, None: TypeError, True: TypeError}
+    for beta, error in wrong.items():
         for call in (lambda b: beta_nll_loss(x, x, x, b), lambda b: BetaNLLLoss(b)):
             with pytest.raises(error, match="beta must be"):
                 call(beta)

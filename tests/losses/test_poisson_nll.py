@@ -48,7 +48,8 @@ def case(
         {"log_input": log_input, "full": full, "eps": floor},
         exact(log_input, full, floor),
         points,
-        points[:6],
+        # One of them below the floor, where there is one.
+        [*points[:5], points[-2] if floor else points[5]],
         (0,),
         **more,
     )

@@ -240,6 +240,9 @@ def test_bad_levels_are_refused() -> None:
             call(torch.tensor([1, 2]))
         with pytest.raises(ValueError, match=r"the shape \(k,\).*got \(1, 2\)"):
             call(torch.tensor([[0.5, 0.6]]))
+        for none in ([], torch.zeros(0)):
+            with pytest.raises(ValueError, match=r"k of 1 at least, got \(0,\)"):
+                call(none)
         with pytest.raises(ValueError, match="quantiles must increase"):
             call([0.9, 0.1], rearrange=True)
         with pytest.raises(ValueError, match="of neighbours in quantiles must be pos"):
@@ -249,6 +252,8 @@ def test_bad_levels_are_refused() -> None:
     multi_quantile_loss(x, y, torch.tensor([0.5, 2.0]))  # not looked at
     with pytest.raises(ValueError, match="input must have the 3 quantiles in its last"):
         multi_quantile_loss(x, y, [0.1, 0.2, 0.3])
+    with pytest.raises(ValueError, match=r"1 quantiles in its last axis, got .* \(\)"):
+        multi_quantile_loss(torch.tensor(0.5), y, [0.1])
 
 
 SETTINGS = {

@@ -70,7 +70,8 @@ CASES = {
     "stdtr": Case(
         mlc.special.stdtr,
         truth.student_cdf,
-        [(df, t) for df in (0.05, 1.0, 40.0) for t in (1e-9, 0.4, -1.3, 1.5, -6.0)],
+        [(df, t) for df in (0.05, 1.0, 40.0) for t in (1e-9, 0.4, -1.3, 1.5, -6.0)]
+        + [(64.0, -1.5), (64.0, -30.0), (300.0, 0.4), (300.0, -6.0), (300.0, -25.0)],
     ),
 }
 cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -145,6 +146,28 @@ def test_single_precision_is_that_of_its_arguments(case: Case) -> None:
     assert (found[value <= 1e-30] <= 1e-29).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE], ids=str)
+def test_slope_of_student_in_many_degrees_of_freedom_has_its_digits(
+    dtype: torch.dtype,
+) -> None:
+    """Of the size of 1 / df^2; errors of the size of eps / df left nothing of it."""
+    for df in (1e6, 1e8, 1e11):
+        many = torch.tensor(df, dtype=dtype, requires_grad=True)
+        for t in (0.3, -1.0, 1.5, -4.0):
+            value = mlc.special.stdtr(many, t)
+            (slope,) = torch.autograd.grad(value, many, create_graph=True)
+            (bend,) = torch.autograd.grad(slope, many)
+            # The first terms of R. A. Fisher, "Expansion of Student's integral" (1925).
+            n, t = mp.mpf(many.item()), mp.mpf(t)  # noqa: PLW2901
+            first = (t**3 + t) / 4 * mp.npdf(t)
+            second = (3 * t**7 - 7 * t**5 - 5 * t**3 - 3 * t) / 96 * mp.npdf(t)
+            exact = first / n**2 + 2 * second / n**3
+            rel = 1e-5 if dtype == torch.float32 else 1e-7
+            assert slope.item() == pytest.approx(float(exact), rel, 0)
+            exact = -2 * first / n**3 - 6 * second / n**4
+            assert bend.item() == pytest.approx(float(exact), rel, 0)
+
+
 EDGES = {
     "gammainc": (
         (0.0, 0, 0, 1, 2, 0.5, INF, INF, 1, -1, 1, NAN, 1, 3),
@@ -197,7 +220,7 @@ def test_slopes_at_the_edges_are_the_density() -> None:
 POINTS = {
     "gammainc": ((0.3, 30.0), (0.5, 25.0)),
     "betainc": ((0.7,), (4.0,), (0.2,)),
-    "stdtr": ((1.5, 40.0), (-0.3, 2.2)),
+    "stdtr": ((1.5, 40.0, 90.0), (-0.3, 2.2, -1.8)),
 }
 
 
@@ -206,8 +229,9 @@ def test_gradients_in_every_mode(name: str) -> None:
     inputs = tuple(torch.tensor(p, dtype=DOUBLE) for p in POINTS[name])
     for tensor in inputs:
         tensor.requires_grad_()
+    function = getattr(mlc.special, name)
     mlc.testing.check_gradients(
-        getattr(mlc.special, name),
+        lambda *arguments: function(*arguments).sum(),
         inputs,
         compile=False,  # seconds; below
     )

@@ -144,7 +144,9 @@ def prepare_all(
         dtype = torch.promote_types(dtype, tensor.dtype)
     if not dtype.is_floating_point:
         got = ", ".join(f"{name} {tensor.dtype}" for name, tensor in tensors.items())
-        kind = "real" if dtype.is_complex else "floating-point, one of them at least"
+        kind = "real" if dtype.is_complex else "floating-point"
+        if others and not dtype.is_complex:
+            kind += ", one of them at least"
         raise TypeError(f"{', '.join(tensors)} must be {kind}, got {got}")
     dtype, result = _compute_and_result(dtype, first.device.type)
     if weight is not None:

@@ -10,10 +10,17 @@ from torch import Tensor
 from torch_mlcalc.special.arguments import promoted
 from torch_mlcalc.special.beta import both_tails
 from torch_mlcalc.special.factorial import log_half_step
-from torch_mlcalc.special.tail import unit_nodes
+from torch_mlcalc.special.tail import depth, unit_nodes, without_gradient
 
 #: Degrees of freedom beyond which all digits are those of the normal distribution.
 MOST_DF = 1e30
+
+#: From here on a tail is integrated as such, whose derivatives in the degrees of
+#: freedom keep their digits, and not as that of a beta variable, whose do not.
+_MANY = 64.0
+
+#: Below this z a series is used; above, two digits cancel in the derivative.
+_SMALL = 0.02
 
 
 def stdtr(df: Tensor | float, t: Tensor | float) -> Tensor:
@@ -25,9 +32,8 @@ def stdtr(df: Tensor | float, t: Tensor | float) -> Tensor:
 
     Its derivative in t is the density; those in the degrees of freedom are taken under
     the integral sign. It is smooth at t = 0, and becomes the normal distribution
-    function without a loss of digits. The derivative in the degrees of freedom, of the
-    size of :math:`1 / \nu^2`, has an error of the size of :math:`\epsilon / \nu`: in
-    ``float32`` two digits are left of it at 1e5, and none at 1e7.
+    function without a loss of digits, also of the derivative in the degrees of freedom,
+    which is of the size of :math:`1 / \nu^2`.
 
     Args:
         df: Degrees of freedom, positive; infinity gives the normal distribution.
@@ -78,22 +84,60 @@ def middle_and_tail(df: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """
     central = is_central(df, t)
     df = torch.where(df > 0, df, 1.0).clamp(max=MOST_DF)
-    nodes, weights = unit_nodes(t.dtype, t.device)
-    shape = (-1, *(1,) * t.ndim)
-    near = torch.where(central, t, 0.0)
-    log_density = (
-        -(df + 1) / 2 * torch.log1p((near * nodes.reshape(shape)).square() / df)
-    )
-    integral = (weights.reshape(shape) * torch.exp(log_density)).sum(0)
-    scale = torch.exp(log_half_step(df / 2)) / math.sqrt(2 * math.pi)
     # Beyond this the squares below underflow; the tail is then 1e-150^df, or nothing.
     most = torch.finfo(t.dtype).max ** 0.45
     root = df.sqrt()
     far = torch.where(central | t.isnan(), 2 * root, t.abs())
     far = torch.minimum(far, most * root)
+    normal = df >= _MANY
+    start = torch.where(central | ~normal, 0.0, far)
+    width = torch.where(central, t, without_gradient(_width, df, start))
+    integral = _integral(df, start, width)
     radius = torch.hypot(root, far)
     half = torch.full_like(df, 0.5)
     _, tail = both_tails(
         half, df / 2, (far / radius).square(), (root / radius).square()
     )
-    return near * scale * integral, torch.where(t.isinf(), 0.0, tail / 2)
+    tail = torch.where(normal, integral, tail / 2)
+    return integral, torch.where(t.isinf(), 0.0, tail)
+
+
+def _integral(df: Tensor, start: Tensor, width: Tensor) -> Tensor:
+    """The density's over an interval, by as many nodes as a tail of it needs."""
+    nodes, weights = unit_nodes(df.dtype, df.device)
+    shape = (-1, *(1,) * df.ndim)
+    square = (start + width * nodes.reshape(shape)).square()
+    fall = log_power(df, square, square / df, 1)
+    integral = (weights.reshape(shape) * torch.exp(-fall)).sum(0)
+    scale = torch.exp(log_half_step(df / 2)) / math.sqrt(2 * math.pi)
+    return width * scale * integral
+
+
+def log_power(df: Tensor, square: Tensor, z: Tensor, shift: int) -> Tensor:
+    r""":math:`\frac{\nu + s}{2} \log(1 + z)`, whose derivative keeps its digits.
+
+    That in :math:`\nu` has terms that cancel for small z; with :math:`y = z / (2 + z)`
+    and :math:`\log(1 + z) = 2\,\mathrm{artanh}\,y` none do.
+
+    Args:
+        df: Degrees of freedom.
+        square: The square of t, which is only used where z is small.
+        z: The square over the degrees of freedom.
+        shift: The s.
+
+    Returns:
+        The product.
+    """
+    small = z.clamp(max=_SMALL)
+    inverse = 1 / (2 + small)
+    # The next term is 1e-17.
+    y = (small * inverse).square()
+    near = (square + shift * z) * inverse * (1 + y * (1 / 3 + y * (1 / 5 + y / 7)))
+    return torch.where(z < _SMALL, near, (df + shift) / 2 * torch.log1p(z))
+
+
+def _width(df: Tensor, start: Tensor) -> Tensor:
+    """How far the density falls to a rounding error of what it is at the start."""
+    more = 2 * depth(df.dtype) / (df + 1)
+    more = torch.expm1(more) * (df + start.square())
+    return more / (start + (start.square() + more).sqrt())

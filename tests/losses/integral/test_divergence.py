@@ -396,7 +396,9 @@ def test_what_cannot_be_is_refused(change: dict, error: type, message: str) -> N
             loss(*pair, **options)
 
 
-@pytest.mark.parametrize(("alpha", "error"), [("x", TypeError), (math.nan, ValueError)])
+@pytest.mark.parametrize(
+    ("alpha", "error"), [("x", TypeError), (True, TypeError), (math.nan, ValueError)]
+)
 def test_alpha_is_a_finite_number(alpha: object, error: type) -> None:
     with pytest.raises(error, match="alpha must be"):
         mlc.alpha_divergence_loss(Normal(0.0, 1.0), Normal(0.0, 1.0), alpha=alpha)

@@ -144,6 +144,11 @@ def test_slope_and_curvature_are_those_of_cdf_and_density(at: float) -> None:
     found = derivatives(mlc.HuberLoss("none", delta=0.5), p, at)
     near = (p.cdf(number(at + 0.5)) - p.cdf(number(at - 0.5))).item()
     assert found[1] == pytest.approx(near, rel=1e-9)
+    found = derivatives(mlc.SmoothL1Loss("none", beta=0.5), p, at)
+    assert found[1] == pytest.approx(2 * near, rel=1e-9)
+    if at == 0.7:
+        found = derivatives(torch.nn.L1Loss(reduction="none"), p, at)
+        assert found[1] == pytest.approx(2 * density, rel=1e-9)
 
 
 def test_kinks_of_other_losses_are_passed() -> None:
@@ -202,6 +207,10 @@ def test_several_dimensions() -> None:
     action = torch.randn(3, 2, dtype=DOUBLE)
     risk = mlc.expected_loss(lambda a, y: (a - y).square().sum(-1), action, p, "none")
     torch.testing.assert_close(risk, 2 + action.square().sum(-1))
+    with pytest.raises(ValueError, match="kinks have no effect"):
+        mlc.expected_loss(mlc.MSELoss("none"), action, p, kinks=(0.0,))
+    with pytest.raises(ValueError, match="loss must return one number for each"):
+        mlc.expected_loss(mlc.L1Loss("none"), action, p)
 
 
 def test_gradients_in_action_and_distribution() -> None:
@@ -245,8 +254,35 @@ def test_densities_of_functions() -> None:
     risk = mlc.expected_loss(mlc.L1Loss("none"), number(0.0), bell)
     assert risk.item() == pytest.approx(math.sqrt(2 / math.pi), rel=1e-8)
     tent = mlc.NormalizedDensity(lambda y: -(y - 0.3).abs(), domain, breakpoints=[0.3])
-    slope = derivatives(mlc.L1Loss("none"), tent, 1.3)[0]
-    assert slope == pytest.approx(1 - math.exp(-1), rel=1e-8)
+    # Its kink is a breakpoint, without which these nodes have an error of 1e-3.
+    action, rule = number(1.3), mlc.GaussLegendre(40)
+    risk = mlc.expected_loss(mlc.L1Loss("none"), action, tent, rule=rule)
+    (slope,) = torch.autograd.grad(risk, action)
+    assert slope.item() == pytest.approx(1 - math.exp(-1), rel=1e-8)
+
+
+def test_an_infinite_loss_of_what_cannot_happen_does_not_count() -> None:
+    rate = number(2.0)
+    domain = mlc.Interval(t(-1.0)[0], 40.0)
+    positive = mlc.NormalizedDensity(
+        lambda y: torch.where(y > 0, -rate * y, -torch.inf), domain, breakpoints=[0.0]
+    )
+
+    def loss(action: Tensor, y: Tensor) -> Tensor:
+        return torch.where(y > 0, (action - y).abs(), torch.inf)
+
+    risk = mlc.expected_loss(loss, number(0.5), positive, kinks=[0.0])
+    slope = torch.autograd.grad(risk, rate)[0].item()
+    # 0.5 - 1 / r + 2 exp(-r / 2) / r
+    assert risk.item() == pytest.approx(math.exp(-1), rel=1e-8)
+    assert slope == pytest.approx(0.25 - math.exp(-1), rel=1e-7)
+
+
+def test_actions_beyond_all_of_a_density() -> None:
+    """A kink there hid the density: the risk was 0, with a warning."""
+    p = Normal(number(0.0), number(1.0))
+    risk = mlc.expected_loss(mlc.L1Loss("none"), number(1e6), p)
+    assert risk.item() == pytest.approx(1e6, rel=1e-9)
 
 
 def test_a_risk_that_does_not_exist_is_reported() -> None:
@@ -305,14 +341,19 @@ def test_single_precision_is_that_of_its_arguments(make: Callable) -> None:
 def test_module() -> None:
     action, weight = t(0.5, -1.0), t(1.0, 2.0)
     p = Normal(torch.zeros(2, dtype=DOUBLE), 1.0)
-    module = mlc.ExpectedLoss(
-        mlc.L1Loss("none"), mlc.GaussKronrod(), reduction="sum", kinks=[0]
-    )
-    expected = mlc.expected_loss(
-        mlc.L1Loss("none"), action, p, "sum", weight, rule=mlc.GaussKronrod()
-    )
+    # Of few nodes and a loss with other kinks than its own, so that both are seen.
+    loss, settings = mlc.L1Loss("none"), {"rule": mlc.GaussLegendre(3), "kinks": [0.3]}
+    module = mlc.ExpectedLoss(loss, reduction="sum", **settings)
+    expected = mlc.expected_loss(loss, action, p, "sum", weight, **settings)
     assert_module(module, lambda m: m(action, p, weight), expected)
-    assert "kinks=(0,)" in repr(module)
+    for name in settings:
+        other = mlc.expected_loss(
+            loss, action, p, "sum", weight, **(settings | {name: None})
+        )
+        assert abs(other.item() - expected.item()) > 1e-3
+    assert "kinks=(0.3,)" in repr(module)
+    with pytest.raises(TypeError, match="loss must be a function or a module"):
+        mlc.ExpectedLoss(1)
     assert_settings(lambda rule, **s: mlc.ExpectedLoss(mlc.L1Loss("none"), rule, **s))
 
 

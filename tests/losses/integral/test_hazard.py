@@ -440,6 +440,7 @@ def test_values_are_not_looked_at_otherwise() -> None:
     ("change", "error", "message"),
     [
         ({"event": t(1.0, 0.0)}, TypeError, "event must hold booleans or the integer"),
+        ({"event": t(1.0, 0.0) * 1j}, TypeError, "got torch.complex128; convert with"),
         ({"event": [True, False]}, TypeError, "event must be a torch.Tensor, got list"),
         ({"event": torch.tensor([True])}, ValueError, "event must have the shape of"),
         ({"time": [1.0, 2.0]}, TypeError, "time must be a torch.Tensor, got list"),

@@ -71,6 +71,31 @@ def test_normal_rows_with_a_normal_prior(rule: mlc.Rule) -> None:
     torch.testing.assert_close(loss, -exact.log_prob(DATA), rtol=1e-7, atol=0)
 
 
+def test_few_nodes_are_those_of_the_rule() -> None:
+    """On the prior, and around the mode: one there is Laplace's approximation."""
+    count, prior = number(7.0), Normal(number(0.0), number(1.0))
+
+    def evidence(rule: mlc.Rule | None) -> float:
+        return mlc.marginal_nll_loss(
+            lambda z, k: Poisson(z.exp()).log_prob(k), prior, args=(count,), rule=rule
+        ).item()
+
+    def joint(z: mp.mpf) -> mp.mpf:
+        return 7 * z - mp.exp(z) - mp.loggamma(8) - z * z / 2
+
+    mode = mp.findroot(lambda z: 7 - mp.exp(z) - z, 1.5)
+    laplace = mp.log(1 + mp.exp(mode)) / 2 - joint(mode)
+    assert evidence(mlc.AdaptiveGaussHermite(1)) == pytest.approx(float(laplace))
+    # 0 and +- sqrt(3), with the weights 2/3 and 1/6.
+    root = mp.sqrt(3)
+    three = sum(
+        w * mp.exp(joint(z) + z * z / 2) for z, w in ((0, 4), (root, 1), (-root, 1))
+    )
+    assert evidence(mlc.GaussHermite(3)) == pytest.approx(-float(mp.log(three / 6)))
+    exact = mp.quad(lambda z: mp.exp(joint(z)) / mp.sqrt(2 * mp.pi), [-8, 0, 2, 8])
+    assert evidence(None) == pytest.approx(-float(mp.log(exact)))
+
+
 def test_conjugate_pairs_on_other_supports() -> None:
     k = t(2.0, 9.0, grad=False)
     loss = mlc.marginal_nll_loss(
@@ -205,6 +230,8 @@ def test_module() -> None:
     )
     assert_module(module, lambda m: m(prior, DATA, **options), expected)
     assert_settings(lambda rule, **s: mlc.MarginalNLLLoss(Rows(), rule, **s))
+    with pytest.raises(TypeError, match="log_likelihood must be a function or a"):
+        mlc.MarginalNLLLoss(1)
 
 
 UNIT: Distribution = Normal(number(0.0), number(1.0))

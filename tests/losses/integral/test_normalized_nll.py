@@ -246,6 +246,11 @@ def test_training_calls_share_their_nodes() -> None:
         ({"domain": (0, 1)}, TypeError, "domain is a tuple; a domain is wanted"),
         ({"args": (t(1.0, 2.0),)}, ValueError, r"target must have .* ends with \(2,\)"),
         (
+            {"target": number(0.5), "args": (t(1.0, 2.0),)},
+            ValueError,
+            r"ends with \(2,\), .* got \(\)",
+        ),
+        (
             {"weight": t(1.0)},
             ValueError,
             r"weight must have the shape \(3,\) of the ob",

@@ -109,7 +109,7 @@ def test_a_small_mass_has_its_gradient(dtype: torch.dtype) -> None:
 
 
 def test_module() -> None:
-    rule, domain = mlc.GaussLegendre(12), mlc.Interval(-2, 2)
+    rule, domain = mlc.GaussLegendre(1), mlc.Interval(-2, 2)
     factor, weight = t(0.7, 1.4), t(1.0, 2.0)
     module = mlc.NormalizationPenalty(
         Bell(), domain, rule, reduction="sum", squared=False
@@ -117,8 +117,9 @@ def test_module() -> None:
     expected = mlc.normalization_penalty(
         module.density, domain, "sum", weight, args=(factor,), rule=rule, squared=False
     )
-    options = {"weight": weight, "batch_shape": (2,)}
-    assert_module(module, lambda m: m(factor, **options), expected)
+    assert_module(module, lambda m: m(factor, weight=weight), expected)
+    other = mlc.NormalizationPenalty(Bell(), domain, reduction="sum", squared=False)
+    assert abs(other(factor, weight=weight).item() - expected.item()) > 1e-3
     assert "domain=Interval(lower=-2, upper=2), log=False, squared=False" in repr(
         module
     )
@@ -145,6 +146,18 @@ def test_what_cannot_be_is_refused(change: dict, error: type, message: str) -> N
     mlc.normalization_penalty(**call)
     with pytest.raises(error, match=message):
         mlc.normalization_penalty(**(call | change))
+    if "density" in change:
+        with pytest.raises(error, match=message):
+            mlc.NormalizationPenalty(change["density"], mlc.Interval(0, 1))
+
+
+def test_a_batch_may_be_that_of_the_density_alone() -> None:
+    height = t(0.5, 3.0)
+    module = mlc.NormalizationPenalty(
+        lambda x: height + 0 * x, mlc.Interval(0, 1), reduction="none"
+    )
+    found = module(batch_shape=(2,))
+    torch.testing.assert_close(found, (height - 1).square())
 
 
 def test_a_module_takes_logs_where_it_says_so() -> None:

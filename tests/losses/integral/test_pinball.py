@@ -83,23 +83,31 @@ def test_levels_may_be_chosen(levels: tuple[float, float]) -> None:
         assert loss.item() == pytest.approx(expected, rel=1e-7)
 
 
-def test_quantiles_that_are_not_in_order_cross_several_times() -> None:
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.5, 0.501)])
+def test_quantiles_that_are_not_in_order_cross_several_times(
+    low: float, high: float
+) -> None:
+    rate = 20 / (high - low)
+
     def wave(tau: Tensor) -> Tensor:
-        return torch.cos(9 * tau)
+        return torch.cos(rate * (tau - low))
 
     def pinball(tau: float) -> float:
-        q = math.cos(9 * tau)
+        q = math.cos(rate * (tau - low))
         return max(tau * (0.2 - q), (1 - tau) * (q - 0.2))
 
-    roots = [(math.acos(0.2) + 2 * math.pi * k) / 9 for k in range(2)]
-    roots += [(2 * math.pi * k - math.acos(0.2)) / 9 for k in (1,)]
-    ends = [0, *sorted(roots), 1]
+    first = math.acos(0.2)
+    turns = [first + 2 * math.pi * k for k in range(4)]
+    turns += [2 * math.pi * k - first for k in range(1, 4)]
+    ends = [low, *sorted(low + turn / rate for turn in turns if turn < 20), high]
     expected = sum(
         integrate.quad(pinball, a, b)[0]
         for a, b in zip(ends[:-1], ends[1:], strict=True)
     )
     for rule in (None, mlc.GaussLegendre(24)):
-        loss = mlc.integrated_quantile_loss(wave, number(0.2), rule=rule)
+        loss = mlc.integrated_quantile_loss(
+            wave, number(0.2), lower=low, upper=high, rule=rule
+        )
         assert loss.item() == pytest.approx(expected, rel=1e-9)
 
 
@@ -149,7 +157,7 @@ def test_empty_and_half() -> None:
 
 
 def test_module() -> None:
-    rule = mlc.GaussLegendre(12)
+    rule = mlc.GaussLegendre(1)
     y, loc, weight = t(0.7, -1.1), t(0.2, -0.1), t(1.0, 2.0)
     module = mlc.IntegratedQuantileLoss(
         Logistic(), rule, reduction="sum", lower=0.1, upper=0.8
@@ -158,6 +166,8 @@ def test_module() -> None:
         module.quantile, y, "sum", weight, args=(loc,), rule=rule, lower=0.1, upper=0.8
     )
     assert_module(module, lambda m: m(y, loc, weight=weight), expected)
+    module.rule = None
+    assert abs(module(y, loc, weight=weight).item() - expected.item()) > 1e-3
     assert "lower=0.1, upper=0.8" in repr(module)
     assert_settings(lambda rule, **s: mlc.IntegratedQuantileLoss(Logistic(), rule, **s))
 
@@ -178,7 +188,10 @@ def test_module() -> None:
         ),
         ({"lower": -0.1}, ValueError, "lower and upper must be levels with"),
         ({"lower": 0.6, "upper": 0.5}, ValueError, "got 0.6 and 0.5"),
+        ({"lower": 0.5, "upper": 0.5}, ValueError, "got 0.5 and 0.5"),
+        ({"upper": 1.5}, ValueError, "got 0.0 and 1.5"),
         ({"upper": "1"}, TypeError, "upper must be a number, got str"),
+        ({"lower": False}, TypeError, "lower must be a number, got bool"),
     ],
 )
 def test_what_cannot_be_is_refused(change: dict, error: type, message: str) -> None:
@@ -186,3 +199,6 @@ def test_what_cannot_be_is_refused(change: dict, error: type, message: str) -> N
     mlc.integrated_quantile_loss(**call)
     with pytest.raises(error, match=message):
         mlc.integrated_quantile_loss(**(call | change))
+    if not {"target", "weight"} & set(change):
+        with pytest.raises(error, match=message):
+            mlc.IntegratedQuantileLoss(**({"quantile": call["quantile"]} | change))

@@ -130,3 +130,31 @@ def test_memory_limits_a_block(name: str) -> None:
     whole = fine(name).sizes
     blocks = count(LOSSES[name], rtol=FINE, memory=8 * max(whole)).sizes
     assert len(blocks) > len(whole)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        mlc.HazardNLLLoss,
+        mlc.PointProcessNLLLoss,
+        lambda function: mlc.NormalizedNLLLoss(function, mlc.RealLine()),
+    ],
+    ids=["hazard", "point process", "normalized"],
+)
+def test_a_module_refuses_what_is_no_function(make: Callable) -> None:
+    with pytest.raises(TypeError, match="must be a function or a module, got float"):
+        make(1.0)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        mlc.CRPSLoss,
+        lambda **validate: mlc.HazardNLLLoss(torch.zeros_like, **validate),
+        lambda **validate: mlc.PointProcessNLLLoss(torch.zeros_like, **validate),
+    ],
+    ids=["crps", "hazard", "point process"],
+)
+def test_a_module_refuses_to_validate_by_word(make: Callable) -> None:
+    with pytest.raises(TypeError, match="validate must be True, False or None"):
+        make(validate="yes")

@@ -282,6 +282,9 @@ def test_dtypes() -> None:
         assert torch.equal(half, wide.half())
         assert loss(x, y.double()).dtype == DOUBLE
         assert loss(x, y, weight=torch.tensor(1.0)).dtype == torch.float32
+        counts = torch.tensor([0, 1])
+        assert torch.equal(loss(counts, y), half)
+        assert torch.equal(loss(y, counts), half)
 
 
 @pytest.mark.parametrize("cls", [mlc.Wasserstein1DLoss, mlc.CramerLoss])
@@ -328,7 +331,11 @@ def wrong(**change: object) -> dict[str, object]:
             r"target must have the shape \(\)",
         ),
         (wrong(weight=t(1.0)), ValueError, r"weight must have the shape \(\) before"),
-        (wrong(input=torch.tensor([1, 2])), TypeError, "input must be floating-point"),
+        (
+            {"input": torch.tensor([1, 2]), "target": torch.tensor([1])},
+            TypeError,
+            "input must be floating-point, got input torch.int64",
+        ),
         (
             {
                 "input": Normal(0.0, 1.0),
@@ -347,7 +354,8 @@ def test_what_cannot_be_is_refused(call: dict, error: type, message: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("p", "error"), [("2", TypeError), (0.5, ValueError), (math.inf, ValueError)]
+    ("p", "error"),
+    [("2", TypeError), (True, TypeError), (0.5, ValueError), (math.inf, ValueError)],
 )
 def test_power_is_at_least_1(p: object, error: type) -> None:
     make: list[Callable] = [

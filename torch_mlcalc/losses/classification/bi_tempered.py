@@ -15,6 +15,7 @@ from torch_mlcalc.losses.classification.classes import (
     reduce_classes,
 )
 from torch_mlcalc.losses.classification.settings import check_index, check_number
+from torch_mlcalc.losses.crps.common import decay
 from torch_mlcalc.losses.pointwise import product
 from torch_mlcalc.losses.reduction import Reduction, reduce
 from torch_mlcalc.losses.validation import is_validated
@@ -205,7 +206,7 @@ def _newton(normaliser: Tensor, behind: Tensor, heaviness: float, axis: int) -> 
 
 def _tempered(log_u: Tensor, power: float) -> Tensor:
     """The tempered logarithm of u, given its logarithm: (u^power - 1) / power."""
-    return (power * log_u).expm1() / power if power else log_u
+    return decay(power * log_u) / power if power else log_u
 
 
 def _check_temperatures(t1: float, t2: float) -> None:

@@ -14,10 +14,19 @@ from torch_mlcalc.losses.reduction import Reduction, reduce
 from torch_mlcalc.losses.regression import log_cosh_loss
 from torch_mlcalc.losses.validation import check_values, is_validated
 from torch_mlcalc.special.factorial import log_half_step
-from torch_mlcalc.special.student import MOST_DF, is_central, middle_and_tail
+from torch_mlcalc.special.student import (
+    MOST_DF,
+    is_central,
+    log_power,
+    middle_and_tail,
+)
 
 #: Scales beyond which exp(-z) is 0 in float64.
 FAR = 750.0
+
+#: From here on functions of the degrees of freedom are those of their inverse, which
+#: have a derivative that is not a difference of larger ones.
+_MANY = 2.0
 
 #: Distance of the degrees of freedom from 1 within which the series is used.
 _NEAR_ONE = 0.1
@@ -262,27 +271,36 @@ def student_t(df: Tensor, loc: Tensor, scale: Tensor, target: Tensor) -> Tensor:
     share = torch.where(endless, difference.sign() / 2, share)
     most = torch.finfo(z.dtype).max ** 0.45
     reach = (z / df.sqrt()).clamp(-most, most).square()
-    reach = torch.log1p(torch.where(endless, most**2, reach))
+    reach = torch.where(endless, most**2, reach)
     constant = torch.exp(2 * log_half_step(df / 2) - log_half_step(df - 0.5))
-    constant = constant * df * torch.sqrt(df / (math.pi * (df - 0.5)))
+    constant = constant / torch.exp(_log_less(df) / 2) / math.sqrt(math.pi)
     # Not scale * z, whose slope in the scale is the rounding error of a large target.
-    return 2 * difference * share + scale * constant * _excess(df, reach)
+    return 2 * difference * share + scale * constant * _excess(df, z, reach)
 
 
-def _excess(df: Tensor, reach: Tensor) -> Tensor:
-    r""":math:`(R e^{-(\nu - 1) r / 2} - 1) / (\nu - 1)`, also at 1."""
+def _log_less(df: Tensor) -> Tensor:
+    r""":math:`\log \frac{\nu - 1/2}{\nu}`."""
+    many = df >= _MANY
+    few, inverse = torch.where(many, 1.0, df), 1 / torch.where(many, df, _MANY)
+    return torch.where(many, torch.log1p(-inverse / 2), torch.log((few - 0.5) / few))
+
+
+def _excess(df: Tensor, z: Tensor, reach: Tensor) -> Tensor:
+    r""":math:`\nu (R (1 + r)^{-(\nu - 1) / 2} - 1) / (\nu - 1)`, also at 1."""
     above = df - 1
     near = above.abs() < _NEAR_ONE
     far = torch.where(near, 2.0, df)
     log_r = log_half_step(far - 0.5) - log_half_step(far / 2)
-    log_r = log_r + (torch.log(far - 0.5) - torch.log(far / 2)) / 2
-    outer = decay(log_r - (far - 1) * reach / 2) / (far - 1)
+    log_r = log_r + (math.log(2) + _log_less(far)) / 2
+    square = torch.where(reach < 1, z, 0.0).square()
+    outer = decay(log_r - log_power(far, square, reach, -1)) / (1 - 1 / far)
+    reach = torch.log1p(reach)
     step = torch.where(near, above, 0.0)
     series = torch.full_like(step, _LOG_RATIO[-1])
     for coefficient in reversed(_LOG_RATIO[:-1]):
         series = series * step + coefficient
     slope = math.log(2) + step * series - reach / 2
-    return torch.where(near, slope * _expm1_over(step * slope), outer)
+    return torch.where(near, df * slope * _expm1_over(step * slope), outer)
 
 
 def _expm1_over(t: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_mlcalc.losses.crps.cdf import lower_normal
 from torch_mlcalc.losses.crps.common import prepare_parameters, standardised
 from torch_mlcalc.losses.crps.truncated import truncated_normal
-from torch_mlcalc.losses.reduction import Reduction, check_reduction, reduce
+from torch_mlcalc.losses.reduction import Reduction, reduce
 from torch_mlcalc.losses.validation import check_values, is_validated
 
 #: Standard deviations beyond which exp(-z^2 / 2) is 0 in float64.
@@ -129,7 +129,6 @@ def crps_normal_mixture(
         for circular variables and its application to mesoscale forecast ensemble
         verification" (2006), equation (5). https://doi.org/10.1256/qj.05.235
     """
-    check_reduction(reduction)
     components = {"probs": probs, "loc": loc, "scale": scale}
     parts, dtype = prepare_parameters(
         components, None, "none", validate, positive=("scale",)
@@ -139,7 +138,7 @@ def crps_normal_mixture(
             "loc must have a dimension of components behind those of target, got a "
             "tensor without dimensions; use crps_normal for one component"
         )
-    first = parts[1][..., 0]
+    first = parts[1][..., 0].to(dtype)
     (_, observed), dtype_of_target = prepare_parameters(
         {"loc[..., 0]": first, "target": target}, weight, reduction, validate
     )
@@ -408,30 +407,34 @@ def censored_normal(
     # Not by minimum and maximum, which halve the slope of a target at a limit.
     inside = torch.where(target < lower, lower, target)
     inside = torch.where(inside > upper, upper, inside)
-    at, low, high = (_placed(end, loc, scale) for end in (inside, lower, upper))
+    at, low, high = (_placed(end, loc) for end in (inside, lower, upper))
     # Nothing is between a limit and a target at it; as a difference of slopes that are
     # 1 this would take all digits from the other part, at 4 deviations in float32.
-    below = torch.where(target <= lower, 0.0, _squared_cdf(at) - _squared_cdf(low))
-    above = torch.where(target >= upper, 0.0, _squared_cdf(-at) - _squared_cdf(-high))
+    below = _squared_cdf(at, scale) - _squared_cdf(low, scale)
+    above = _squared_cdf(-at, scale) - _squared_cdf(-high, scale)
+    below = torch.where(target <= lower, 0.0, below)
+    above = torch.where(target >= upper, 0.0, above)
     beyond = torch.where(inside == target, 0.0, target - inside).abs()
-    return beyond + scale * (below + above)
+    return beyond + below + above
 
 
-def _placed(end: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
-    """Standardised; an infinite end moves with neither parameter."""
+def _placed(end: Tensor, loc: Tensor) -> Tensor:
+    """Measured from the mean, with which an infinite end does not move."""
     finite = end.isfinite()
-    return torch.where(finite, (torch.where(finite, end, loc) - loc) / scale, end)
+    return torch.where(finite, torch.where(finite, end, loc) - loc, end)
 
 
-def _squared_cdf(z: Tensor) -> Tensor:
-    """Integral of the squared distribution function up to z."""
-    # Below it is 0, and an infinite z has no derivative.
-    z = z.clamp(min=-FAR)
-    near = z.clamp(max=FAR)
-    share = lower_normal(near)
-    density = torch.exp(-near * near / 2) / math.sqrt(2 * math.pi)
-    spread = lower_normal(math.sqrt(2) * near) / math.sqrt(math.pi)
-    return z * share * share + 2 * density * share - spread
+def _squared_cdf(at: Tensor, scale: Tensor) -> Tensor:
+    """Integral up to there of the squared distribution function, of mean 0."""
+    z, near = standardised(at, scale, FAR)
+    share = lower_normal(z)
+    density = torch.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+    spread = lower_normal(math.sqrt(2) * z) / math.sqrt(math.pi)
+    # Not scale * z, whose slope in the scale is the rounding error of a far end.
+    inside = torch.where(near, at, 0.0) * share * share
+    inside = inside + scale * (2 * density * share - spread)
+    outside = torch.where(at < 0, 0.0, at - scale / math.sqrt(math.pi))
+    return torch.where(near, inside, outside)
 
 
 def log_normal(loc: Tensor, scale: Tensor, target: Tensor) -> Tensor:

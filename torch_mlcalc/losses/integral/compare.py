@@ -16,7 +16,7 @@ from torch_mlcalc.losses.integral.settings import (
     check_weight,
     rtol_for,
 )
-from torch_mlcalc.losses.reduction import Reduction, check_reduction, prepare_all
+from torch_mlcalc.losses.reduction import Reduction, prepare_all
 from torch_mlcalc.quadrature.estimate import Status, report
 from torch_mlcalc.quadrature.host import frozen, read
 from torch_mlcalc.quadrature.integrate import integrate
@@ -204,7 +204,6 @@ def prepare_pair(
         TypeError: If one is no distribution.
         ValueError: If they do not go together, or the reduction does not exist.
     """  # noqa: DOC502
-    check_reduction(reduction)
     pair = pair_of(input, target)
     check_weight(weight, pair.batch, "of the distributions", "batch_shape")
     like = pair.breaks.new_zeros(pair.batch, dtype=pair.dtype)

@@ -242,7 +242,7 @@ def _nll(
     batch, event = tuple(log_z.shape), event_shape(domain)
     wanted = batch + event
     shape = target.shape[: target.ndim - len(event)]
-    if target.ndim < len(wanted) or target.shape[target.ndim - len(wanted) :] != wanted:
+    if target.shape[target.ndim - len(wanted) :] != wanted:
         raise ValueError(
             f"target must have a shape that ends with {wanted}, that of the batch of "
             f"densities and of a point, got {tuple(target.shape)}"

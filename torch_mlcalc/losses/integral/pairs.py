@@ -38,6 +38,10 @@ TAIL = 32.0
 #: Gumbel variable the mass to the left was not found.
 NEARER = (1.0, 2.0, 4.0, REACH)
 
+#: Distance of the other distribution, in widths of the one, from which on these two are
+#: looked at. Nearer by, the rule sees what is between, and 32 took it twice the points.
+APART = 2 * TAIL
+
 #: Points on which a sign is looked at, for each distribution: a crossing of two is seen
 #: if it is a quarter of a standard deviation away from the next.
 GRID = 65
@@ -134,19 +138,25 @@ def pair_of(input: Distribution, target: Distribution) -> Pair:
         # is larger by one standard deviation was 22104 instead of 0.45.
         input, target, like = in_double(input), in_double(target), like.double()
     domain = _union(place_of(input), place_of(target))
-    rows = [_breaks(p, domain, like) for p in (input, target)]
-    table = within(domain, torch.cat(rows))
-    home = within(domain, _middle(target, domain, like)[0])
+    (at, width), (home, other) = (_middle(p, domain, like) for p in (input, target))
+    gap = (at - home).abs()
+    rows = [
+        _breaks(input, at, width, gap > APART * width, like),
+        _breaks(target, home, other, gap > APART * other, like),
+    ]
+    table, home = within(domain, torch.cat(rows)), within(domain, home)
     # Home comes second, as useful() wants.
     pair = Pair(input, target, domain, home.expand(2, *batch), batch, dtype)
     return pair._replace(breaks=pair.useful(table))
 
 
-def _breaks(p: Distribution, domain: Domain, like: Tensor) -> Tensor:
+def _breaks(
+    p: Distribution, at: Tensor, width: Tensor, apart: Tensor, like: Tensor
+) -> Tensor:
     """Where one distribution has its mass, its ends and its kinks, ``(k, *batch)``."""
-    at, width = _middle(p, domain, like)
+    low, high = _sides(p, at, width, apart)
     ends = [e for e in extent_of(place_of(p))[:2] if _is_end(e)]
-    rows = [_side(p, at, -width), at, _side(p, at, width), *ends]
+    rows = [low, at, high, *ends]
     breaks = [
         torch.as_tensor(r, dtype=like.dtype, device=like.device).expand(like.shape)[
             None
@@ -157,19 +167,24 @@ def _breaks(p: Distribution, domain: Domain, like: Tensor) -> Tensor:
     return torch.cat([*breaks, *kinks])
 
 
-def _side(p: Distribution, at: Tensor, width: Tensor) -> Tensor:
-    """Where the mass of a distribution ends, to the side that the width points to."""
-    place, reach = place_of(p), torch.full_like(at, NEARER[0])
-    floor = math.log(torch.finfo(at.dtype).tiny)
+def _sides(p: Distribution, at: Tensor, width: Tensor, apart: Tensor) -> list[Tensor]:
+    """Where the mass of a distribution ends, to both sides."""
+    place, floor = place_of(p), math.log(torch.finfo(at.dtype).tiny)
+    sides = []
     with frozen():
-        points = torch.stack([at + n * width for n in NEARER])
-        log = _log_density(p, points)
-        for n, seen in zip(NEARER, log > floor, strict=True):
-            reach = torch.where(seen, n, reach)
-        reach = torch.where(inside(place, points[-1]), reach, REACH)
-        heavy = log[-1] + width.abs().log() > math.log(1e-10)
-        heavy = heavy & inside(place, at + TAIL * width)
-        return at + torch.where(heavy, TAIL, reach) * width
+        points = [at + n * w for w in (-width, width) for n in NEARER]
+        logs = _log_density(p, torch.stack(points)).split(len(NEARER))
+        for w, end, log in zip(
+            (-width, width), (points[3], points[-1]), logs, strict=True
+        ):
+            reach = torch.full_like(at, NEARER[0])
+            for n, seen in zip(NEARER, log > floor, strict=True):
+                reach = torch.where(seen, n, reach)
+            reach = torch.where(inside(place, end) & apart, reach, REACH)
+            heavy = log[-1] + width.log() > math.log(1e-10)
+            heavy = heavy & inside(place, at + TAIL * w) & apart
+            sides.append(at + torch.where(heavy, TAIL, reach) * w)
+    return sides
 
 
 def _check(name: str, p: object) -> None:

@@ -47,6 +47,12 @@ def prepare_samples(
     Raises:
         ValueError: If shapes do not fit, or there are no samples.
     """
+    # Counts against numbers are promoted as in any other loss.
+    common = torch.promote_types(input.dtype, target.dtype)
+    if common.is_floating_point:
+        input, target = (
+            x if x.is_floating_point() else x.to(common) for x in (input, target)
+        )
     found, dtypes = [], []
     for name, value, own in (
         ("input", input, input_weight),

@@ -113,7 +113,7 @@ def cox_nll_loss(
     weights = torch.ones_like(log_risk) if weight is None else weight.to(log_risk.dtype)
     is_event = event != 0
     sets = _risk_sets(time.detach(), entry, strata)
-    loss = _losses(log_risk, weights, is_event, sets, efron)
+    loss = _losses(log_risk, weights, is_event, sets, efron, reduction == "none")
     loss = loss * _known(columns, loss)
     if reduction != "none":
         loss = loss.sum()
@@ -210,9 +210,14 @@ def _risk_sets(time: Tensor, entry: Tensor | None, strata: Tensor | None) -> _Ri
 
 
 def _losses(
-    log_risk: Tensor, weight: Tensor, is_event: Tensor, sets: _RiskSets, efron: bool
+    log_risk: Tensor,
+    weight: Tensor,
+    is_event: Tensor,
+    sets: _RiskSets,
+    efron: bool,
+    alone: bool,
 ) -> Tensor:
-    """Return the loss of each subject."""
+    """Return the loss of each subject, or one that has the same sum."""
     at_risk = _sums_at_risk(log_risk, weight, sets)
     eta, w, happens = (each[sets.order] for each in (log_risk, weight, is_event))
     total, mean_weight = at_risk.total, w
@@ -230,7 +235,10 @@ def _losses(
     # A total of NaN counts, and makes the loss NaN.
     counts = happens & ~(total <= 0)
     log_sum = torch.where(counts, total, 1).log()
-    loss = mean_weight * (log_sum + (at_risk.largest - eta)) + (mean_weight - w) * eta
+    # Of events at one time these weights sum to 0, so that in a sum a number that all
+    # have may be taken away; what is left of a large one would be its rounding.
+    place = eta if alone else eta - at_risk.largest
+    loss = mean_weight * (log_sum + (at_risk.largest - eta)) + (mean_weight - w) * place
     loss = torch.where(counts, loss, 0)
     return loss[sets.order.argsort()]
 
