@@ -655,9 +655,7 @@ def test_any_sequence_of_events_ends_where_the_loop_ends(
     for number, event in enumerate(events):
         for each in (walk, reference):
             each.event(number, **event)
-    exact = options.get("fused") is False or (
-        options.get("foreach") and not options.get("flat")
-    )
+    exact = options.get("fused") is False or options.get("foreach") is not None
     # What is left of a difference has the rounding of the numbers it is between.
     largest = max(param.abs().max().item() for param in reference.params)
     for a, b in zip(walk.params, reference.params, strict=True):

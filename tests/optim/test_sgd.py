@@ -8,6 +8,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -697,6 +698,12 @@ WRONG_VALUES: dict[str, tuple[Any, type[Exception], str]] = {
     "two elements": (torch.ones(2), ValueError, "must be 1-element"),
     "text": ("0.1", TypeError, "must be a number or a one-element tensor, got '0.1'"),
     "None": (None, TypeError, "must be a number or a one-element tensor, got None"),
+    "complex tensor": (
+        torch.tensor(1j),
+        TypeError,
+        r"must be .*, got tensor\(0",
+    ),
+    "array": (np.ones(2), TypeError, r"must be a number .*, got array\(\[1., 1.\]\)"),
 }
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
-from typing import Any
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any, SupportsFloat
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -134,6 +137,28 @@ def test_a_parameter_without_gradient_may_be_in_a_graph(body: Options) -> None:
 
 
 @every_body
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_inference_mode_may_come_and_go(
+    set_to_none: bool, threads: int, body: Options
+) -> None:
+    torch.set_num_threads(threads)
+
+    def run(inference: tuple[int, ...], **options: bool) -> list[Tensor]:
+        params = [param for param in make_params() if param.numel()]
+        optimizer = mlc.SGD(params, 0.1, momentum=0.9, **options)
+        for step in range(6):
+            with torch.inference_mode(step in inference):
+                optimizer.zero_grad(set_to_none)
+            torch.stack([(p**2).sum() for p in params]).sum().backward()
+            with torch.inference_mode(step in inference):
+                optimizer.step()
+        return params
+
+    assert_close(run((1, 3, 4), **body), run((), foreach=False))
+
+
+@every_body
 def test_steps_inside_the_backward_pass(body: Options) -> None:
     def run(in_backward: bool, **options: bool) -> list[Tensor]:
         params = make_params()[:3]
@@ -208,6 +233,19 @@ def test_memory_that_lacks_its_sign(
 
     for found, wanted in zip(run(**BODIES[name]), run(foreach=False), strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
+
+
+@every_body
+@pytest.mark.parametrize(
+    "number", [Fraction(1, 8), Decimal("0.125"), np.array(0.125), True], ids=repr
+)
+def test_numbers_of_every_kind(number: SupportsFloat, body: Options) -> None:
+    options = dict(lr=number, momentum=number, weight_decay=number)
+    as_float = {name: float(number) for name in options}
+    for more in ({}, dict(decoupled_weight_decay=True)):
+        found = train(mlc.SGD(make_params(), **options, **more, **body))
+        expected = train(mlc.SGD(make_params(), **as_float, **more, foreach=False))
+        assert_close(found, expected)
 
 
 # Memory that is shared
@@ -422,6 +460,27 @@ def test_sparse_and_dense_gradients_take_turns(
 
     found, expected = run(0 if first == "sparse" else 1, **body), run(None)
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("body", [{}, dict(foreach=False), dict(foreach=True)], ids=str)
+def test_sparse_parameters_with_weight_decay(body: Options) -> None:
+    options = dict(lr=0.5, momentum=0.5, weight_decay=0.25, nesterov=True)
+    grads = [torch.eye(3)[i].diag().to_sparse() for i in range(3)]
+
+    def run(cls: type[Any], **body: bool) -> Tensor:
+        param = torch.ones(3, 3).tril().to_sparse()
+        optimizer = cls([param], **options, **body)
+        for grad in grads:
+            param.grad = grad
+            optimizer.step()
+        return param.to_dense()
+
+    expected = run(TorchSGD)
+    assert torch.equal(run(mlc.SGD, **body), expected)
+    params, buffers = [torch.ones(3, 3).tril().to_sparse()], None
+    for grad in grads:
+        params, buffers = mlc.sgd_step(params, [grad], buffers, **options)
+    assert torch.equal(params[0].to_dense(), expected)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -288,6 +288,10 @@ UNMOVABLE: dict[str, tuple[Any, str]] = {
     "gaps": (lambda: [with_gaps()], "has gaps or overlaps .* strides \\(2,\\)"),
     "shared with processes": (lambda: [torch.ones(3).share_memory_()], "shared with"),
     "sparse": (lambda: [torch.ones(3).to_sparse()], "of layout torch.sparse_coo"),
+    "lazy": (
+        lambda: [nn.LazyLinear(2).weight],
+        "shape unknown, has no memory before the model has run once; run it first",
+    ),
 }
 
 
@@ -333,7 +337,36 @@ def test_refuses_switches_that_exclude_each_other(options: Options) -> None:
         mlc.SGD([torch.ones(2)], **options)
 
 
+def test_refuses_switches_that_come_to_exclude_each_other() -> None:
+    param, other = torch.ones(2), torch.ones(3)
+    optimizer = mlc.SGD([{"params": [other]}, {"params": [param], "flat": True}])
+    state = optimizer.state_dict()
+    state["param_groups"][1]["compensated"] = True
+    with pytest.raises(RuntimeError, match="`flat` does not support `compensated`"):
+        optimizer.load_state_dict(state)
+    assert not optimizer.param_groups[1]["compensated"]
+    optimizer.param_groups[1]["compensated"] = True
+    param.grad, other.grad = torch.ones(2), torch.ones(3)
+    with pytest.raises(RuntimeError, match="`flat` does not support `compensated`"):
+        optimizer.step()
+    assert param.tolist() == [1, 1] and other.tolist() == [1, 1, 1]
+
+
 # Loading
+
+
+@pytest.mark.parametrize("name", ["lr", "momentum", "weight_decay", "dampening"])
+def test_refuses_numbers_of_a_checkpoint_as_those_of_a_group(name: str) -> None:
+    optimizer = mlc.SGD([torch.ones(2)], lr=0.25, momentum=0.9, nesterov=True)
+    state = optimizer.state_dict()
+    state["param_groups"][0].update({"weight_decay": 0.5, name: float("nan")})
+    with pytest.raises(ValueError, match=f"{name} must be finite, got nan"):
+        optimizer.load_state_dict(state)
+    assert optimizer.param_groups[0]["weight_decay"] == 0
+    state["param_groups"][0].update({name: 0.0})
+    optimizer.load_state_dict(state)
+    assert optimizer.param_groups[0][name] == 0
+    assert optimizer.param_groups[0]["nesterov"]
 
 
 def test_hooks_around_loading_see_and_change_what_is_loaded() -> None:
