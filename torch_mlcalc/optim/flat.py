@@ -335,7 +335,6 @@ class _Block:
         if self._lent is not None and self._lent.are(grads):
             return self._lent.block, [True] * len(grads)
         self._copies_grads = True
-        self._parts.clear()
         self._copied = self._copied or self._new_views()
         block, views = self._copied.block, self._copied.tensors
         dtype = block.dtype
