@@ -512,16 +512,18 @@ def test_what_changes_in_one_part_of_a_block_is_found(
     torch.testing.assert_close(run(flat=True), run(foreach=False), rtol=1e-6, atol=1e-6)
 
 
-def test_momentum_may_begin_after_flat_steps_without() -> None:
+def test_momentum_may_begin_after_flat_steps_without_and_begin_again() -> None:
     def run(**options: bool) -> Tensor:
         param = torch.ones(4, requires_grad=True)
         param.grad = torch.ones(4)
         optimizer = mlc.SGD([param], 0.1, **options)
-        for step in range(6):
+        for step in range(8):
             optimizer.zero_grad(set_to_none=False)
             param.grad.fill_(1)
             optimizer.param_groups[0]["momentum"] = 0.9 if step > 2 else 0
-            if step == 4:
+            if step == 5:
+                optimizer.state[param].clear()
+            if step == 6:
                 optimizer.state[param]["momentum_buffer"] = torch.full((4,), 3.0)
             optimizer.step()
         return param

@@ -342,7 +342,7 @@ def test_refuses_switches_that_come_to_exclude_each_other() -> None:
     param, other = torch.ones(2), torch.ones(3)
     optimizer = mlc.SGD([{"params": [other]}, {"params": [param], "flat": True}])
     state = optimizer.state_dict()
-    state["param_groups"][1]["compensated"] = True
+    state["param_groups"][1].update(compensated=True, flat=False)
     with pytest.raises(RuntimeError, match="`flat` does not support `compensated`"):
         optimizer.load_state_dict(state)
     assert not optimizer.param_groups[1]["compensated"]

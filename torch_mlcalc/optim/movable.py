@@ -41,8 +41,7 @@ def check_movable(params: Tensors, others: Tensors) -> None:
                 "flat=True moves parameters in memory, but two parameters share "
                 "theirs, one of them in the group. Pass one of them, or flat=False."
             )
-        end_of_moved = max(end_of_moved, stop if moves else 0)
-        ends[device] = (end_of_moved, max(end_of_any, stop))
+        ends[device] = (stop if moves else end_of_moved, max(end_of_any, stop))
 
 
 def _has_memory(param: Tensor) -> bool:
