@@ -411,6 +411,7 @@ def test_checkpoints_of_torch_distributed(
 @pytest.mark.parametrize("rule", [PolyakStep(), ArmijoStep()])
 def test_needs_a_closure(rule: mlc.StepSize) -> None:
     problem = Problem(lr=1.0, step_size=rule)
+    problem.optimizer.add_param_group({"params": [torch.ones(2)], "lr": 0.0})
     problem.closure()
     before = problem.values()
     with pytest.raises(RuntimeError, match=r"needs the loss: call step\(closure\)"):
