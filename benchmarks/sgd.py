@@ -99,11 +99,24 @@ WORKLOADS: dict[str, tuple[Callable[[bool], Shapes], Options]] = {
 }
 
 
-#: What bounds the time of a method from below: the method, and how it is made.
-FLOORS = {
-    "gradients read, one kernel": "default",
-    "the same, every tensor checked and autograd told": "default",
-    "flat loops": "flat",
+#: How much a step looks at beside its kernel: nothing, as one compiled for just these
+#: lists might; what no step can be without; all that can have changed.
+NOTHING, GRADIENTS, EVERYTHING = range(3)
+
+#: What bounds the time of a method from below, and how much it looks at.
+FLOORS: dict[str, tuple[str, int]] = {
+    "kernel alone on lists made beforehand": ("default", NOTHING),
+    "gradients read, kernel": ("default", GRADIENTS),
+    "gradients read, all tensors checked, autograd told, kernel": (
+        "default",
+        EVERYTHING,
+    ),
+    "kernel alone on one block": ("flat", NOTHING),
+    "gradients read, autograd told, kernel": ("flat", GRADIENTS),
+    "gradients read, all tensors in their places, autograd told, kernel": (
+        "flat",
+        EVERYTHING,
+    ),
 }
 
 
@@ -155,12 +168,12 @@ def _fused(
 
 
 def default_floor(
-    params: list[Tensor], grads: list[Tensor], buffers: list[Tensor], safe: bool
+    params: list[Tensor], grads: list[Tensor], buffers: list[Tensor], looks: int
 ) -> Step:
     """What no step can do without: a look at each gradient, and the kernel.
 
-    If it is safe, also a look at each momentum buffer, for another one may be in its
-    place, a look at the shape and strides of each tensor, which torch's fused kernel
+    If it looks at everything, also a look at each momentum buffer, for another one may
+    be in its place, at the shape and strides of each tensor, which torch's fused kernel
     pairs by their place in memory, and a word to autograd for each parameter, which
     that kernel does not say. Other kernels do both themselves; but where momentum is
     one block, whether its parts are still in it has to be looked at.
@@ -186,17 +199,18 @@ def default_floor(
 
     def step() -> None:
         for held, states, (params, grads, fits, update, tells) in parts:
-            found = list(map(gradient, params))
-            if safe:
-                same = fits(found) and all(
+            if looks == EVERYTHING:
+                same = fits(list(map(gradient, params))) and all(
                     map(operator.is_, map(momentum, states), held)
                 )
             else:
-                same = all(map(operator.is_, found, grads))
+                same = looks == NOTHING or all(
+                    map(operator.is_, map(gradient, params), grads)
+                )
             if not same:
                 raise AssertionError("the floor is that of a step like the one before")
             update()
-            if safe and tells:
+            if looks == EVERYTHING and tells:
                 torch.autograd.graph.increment_version(params)
 
     return step
@@ -243,12 +257,13 @@ def _gathered_part(
     return _Part(params, grads, fits, torch.no_grad()(call), False)
 
 
-def flat_floor(params: list[Tensor], momentum: float) -> Step:
+def flat_floor(params: list[Tensor], momentum: float, looks: int) -> Step:
     """What no flat step can do without: a few C loops and one kernel.
 
-    Any gradient may be missing, any gradient and momentum may be another tensor than
-    at the step before, and all of them and the parameters may be elsewhere in memory,
-    which only looking at each shows; and autograd has to be told what has changed.
+    Any gradient may be missing or another tensor than at the step before, and autograd
+    has to be told what has changed. If it looks at everything: any momentum may be
+    another tensor too, and all of them and the parameters may be elsewhere in memory,
+    which only looking at each shows.
     """
     optimizer = mlc.SGD(params, lr=1e-3, momentum=momentum, flat=True)
     optimizer.zero_grad(set_to_none=False)
@@ -267,16 +282,13 @@ def flat_floor(params: list[Tensor], momentum: float) -> Step:
     update = kernel(blocks[:1], blocks[1:2], blocks[2:])
 
     def step() -> None:
-        for params, found, states, tensors, places in parts:
-            same = all(
-                all(map(operator.is_, map(read, holders), each))
-                for read, holders, each in zip(
-                    readers, (params, states), found, strict=False
-                )
-            ) and all(
-                list(map(Tensor.data_ptr, each)) == where
-                for each, where in zip(tensors, places, strict=True)
-            )
+        for params, found, states, tensors, places in parts if looks else ():
+            same = all(map(operator.is_, map(readers[0], params), found[0]))
+            if looks == EVERYTHING:
+                for held in found[1:]:
+                    same &= all(map(operator.is_, map(readers[1], states), held))
+                for each, where in zip(tensors, places, strict=True):
+                    same &= list(map(Tensor.data_ptr, each)) == where
             if not same:
                 raise AssertionError("the floor is that of a step where nothing moved")
             torch.autograd.graph.increment_version(params)
@@ -335,10 +347,11 @@ def make_steps(shapes: Shapes, kind: str, ours: Sequence[str]) -> dict[str, Step
     }
     if "flat" in ours:
         steps["flat"] = make_step("flat", copied(params), momentum, [])
-        kernel_alone, kernel_and_checks, flat_loops = FLOORS
-        steps[kernel_alone] = default_floor(params, grads, buffers, False)
-        steps[kernel_and_checks] = default_floor(params, grads, buffers, True)
-        steps[flat_loops] = flat_floor(copied(params), momentum)
+        for name, (method, looks) in FLOORS.items():
+            if method == "flat":
+                steps[name] = flat_floor(copied(params), momentum, looks)
+            else:
+                steps[name] = default_floor(params, grads, buffers, looks)
     # What each finds out at first has to lie in memory before the checks leave holes:
     # in those, 2000 checks of shapes were 20 % slower than side by side.
     for step in steps.values():
@@ -437,10 +450,16 @@ def measure(workload: str, kind: str, quick: bool) -> Iterator[Row]:
     best = min(TORCH, key=medians.__getitem__)
     label = f"{workload}, {kind}, threads {torch.get_num_threads()}"
     listed = ", ".join(f"{k} {t * 1e3:.3g} ms" for k, t in medians.items())
+
+    def bandwidth(seconds: float) -> str:
+        # A copy moves 8 bytes for each element.
+        share = BYTES[kind] / 8 * medians["copy"] / seconds
+        speed = BYTES[kind] * total / seconds / 1e9
+        return f"{speed:.1f} GB/s, {share:.0%} of the bandwidth of a copy"
+
     for method, (word, asked) in figures.items():
         ratio = Ratio.of(steps[method], steps[best], rounds)
-        # A copy moves 8 bytes for each element.
-        share = BYTES[kind] / 8 * medians["copy"] / ratio.ours
+        reached = bandwidth(ratio.ours)
         if word == "at least":
             ratio = ratio.inverse
         met = ratio.median <= asked if word == "at most" else ratio.median >= asked
@@ -452,20 +471,21 @@ def measure(workload: str, kind: str, quick: bool) -> Iterator[Row]:
             ),
             "reached": str(ratio) + ("" if word == "at most" else " times faster"),
             "met": met,
-            "how": f"{rounds} rounds against {best}; {share:.0%} of the bandwidth of a "
-            f"copy; chosen in {choosing} rounds of {listed}",
+            "how": f"{rounds} rounds against {best}; {reached}; chosen in {choosing} "
+            f"rounds of {listed}",
         }
-    for floor, method in FLOORS.items():
+    for floor, (method, _) in FLOORS.items():
         if floor in steps:
-            ratio = Ratio.of(steps[floor], steps[best], rounds).inverse
+            ratio = Ratio.of(steps[floor], steps[best], rounds)
             share = Ratio.of(steps[floor], steps[method], rounds).median
             yield {
-                "name": f"{label}: most that {method} can reach",
+                "name": f"{label}: bound of {method}: {floor}",
                 "asked": "",
-                "reached": f"{ratio} times faster",
+                "reached": f"{ratio.inverse} times faster",
                 "met": None,
-                "how": f"{floor}, with nothing around them, against {best}; "
-                f"{share:.0%} of the time of {method}, in turns with it",
+                "how": f"with nothing around it, against {best}; "
+                f"{bandwidth(ratio.ours)}; {share:.0%} of the time of {method}, in "
+                "turns with it",
             }
 
 

@@ -6,11 +6,13 @@ import copy
 import io
 import math
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.optim import lr_scheduler
 
 import torch_mlcalc as mlc
@@ -375,9 +377,41 @@ def test_sparse_and_low_precision_gradients_count(rule: mlc.StepSize) -> None:
     assert losses[-1] < 0.05 * losses[0]
 
 
+@pytest.mark.parametrize("lr", [1.0, torch.tensor(1.0)], ids=["number", "tensor"])
+@pytest.mark.parametrize("rule", [PolyakStep(c=0.5), ArmijoStep(growth=2.0)])
+def test_checkpoints_of_torch_distributed(
+    rule: mlc.StepSize, lr: float | Tensor
+) -> None:
+    def make() -> tuple[nn.Module, mlc.SGD, Callable[[], Tensor]]:
+        torch.manual_seed(0)
+        model = nn.Linear(3, 2)
+        optimizer = mlc.SGD(model.parameters(), lr, momentum=0.9, step_size=rule)
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = model(torch.ones(4, 3)).square().sum()
+            loss.backward()
+            return loss
+
+        return model, optimizer, closure
+
+    model, optimizer, closure = make()
+    other, twin, twin_closure = make()
+    for _ in range(2):
+        optimizer.step(closure)
+    saved = copy.deepcopy(get_state_dict(model, optimizer))
+    set_state_dict(other, twin, model_state_dict=saved[0], optim_state_dict=saved[1])
+    for _ in range(2):
+        optimizer.step(closure)
+        twin.step(twin_closure)
+    assert twin.param_groups[0]["last_factor"] < 1
+    assert all(map(torch.equal, other.parameters(), model.parameters()))
+
+
 @pytest.mark.parametrize("rule", [PolyakStep(), ArmijoStep()])
 def test_needs_a_closure(rule: mlc.StepSize) -> None:
     problem = Problem(lr=1.0, step_size=rule)
+    problem.optimizer.add_param_group({"params": [torch.ones(2)], "lr": 0.0})
     problem.closure()
     before = problem.values()
     with pytest.raises(RuntimeError, match=r"needs the loss: call step\(closure\)"):

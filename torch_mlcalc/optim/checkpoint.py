@@ -9,6 +9,28 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from torch_mlcalc.optim.options import check_options
+
+
+def check_groups(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
+    """Refuse options that no group may have, before they are loaded.
+
+    Args:
+        optimizer: Who is about to load it.
+        state_dict: What ``state_dict`` returned.
+
+    Raises:
+        ValueError: If a number is out of range.
+        RuntimeError: If two switches exclude each other.
+    """
+    # What an older torch did not save is off; flat is not loaded.
+    off = dict.fromkeys(("fused", "foreach", "differentiable"), False)
+    groups = optimizer.param_groups, state_dict["param_groups"]
+    for group, saved in zip(*groups, strict=False):
+        options = {**optimizer.defaults, **off, **saved, "flat": group["flat"]}
+        # As in torch, a group may have switched momentum off under nesterov.
+        check_options({**options, "nesterov": False})
+
 
 def check_shapes(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
     """Refuse the state of other parameters, before it is loaded.

@@ -207,8 +207,10 @@ class _Block:
         step = max(_ALIGNMENT // params[0].element_size(), 1)
         sizes = [-(-param.numel() // step) * step for param in params]
         self._starts = list(itertools.accumulate(sizes, initial=0))
-        # Between the parameters are zeros, and zeros they remain.
-        self._values = params[0].new_zeros(self._starts[-1], requires_grad=False)
+        # Between the parameters are zeros, and zeros they remain. What is made within
+        # torch.inference_mode() could not be trained outside of it.
+        with torch.inference_mode(False):
+            self._values = params[0].new_zeros(self._starts[-1], requires_grad=False)
         # Gradients that are views, and copies of others. Never one for both: the caller
         # may have kept a view, which no step may write to.
         self._lent: _Views | None = None
@@ -227,7 +229,8 @@ class _Block:
         self._may_be_fused = is_safe(self._values, self._values, None)
 
     def _new_views(self, dtype: torch.dtype | None = None) -> _Views:
-        block = torch.zeros_like(self._values, dtype=dtype)
+        with torch.inference_mode(False):
+            block = torch.zeros_like(self._values, dtype=dtype)
         return _Views(block, self.params, self._starts)
 
     def is_in_place(self, vectors: bool) -> bool:
@@ -332,7 +335,6 @@ class _Block:
         if self._lent is not None and self._lent.are(grads):
             return self._lent.block, [True] * len(grads)
         self._copies_grads = True
-        self._parts.clear()
         self._copied = self._copied or self._new_views()
         block, views = self._copied.block, self._copied.tensors
         dtype = block.dtype

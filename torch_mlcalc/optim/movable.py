@@ -7,6 +7,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 from torch.nn import Parameter
+from torch.nn.parameter import is_lazy
 
 Tensors: TypeAlias = list[Tensor]
 
@@ -24,10 +25,11 @@ def check_movable(params: Tensors, others: Tensors) -> None:
     for i, param in enumerate(params):
         problem = _what_binds(param)
         if problem is not None:
+            shape = "unknown" if is_lazy(param) else tuple(param.shape)
             raise ValueError(
                 f"flat=True moves parameters in memory, but parameter {i} of the "
-                f"group, of shape {tuple(param.shape)}, {problem}. Put it into a group "
-                "of its own with flat=False."
+                f"group, of shape {shape}, {problem}. Put it into a group of its own "
+                "with flat=False."
             )
     extents = [(*_extent(p), True) for p in params if _has_memory(p)]
     extents += [(*_extent(p), False) for p in others if _has_memory(p)]
@@ -39,8 +41,7 @@ def check_movable(params: Tensors, others: Tensors) -> None:
                 "flat=True moves parameters in memory, but two parameters share "
                 "theirs, one of them in the group. Pass one of them, or flat=False."
             )
-        end_of_moved = max(end_of_moved, stop if moves else 0)
-        ends[device] = (end_of_moved, max(end_of_any, stop))
+        ends[device] = (stop if moves else end_of_moved, max(end_of_any, stop))
 
 
 def _has_memory(param: Tensor) -> bool:
@@ -57,6 +58,8 @@ def _extent(param: Tensor) -> tuple[str, int, int]:
 
 
 def _what_binds(param: Tensor) -> str | None:
+    if is_lazy(param):
+        return "has no memory before the model has run once; run it first"
     if type(param) not in (Tensor, Parameter) or param.layout != torch.strided:
         return f"is a {type(param).__name__} of layout {param.layout}"
     if param._is_view():

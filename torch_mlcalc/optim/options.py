@@ -82,9 +82,12 @@ class Numbers(NamedTuple):
 
 def scalar(option: float | Tensor) -> float | Tensor:
     """Drop the dimensions of a one-element tensor: ``alpha`` cannot have any."""
-    if isinstance(option, Tensor) and option.dim() and option.numel() == 1:
-        return option.reshape(())
-    return option
+    # Nor can it be a number of another kind, such as a fraction or an array of numpy.
+    if isinstance(option, Tensor):
+        one_element = option.dim() and option.numel() == 1
+        return option.reshape(()) if one_element else option
+    is_number = isinstance(option, (int, float)) and not isinstance(option, bool)
+    return option if is_number else float(option)
 
 
 def check_number(name: str, value: object) -> float:
@@ -101,13 +104,17 @@ def check_number(name: str, value: object) -> float:
         TypeError: If it is not a number.
         ValueError: If it is out of range, or has more than one element.
     """
-    if not isinstance(value, SupportsFloat):
+    if isinstance(value, Tensor) and value.numel() != 1:
+        raise ValueError(f"Tensor {name} must be 1-element")
+    item = value.item() if isinstance(value, Tensor) else value
+    try:
+        number = float(item) if isinstance(item, SupportsFloat) else None
+    except TypeError:  # An array of several numbers can be converted until it is tried.
+        number = None
+    if number is None:
         raise TypeError(
             f"{name} must be a number or a one-element tensor, got {value!r}"
         )
-    if isinstance(value, Tensor) and value.numel() != 1:
-        raise ValueError(f"Tensor {name} must be 1-element")
-    number = value.item() if isinstance(value, Tensor) else float(value)
     label = _NUMBERS.get(name)
     if label is not None and number < 0:
         raise ValueError(f"Invalid {label}: {value}")
@@ -135,15 +142,18 @@ def check_options(options: dict[str, Any]) -> None:
             raise RuntimeError(message)
 
 
-def check_gradients(group: dict[str, Any]) -> None:
-    """Refuse gradients that ``fused`` cannot take, before any parameter changes.
+def check_before_step(group: dict[str, Any]) -> None:
+    """Refuse what a group cannot be updated with, before any parameter changes.
 
     Args:
         group: A parameter group.
 
     Raises:
-        RuntimeError: If ``fused`` meets complex or sparse numbers.
+        RuntimeError: If ``fused`` meets complex or sparse numbers, or a group is flat
+            that has become one to compensate.
     """
+    if group["flat"] and group["compensated"]:
+        raise RuntimeError(_CONFLICTS["flat", "compensated"])
     if not group["fused"]:
         return
     for param in group["params"]:

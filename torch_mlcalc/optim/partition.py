@@ -63,7 +63,8 @@ class Settings(NamedTuple):
             group["foreach"],
             group["fused"],
             group["compensated"],
-            torch.get_num_threads() > 1,
+            # The compiler would break the graph here, and compile for each parameter.
+            not torch.compiler.is_compiling() and torch.get_num_threads() > 1,
         )
 
 

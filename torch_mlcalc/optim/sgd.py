@@ -9,9 +9,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from torch_mlcalc.optim.checkpoint import check_shapes, restore_precision
+from torch_mlcalc.optim.checkpoint import (
+    check_groups,
+    check_shapes,
+    restore_precision,
+)
 from torch_mlcalc.optim.flat import FlatGroup
-from torch_mlcalc.optim.options import Formula, check_gradients, check_options
+from torch_mlcalc.optim.options import Formula, check_before_step, check_options
 from torch_mlcalc.optim.partition import Partition, Settings, one_by_one
 from torch_mlcalc.optim.step_size import Line, StepSize, factor_of
 from torch_mlcalc.optim.update import unscaled, update_under_autograd_
@@ -52,7 +56,9 @@ class SGD(Optimizer):
     bit for bit; so is ``foreach=True`` on a CPU. By default each parameter is updated
     by what is fastest for it. For float32 and float64 on a CPU that is torch's kernel
     ``fused``, unless threads would cost more than they do; it may differ from the loop
-    in the last bit of what is left after the last full vector register.
+    in the last bit of what is left after the last full vector register. For 16 bits
+    those elements are rounded otherwise by any kernel of torch, and with ``flat`` they
+    are other ones.
 
     What differs:
 
@@ -112,8 +118,9 @@ class SGD(Optimizer):
             from the loss, :class:`PolyakStep` or :class:`ArmijoStep`. It is a setting
             of SGD, not an optimiser of its own, so that momentum, groups and schedulers
             (of ``lr``, the largest step) work as ever. :meth:`step` then needs a
-            closure. The factor is in each group as ``"last_factor"``. With several
-            processes, the closure must return the loss of all.
+            closure, unless all ``lr`` are 0. The factor is in each group as
+            ``"last_factor"``. With several processes, the closure must return the loss
+            of all.
 
     Raises:
         TypeError: If a numeric option is not a number.
@@ -243,14 +250,16 @@ class SGD(Optimizer):
             state_dict: What ``state_dict`` returned.
 
         Raises:
-            ValueError: If the groups are others, or a buffer is not of the shape of its
-                parameter; nothing is loaded.
+            ValueError: If the groups are others, an option is out of range, or a buffer
+                is not of the shape of its parameter; nothing is loaded.
+            RuntimeError: If two switches exclude each other; nothing is loaded.
         """
         seen = [state_dict]
         flat = [group["flat"] for group in self.param_groups]
 
         def see(_: Optimizer, state_dict: dict[str, Any]) -> None:
             seen[0] = state_dict
+            check_groups(self, state_dict)
             check_shapes(self, state_dict)
 
         def restore(_: Optimizer) -> None:
@@ -342,25 +351,28 @@ class SGD(Optimizer):
             return loss
 
         for group in self.param_groups:
-            check_gradients(group)
+            check_before_step(group)
+        rule = self.step_size
+        if rule is not None and closure is None:
+            stays = all(group["lr"] == 0 for group in self.param_groups)
+            # torch.distributed.checkpoint takes such a step to have all the state.
+            rule = None if stays else rule
         with torch.set_grad_enabled(self.defaults["differentiable"]):
-            if self.step_size is None:
+            if rule is None:
                 self._update(None, 1.0)
             elif closure is None:
                 raise RuntimeError(
-                    f"{self.step_size} needs the loss: call step(closure), with a "
-                    "closure that clears the gradients, calls backward() and returns "
-                    "the loss"
+                    f"{rule} needs the loss: call step(closure), with a closure that "
+                    "clears the gradients, calls backward() and returns the loss"
                 )
             elif getattr(self, "grad_scale", None) is not None:
                 raise RuntimeError(
-                    f"{self.step_size} does not go with torch.amp.GradScaler, which "
-                    "scales the loss that the closure returns; use bfloat16, which "
-                    "needs no scale"
+                    f"{rule} does not go with torch.amp.GradScaler, which scales the "
+                    "loss that the closure returns; use bfloat16, which needs no scale"
                 )
             else:
                 line = Line(self.param_groups, loss, closure)
-                self._update_along(line, self.step_size)
+                self._update_along(line, rule)
         return loss
 
     def _update_along(self, line: Line, rule: StepSize) -> None:

@@ -33,9 +33,7 @@ def update_(param: Tensor, grad: Tensor, state: State, formula: Formula) -> None
     if weight_decay != 0 and decoupled:
         param.mul_(_what_remains(lr, weight_decay))
     elif weight_decay != 0:
-        # The sum is dense, whatever the gradient is.
-        grad = grad.to_dense() if grad.is_sparse else grad
-        grad = _add(grad, param, weight_decay)
+        grad = _add(_as_dense_as(param, grad), param, weight_decay)
     if momentum != 0:
         buffer = state.get("momentum_buffer")
         if buffer is None:
@@ -95,8 +93,7 @@ def updated(
         if decoupled:
             param = _scaled(param, _what_remains(lr, weight_decay))
         else:
-            grad = grad.to_dense() if grad.is_sparse else grad
-            grad = _add(grad, param, weight_decay)
+            grad = _add(_as_dense_as(param, grad), param, weight_decay)
     if isinstance(momentum, Tensor) or momentum != 0:
         if buffer is None:
             buffer = grad.clone()
