@@ -61,7 +61,7 @@ class Pointwise:
         few: int = FEW,
     ) -> None:
         """Make the autograd.Functions of it."""
-        self.kernel, self.few = kernel, few if kernel else 0
+        self.slopes, self.kernel, self.few = slopes, kernel, few if kernel else 0
         short, total = value, _with_total(value, mend)
         self.value = value = _with_mend(value, mend) if mend else value
 
@@ -176,6 +176,12 @@ class Pointwise:
             if not math.isnan(loss.item()):
                 return loss
         return self._apply(self._total, reduction, (input, target))
+
+    def pulled(
+        self, grad: Tensor, input: Tensor, target: Tensor, reduction: str
+    ) -> Tensor:
+        """Return the gradient by ``input``, given that of the reduced loss."""
+        return self.slopes[0](input, target) * (grad / divisor(input, reduction))
 
     def _apply(
         self, total: Callable[..., Tensor], reduction: str, arguments: Sequence[Tensor]

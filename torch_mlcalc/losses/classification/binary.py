@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -15,7 +16,6 @@ from torch_mlcalc.losses.classification.classes import (
 from torch_mlcalc.losses.classification.settings import check_buffer
 from torch_mlcalc.losses.pointwise import (
     Pointwise,
-    divisor,
     forget_nan_,
     is_usual,
     log1p_exp_minus_abs,
@@ -299,26 +299,23 @@ def _entropy_of_kernel(p: Tensor, t: Tensor, reduction: Reduction) -> Tensor | N
     # It takes 100 for larger losses, p (1 - p) for 1e-12 at least in the derivative,
     # and adds 1e-12 to both in the second, which cancels for p near 1.
     low, high = p.data.aminmax()
-    if not (low.item() > 1e-11 and high.item() < 1 - 1e-11):
+    if not (low.tolist() > 1e-11 and high.tolist() < 1 - 1e-11):
         return None
     try:
         loss = _kernels.binary_cross_entropy(p, t, None, KERNEL_REDUCTION[reduction])
     except RuntimeError:
         # It looks at the targets, of which one is NaN or out of range.
         return None
-    return with_slope(loss, _entropy_pulled, p, t, divisor(p, reduction))
-
-
-def _entropy_pulled(grad: Tensor, p: Tensor, t: Tensor, count: int) -> Tensor:
-    return _entropy_slope(p, t) * (grad / count)
+    return with_slope(loss, _entropy.pulled, p, t, reduction)
 
 
 def _margin_of_kernel(x: Tensor, t: Tensor, reduction: Reduction) -> Tensor | None:
-    # The square of exp(-t x), which is in its second derivative, must be finite.
-    if not (x.data * t).min().item() > -40:
-        return None
+    # Value and derivative are right unless exp(-t x) overflows. The second, which has
+    # the square of it, is not.
     loss: Tensor = _kernels.soft_margin_loss(x, t, KERNEL_REDUCTION[reduction])
-    return loss
+    if not loss.tolist() < math.inf:
+        return None
+    return with_slope(loss, _soft_margin.pulled, x, t, reduction)
 
 
 def _logistic_of_kernel(x: Tensor, t: Tensor, reduction: Reduction) -> Tensor | None:
@@ -327,12 +324,7 @@ def _logistic_of_kernel(x: Tensor, t: Tensor, reduction: Reduction) -> Tensor | 
     soft = t.numel() > FEW and not _is_hard(t.flatten()[:FEW])
     if soft or not _is_hard(t):
         return None
-    low, high = x.data.aminmax()
-    if not (low.item() > -40 and high.item() < 40):
-        return None
-    signs = torch.threshold(t, 0.5, -1.0)
-    loss: Tensor = _kernels.soft_margin_loss(x, signs, KERNEL_REDUCTION[reduction])
-    return loss
+    return _margin_of_kernel(x, torch.threshold(t, 0.5, -1.0), reduction)
 
 
 def _is_hard(t: Tensor) -> bool:
