@@ -1,6 +1,5 @@
 """What every loss does before and after its formula: check, promote, weight, reduce."""
 
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -237,9 +236,18 @@ def with_slope(
     if node is not None:
         # As Tensor.register_hook does, without a handle that nobody wants: half the
         # time, and half of that of a hook that gets and returns the derivative.
-        loss._backward_hooks = OrderedDict(slope=_SlopeHook(slope, arguments))
-        node._register_hook_dict(loss)  # type: ignore[attr-defined]
+        hook = _SlopeHook()
+        hook.slope, hook.arguments = slope, arguments
+        hooks: Any = _Hooks(slope=hook)
+        loss._backward_hooks = hooks
+        node._register_hook_dict(loss)
     return loss
+
+
+class _Hooks(dict[str, Any]):
+    """What Tensor.register_hook can refer to weakly, cheaper than an OrderedDict."""
+
+    __slots__ = ("__weakref__",)
 
 
 class _SlopeHook:
@@ -249,12 +257,12 @@ class _SlopeHook:
     #: To pickle the loss without a word, which has no hook then.
     __torch_unserializable__ = True
 
-    def __init__(self, slope: Callable[..., Tensor], arguments: object) -> None:
-        self.slope, self.arguments = slope, arguments
+    slope: Callable[..., Tensor]
+    arguments: tuple[Any, ...]
 
     def __call__(self, grad: Tensor) -> None:
         if torch.is_grad_enabled():
-            # Kept by the hook, the node and it would keep each other.
+            # If the hook kept the node, each would keep the other.
             node = torch._C._current_autograd_node()
             handle = node.register_hook(lambda *grads: self._replaced(handle, *grads))
 
