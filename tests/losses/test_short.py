@@ -103,3 +103,11 @@ def test_evaluation_in_inference_mode_leaves_nothing_that_training_cannot_use(
     torch.testing.assert_close(loss, expected.clone())
     loss.backward(retain_graph=True)
     assert _twice(loss, x).isfinite().all()
+
+
+@every_loss
+def test_what_has_left_a_transform_has_its_graph(name: str) -> None:
+    x, kept = _input(), []
+    torch.func.grad(lambda x: kept.append(x.clone()) or x.sum())(x)
+    (found,) = torch.autograd.grad(_loss(name)(kept[0]), x)
+    torch.testing.assert_close(found, torch.autograd.grad(_loss(name)(x), x)[0])
