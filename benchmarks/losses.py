@@ -7,19 +7,17 @@ is not is in ``tests/losses/test_classification_faults.py``.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
-from figures import Row, Timed, figure
+from figures import Row, Timed, as_time, figure
 from timing import Timer, extra_memories, medians
 from torch import Tensor, nn
-from torch._C import _nn
 from torch.nn import functional as F
 
 import torch_mlcalc as mlc
+from torch_mlcalc.losses.classification import binary, divergence, margin
 
 TITLE = "Losses against torch.nn"
 
@@ -117,7 +115,8 @@ def step(library: str, twin: str, size: int) -> Callable[[], Tensor]:
     input, target = draw(size)
     input.requires_grad_()
     if library == "floor":
-        module: nn.Module = _Bare(FLOORS[twin])
+        count = len(input) if settings else input.numel()
+        module: nn.Module = _Bare(FLOORS[twin], count)
     else:
         module = getattr({"torch": nn, "ours": mlc}[library], name)(**settings)
 
@@ -175,102 +174,43 @@ def _memory_rows(size: int) -> Iterator[Row]:
         )
 
 
-def _bare_entropy(p: Tensor, t: Tensor) -> Tensor:
-    low, high = p.data.aminmax()
-    assert low.item() > 0 and high.item() < 1
-    return _twice(_nn.binary_cross_entropy(p, t, None, 1))
-
-
-def _bare_margin(x: Tensor, t: Tensor) -> Tensor:
-    assert (x.data * t).min().item() > -40
-    return _nn.soft_margin_loss(x, t, 1)
-
-
-def _bare_logits(x: Tensor, t: Tensor) -> Tensor:
-    assert torch.equal(t * t, t)
-    low, high = x.data.aminmax()
-    assert low.item() > -40 and high.item() < 40
-    return _nn.soft_margin_loss(x, torch.threshold(t, 0.5, -1.0), 1)
-
-
-def _bare_divergence(x: Tensor, t: Tensor) -> Tensor:
-    share = t / x.size(0)
-    loss = torch.addcmul(torch.xlogy(share, t), share, x, value=-1).sum()
-    assert not math.isnan(loss.item())
-    return loss
-
-
-def _bare_log_divergence(x: Tensor, u: Tensor) -> Tensor:
-    loss = ((u - x) * u.exp().div_(x.size(0))).sum()
-    assert not math.isnan(loss.item())
-    return loss
-
-
-def _bare_hinge(x: Tensor, t: Tensor) -> Tensor:
-    low, high = x.data.aminmax()
-    assert math.isfinite(high.item() - low.item())
-    return _twice(_nn.multi_margin_loss(x, t, 1, 1.0, None, 1))
-
-
-class _Soft(torch.autograd.Function):
-    """Softplus on either side, weighted by the target; torch's kernel loses digits."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, t: Tensor) -> Tensor:  # noqa: ANN401
-        ctx.save_for_backward(x, t)
-        loss = _nn.softplus(x, 1, 40).lerp_(_nn.softplus(-x, 1, 40), t).mean()
-        assert not math.isnan(loss.item())
-        return loss
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
-        x, t = ctx.saved_tensors
-        slope = x.sigmoid().lerp_(x.neg().sigmoid_().neg_(), t)
-        return slope.mul_(grad / x.numel()), None
-
-
-# Without what Function.apply does for transforms.
-_bare_soft: Any = super(torch.autograd.Function, _Soft).apply
-
-
-def _twice(loss: Tensor) -> Tensor:
-    loss.grad_fn.register_hook(lambda found, grads: None)
-    return loss
-
-
-#: The least that is right at small sizes, without a check of any argument, which is
-#: another 5 %: a kernel of torch, or the divergence with its division in the target; a
-#: look at whether it is right here; and a hook where its second derivative is wrong or
-#: an error. Nothing of it can be left out. Without the look these would pass: the
-#: logarithms and slopes that BCE clamps, the overflow of the soft margin's second
-#: derivative, 0 times infinity in the divergence, the NaN that the hinge forgets.
-#: Without the hook BCE's second derivative cancels and the hinge has none. The sum
-#: that the kernel returns is no look, except for NaN: of 1000 elements it is about
-#: 700, and a clamped logarithm adds 100. Logits of 0 and 1 are soft margins, because
-#: torch's own kernel cancels; for other probabilities none is right, and what is left
-#: is a Function of the fewest operations. A look by the extremes, 11 to 20 % of torch's
-#: time, takes less than by a sum, norm, clamp or comparison of any kind, and a hook,
-#: 15 to 25 %, less than a Function. Between two backward passes little is in the
-#: cache: the first call of any operation takes 8 to 15 us, a hook 17, a module 8,
-#: where torch's module takes 70 to 140 in all.
-FLOORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "BCELoss": _bare_entropy,
-    "BCEWithLogitsLoss": _bare_logits,
-    "BCEWithLogitsLoss of probabilities": _bare_soft,
-    "SoftMarginLoss": _bare_margin,
-    "KLDivLoss": _bare_divergence,
-    "KLDivLoss, log_target": _bare_log_divergence,
-    "MultiMarginLoss": _bare_hinge,
+#: The least that is right at small sizes, of what is known: what the package comes to
+#: after its checks of the arguments, which are another 5 %.
+#:
+#: The kernel of BCE clamps logarithms and slopes, and that of the hinge forgets NaN, so
+#: that each is used after a look at the extremes, 8 to 15 % of torch's time: a sum, a
+#: norm or a comparison takes as long or longer, and the sum of the losses that the
+#: kernel returns says nothing, because a loss that is clamped adds 100 to about 700.
+#: Their second derivatives cancel or are an error, which a hook that is asked in each
+#: backward pass whether to replace them puts right, 6 to 10 %. Composed of operations
+#: instead both would take longer: they are one kernel each way.
+#:
+#: The kernels of logits and of the soft margin are several operations inside, and a
+#: Function of fewer needs neither look nor hook. Each of its operations takes 2 us, and
+#: 5 to 10 for the first time after another backward pass, when little of it is in the
+#: cache; one with a Python number in it 2 to 6 more. The margin has 8. For logits the
+#: kernel cancels, in the value for one target and in the derivative for the other, and
+#: what does not has 15. The divergences have two nodes of the graph less than torch's.
+FLOORS: dict[str, Callable[[Tensor, Tensor, int], Tensor | None]] = {
+    "BCELoss": binary.entropy_in_short,
+    "BCEWithLogitsLoss": binary.logistic_in_short,
+    "BCEWithLogitsLoss of probabilities": binary.logistic_in_short,
+    "SoftMarginLoss": binary.margin_in_short,
+    "KLDivLoss": divergence.probability_in_short,
+    "KLDivLoss, log_target": divergence.log_in_short,
+    "MultiMarginLoss": lambda x, t, _: margin.mean_in_short(x, t, 1, 1.0),
 }
 
 
 class _Bare(nn.Module):
-    def __init__(self, loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+    def __init__(
+        self, loss: Callable[[Tensor, Tensor, int], Tensor | None], count: int
+    ) -> None:
         super().__init__()
-        self.loss = loss
+        self.loss, self.count = loss, count
 
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return self.loss(input, target)
+    def forward(self, input: Tensor, target: Tensor) -> Tensor | None:
+        return self.loss(input, target, self.count)
 
 
 def _floor_row(twin: str, rounds: int) -> Row:
@@ -286,6 +226,29 @@ def _floor_row(twin: str, rounds: int) -> Row:
         None,
         "; ".join(map(timed.described, seconds)),
     )
+
+
+def products_step(rows: int, features: int, classes: int) -> Callable[[], Tensor]:
+    """The three products that a linear layer's loss and gradients cannot do without.
+
+    In blocks of classes, so that they need no more memory than the loss may.
+    """
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    input, weight = torch.randn(rows, features), torch.randn(classes, features)
+    block = 2000
+
+    def call() -> Tensor:
+        by_input, by_weight = torch.zeros_like(input), torch.empty_like(weight)
+        logits = torch.empty(rows, block)
+        parts = zip(weight.split(block), by_weight.split(block), strict=True)
+        for part, gradient in parts:
+            torch.mm(input, part.T, out=logits)
+            by_input.addmm_(logits, part)
+            torch.mm(logits.T, input, out=gradient)
+        return by_input
+
+    return call
 
 
 LAYER = {"rows": 2048, "features": 256, "classes": 32_000}
@@ -326,10 +289,21 @@ def _linear_rows(quick: bool) -> Iterator[Row]:
         for name, call in calls.items()
     }
     clocks = {name: cpu_timer(call) for name, call in calls.items()}
-    timed = Timed(medians(clocks, 2 if quick else 3), errors, tolerance=1e-5)
+    clocks["products"] = cpu_timer(products_step(**LAYER))
+    seconds = medians(clocks, 2 if quick else 3)
+    least = seconds.pop("products")
+    timed = Timed(seconds, errors, tolerance=1e-5)
     shape = " x ".join(map(str, LAYER.values()))
     name = f"Linear cross-entropy {shape}"
     yield timed.ratio(name, "unfused", "ours", least=0.6)
+    yield figure(
+        f"{name}: three products alone / unfused",
+        "nothing: what can be reached",
+        f"{least / seconds['unfused']:.2f}",
+        None,
+        f"products {as_time(least)}; the memory asked for takes a fourth, for logits "
+        "that were not kept",
+    )
     variants = [{"method": method, **LAYER} for method in names]
     found = extra_memories("losses", "linear_step", variants, warm_up={"classes": 10})
     memory = dict(zip(names, found, strict=True))

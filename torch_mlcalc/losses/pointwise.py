@@ -6,8 +6,8 @@ of ``0 * log(0)`` is ``0 / 0``. Here each function states its value and its slop
 slope in terms of such functions again, so that all orders are exact. The value is
 computed in place and only the arguments are kept, so that time and memory of large
 tensors stay near those of torch's kernels. For small ones what counts is the number of
-operations, and so some values and slopes are tried in fewer of them, which make NaN
-where more are needed; and where torch has a kernel that is right it takes their place.
+operations, and so value and slope are tried in fewer of them, which make NaN where more
+are needed.
 """
 
 from __future__ import annotations
@@ -20,14 +20,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch._C import _len_torch_dispatch_stack
 from torch._C._functorch import is_legacy_batchedtensor, unwrap_if_dead
-from torch.autograd import forward_ad
-from torch.compiler import is_dynamo_compiling
 
-from torch_mlcalc.losses.reduction import FEW, PLAIN, Reduction, reduce
-from torch_mlcalc.losses.validation import is_validated
-from torch_mlcalc.losses.watch import ORDINARY, can_read, is_watched
+from torch_mlcalc.losses.reduction import FEW, Reduction, reduce
+from torch_mlcalc.losses.short import applied, divisor
+from torch_mlcalc.losses.watch import can_read, is_watched
 
 #: Elements that the value is computed of at a time, so that what is in between stays in
 #: the cache, in pages that are there: the logistic loss of 1e6 float32 elements then
@@ -46,10 +43,9 @@ class Pointwise:
         slopes: Its derivative by each argument in turn, differentiable.
         mend: Makes of the value, which is given first, in place or not, what it should
             be where it is NaN and the arguments are not; the same elsewhere.
-        kernel: Returns it reduced by a kernel of torch, with the reduction as the last
-            argument, or None if that is not right in value and first two derivatives
-            by the first argument.
-        few: Elements up to which the kernel is faster, by a measurement.
+        short: Returns it reduced, given two arguments and the number to divide the sum
+            by, in fewer operations; or None where more are needed.
+        few: Elements up to which that is faster, by a measurement.
     """
 
     def __init__(
@@ -57,13 +53,13 @@ class Pointwise:
         value: Formula,
         *slopes: Formula,
         mend: Formula | None = None,
-        kernel: Callable[..., Tensor | None] | None = None,
+        short: Callable[[Tensor, Tensor, int], Tensor | None] | None = None,
         few: int = FEW,
     ) -> None:
         """Make the autograd.Functions of it."""
-        self.kernel, self.few = kernel, few if kernel else 0
-        short, total = value, _with_total(value, mend)
+        total = _with_total(value, mend)
         self.value = value = _with_mend(value, mend) if mend else value
+        self._short, self._few = short, few if short else 0
 
         # A Function with setup_context, which transforms need, looks at the signature
         # of its forward in each call: a third of the time of a loss of 1000 elements,
@@ -107,10 +103,6 @@ class Pointwise:
         self._direct: Any = Direct
         self._transformed: Any = Transformed
         self._total = _reducing(partial(_total, total), slopes)
-        # NaN where it would be mended, so that nothing need be read in it.
-        self._short = _reducing(
-            lambda count, arguments: short(*arguments).sum().div_(count), slopes
-        )
 
     def __call__(self, *arguments: Tensor) -> Tensor:
         """Return the function of each element."""
@@ -142,9 +134,9 @@ class Pointwise:
             What :func:`reduce` returns.
         """
         if (
-            weight is None
+            self._short
+            and weight is None
             and reduction != "none"
-            and 0 < arguments[0].numel() <= self.few
             and can_read(arguments[0])
             and not arguments[1].requires_grad
         ):
@@ -155,91 +147,20 @@ class Pointwise:
         return self._apply(self._total, reduction, arguments)
 
     def usual(self, input: Tensor, target: Tensor, reduction: str) -> Tensor:
-        """Return the reduced loss of arguments that :func:`is_usual` lets pass.
-
-        Args:
-            input: Predictions.
-            target: Values to predict.
-            reduction: ``"mean"``, ``"sum"`` or ``"batchmean"``.
-
-        Returns:
-            A tensor of shape ``()``.
-        """
-        # To look if the kernel is right takes less time than what it saves.
+        """Return the loss of what ``is_usual`` lets pass, reduced."""
         size = input.numel()
-        if self.kernel and 0 < size <= self.few:
-            found = self.kernel(input, target, reduction)
-            if found is not None:
-                return found
-        if size <= FEW:
-            loss = self._apply(self._short, reduction, (input, target))
-            if not math.isnan(loss.item()):
+        if self._short and 0 < size <= self._few:
+            count = size if reduction == "mean" else divisor(input, reduction)
+            loss = self._short(input, target, count)
+            if loss is not None:
                 return loss
         return self._apply(self._total, reduction, (input, target))
 
     def _apply(
         self, total: Callable[..., Tensor], reduction: str, arguments: Sequence[Tensor]
     ) -> Tensor:
-        # What has left a transform is a wrapper, in which a Function finds no graph.
         count = divisor(arguments[0], reduction)
         return total(count, *map(unwrap_if_dead, arguments))
-
-
-def is_usual(
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    reduction: Reduction,
-    validate: bool | None,
-) -> bool:
-    """Whether a loss is called with what most call it with.
-
-    Then there is nothing to check, to promote or to weight. All in one look, because
-    between a forward and a backward pass little is in the cache: at 1000 elements the
-    steps that it replaces take a tenth of the time of both.
-
-    Args:
-        input: Predictions.
-        target: Values to predict.
-        weight: Weight of each element, or None.
-        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
-        validate: Whether to refuse values out of range.
-
-    Returns:
-        Whether :meth:`Pointwise.usual` may be called with them.
-    """
-    return (
-        weight is None
-        and (reduction == "mean" or reduction == "sum")
-        and not is_validated(validate)
-        # can_read without the call.
-        and not is_dynamo_compiling()
-        and type(input) in ORDINARY
-        and type(target) is Tensor
-        and input.is_cpu
-        and not torch._C._are_functorch_transforms_active()
-        and forward_ad._current_level < 0
-        and not _len_torch_dispatch_stack()
-        and not target.requires_grad
-        and (dtype := input.dtype) is target.dtype
-        and dtype in PLAIN
-        and input.shape == target.shape
-    )
-
-
-def divisor(input: Tensor, reduction: str) -> int:
-    """Return what the sum of the losses of all elements is divided by.
-
-    Args:
-        input: Predictions.
-        reduction: ``"mean"``, ``"sum"`` or ``"batchmean"``.
-
-    Returns:
-        The number of elements, 1, or the size of the first dimension.
-    """
-    if reduction == "mean":
-        return input.numel()
-    return input.size(0) if reduction == "batchmean" and input.ndim else 1
 
 
 def forget_nan_(x: Tensor) -> Tensor:
@@ -345,10 +266,7 @@ def _reducing(
             grad, needed = grad.div(ctx.count), ctx.needs_input_grad[1:]
             return None, *_pull(slopes, ctx.saved_tensors, needed, grad)
 
-    # Without the rest of Function.apply, which is for transforms: 3 % of the time of
-    # 1000 elements.
-    apply: Callable[..., Tensor] = super(torch.autograd.Function, Total).apply
-    return apply
+    return applied(Total)
 
 
 def _total(total: Formula, count: int, arguments: Sequence[Tensor]) -> Tensor:

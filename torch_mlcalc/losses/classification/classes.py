@@ -25,6 +25,9 @@ from torch_mlcalc.losses.reduction import (
 from torch_mlcalc.losses.validation import check_values, is_validated
 from torch_mlcalc.losses.watch import can_read
 
+#: What torch's kernels raise for arguments that do not fit.
+REFUSALS = (RuntimeError, ValueError, IndexError)
+
 #: What torch's losses take for "no target here".
 IGNORED = -100
 
@@ -140,32 +143,24 @@ def prepare_classes(
     return input, target, weight, dtype
 
 
-def mean_of_kernel(
-    kernel: Callable[..., Tensor],
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    reduction: Reduction,
-    *settings: object,
-) -> Tensor | None:
-    """Return what torch's kernel gives for what most call it with, if that is a number.
+def is_usual_mean(
+    input: Tensor, target: Tensor, weight: Tensor | None, reduction: Reduction
+) -> bool:
+    """Whether a loss is called with what most call it with, but for the shapes.
 
-    Without the checks, which are a tenth of the time of forward and backward at 1000
-    elements: the kernel has its own of the shapes.
+    Then torch's kernel may be tried without the checks, which are a tenth of the time
+    of forward and backward at 1000 elements: it has its own of the shapes.
 
     Args:
-        kernel: Called with ``input``, ``target`` and the settings.
         input: Scores of the classes.
         target: Class indices or probabilities.
         weight: Weight of each class, or None.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
-        settings: The other arguments of the kernel, for a mean without weights.
 
     Returns:
-        The mean, or None where it is unusual, refused or NaN: then all has to be looked
-        at.
+        Whether it is a mean without weights, of ordinary tensors on the CPU.
     """
-    usual = (
+    return (
         weight is None
         and reduction == "mean"
         and can_read(input)
@@ -177,11 +172,25 @@ def mean_of_kernel(
             or (target.dtype is dtype and target.shape == input.shape)
         )
     )
-    if not usual:
-        return None
+
+
+def mean_of_kernel(
+    kernel: Callable[..., Tensor], input: Tensor, target: Tensor, *settings: object
+) -> Tensor | None:
+    """Return what torch's kernel gives, if it is a number.
+
+    Args:
+        kernel: Called with ``input``, ``target`` and the settings.
+        input: Scores of the classes.
+        target: Class indices or probabilities.
+        settings: The other arguments of the kernel, for a mean without weights.
+
+    Returns:
+        The mean, or None where it is refused or NaN: then all has to be looked at.
+    """
     try:
         loss = kernel(input, target, *settings)
-    except (RuntimeError, ValueError, IndexError):
+    except REFUSALS:
         return None
     return None if math.isnan(loss.item()) else loss
 

@@ -15,6 +15,7 @@ from torch_mlcalc.losses.classification.classes import (
     ClassLoss,
     check_classes,
     class_axis,
+    is_usual_mean,
     mean_of_kernel,
     prepare_classes,
     reduce_classes,
@@ -27,6 +28,7 @@ from torch_mlcalc.losses.watch import can_read
 
 # Whose annotations in torch are wrong.
 _kernels: Any = _nn
+_MEAN = KERNEL_REDUCTION["mean"]
 
 
 def cross_entropy(
@@ -90,9 +92,11 @@ def cross_entropy(
         (4.110). Label smoothing: Szegedy et al. (2015), https://arxiv.org/abs/1512.00567
     """
     checked, kernel = is_validated(validate), _kernels.cross_entropy_loss
-    if not checked and type(ignore_index) is int and type(label_smoothing) is float:
-        plain = None, KERNEL_REDUCTION["mean"], ignore_index, label_smoothing
-        mean = mean_of_kernel(kernel, input, target, weight, reduction, *plain)
+    plain = type(ignore_index) is int and type(label_smoothing) is float
+    if plain and not checked and is_usual_mean(input, target, weight, reduction):
+        mean = mean_of_kernel(
+            kernel, input, target, None, _MEAN, ignore_index, label_smoothing
+        )
         if mean is not None:
             return mean
     check_number("label_smoothing", label_smoothing, 0, 1)
@@ -174,9 +178,9 @@ def nll_loss(
         Bishop, "Pattern Recognition and Machine Learning" (2006), equation (4.108).
     """
     checked, kernel = is_validated(validate), _kernels.nll_loss_nd
-    if not checked and type(ignore_index) is int:
-        plain = None, KERNEL_REDUCTION["mean"], ignore_index
-        mean = mean_of_kernel(kernel, input, target, weight, reduction, *plain)
+    plain = type(ignore_index) is int
+    if plain and not checked and is_usual_mean(input, target, weight, reduction):
+        mean = mean_of_kernel(kernel, input, target, None, _MEAN, ignore_index)
         if mean is not None:
             return mean
     check_index("ignore_index", ignore_index)

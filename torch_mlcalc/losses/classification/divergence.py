@@ -8,8 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from torch_mlcalc.losses.pointwise import Pointwise, divisor, forget_nan_, is_usual
+from torch_mlcalc.losses.pointwise import Pointwise, forget_nan_
 from torch_mlcalc.losses.reduction import Loss, Reduction, as_dtype, prepare
+from torch_mlcalc.losses.short import constant, is_usual
 from torch_mlcalc.losses.validation import check_values, is_validated
 
 KLReduction = Reduction | Literal["batchmean"]
@@ -140,16 +141,25 @@ def _of_batch(loss: Tensor, input: Tensor, reduction: KLReduction) -> Tensor:
     return loss / input.size(0) if whole else loss
 
 
-def _probability_in_short(x: Tensor, t: Tensor, reduction: str) -> Tensor | None:
-    # torch's kernel with two nodes of the graph less. NaN where a term is 0 times
-    # infinity.
-    share = t / divisor(x, reduction)
+def probability_in_short(x: Tensor, t: Tensor, count: int) -> Tensor | None:
+    """Return the divergence as torch's kernel does, with two nodes of the graph less.
+
+    Args:
+        x: Predicted log-probabilities.
+        t: Probabilities to predict.
+        count: What to divide by.
+
+    Returns:
+        The loss, or None where it is NaN, which 0 times infinity makes it.
+    """
+    share = t * constant(1 / count, t.dtype)
     loss = torch.addcmul(torch.xlogy(share, t), share, x, value=-1).sum()
     return None if math.isnan(loss.item()) else loss
 
 
-def _log_in_short(x: Tensor, u: Tensor, reduction: str) -> Tensor | None:
-    loss = ((u - x) * u.exp().div_(divisor(x, reduction))).sum()
+def log_in_short(x: Tensor, u: Tensor, count: int) -> Tensor | None:
+    """Return the same of logarithms ``u`` to predict."""
+    loss = ((u - x) * u.exp().mul_(constant(1 / count, u.dtype))).sum()
     return None if math.isnan(loss.item()) else loss
 
 
@@ -187,7 +197,7 @@ _of_probability = Pointwise(
     lambda x, t: -t,
     lambda x, t: _probability_slope(x, t),
     mend=_probability_mended,
-    kernel=_probability_in_short,
+    short=probability_in_short,
     # At 3e4 elements 1.02 of the time of torch's instead of 0.83.
     few=1 << 13,
 )
@@ -196,7 +206,7 @@ _of_log = Pointwise(
     lambda x, u: -u.exp(),
     lambda x, u: _log_slope(x, u),
     mend=_log_mended,
-    kernel=_log_in_short,
+    short=log_in_short,
     # At 1e5 and 1e6 elements 1.1 of the time of torch's instead of 1.3 and 1.4; at 1e7
     # more memory.
     few=1 << 20,

@@ -9,10 +9,11 @@ from torch import Tensor
 from torch._C import _nn
 
 from torch_mlcalc.losses.classification.classes import (
+    REFUSALS,
     ClassLoss,
     check_classes,
     class_axis,
-    mean_of_kernel,
+    is_usual_mean,
     prepare_classes,
 )
 from torch_mlcalc.losses.classification.settings import check_number
@@ -87,13 +88,15 @@ def multi_margin_loss(
     """
     checked = is_validated(validate)
     plain = type(margin) is float and abs(margin) < math.inf
-    if not checked and plain and (p == 1 or p == 2):
-        mean = mean_of_kernel(
-            _kernel, input, target, weight, reduction, p, margin, None, 1
-        )
-        # Of no elements it returns what was in memory.
-        if mean is not None and input.numel() and _is_finite(input):
-            return with_slope(mean, _slope, input, target, p, margin, None, 1)
+    if (
+        plain
+        and not checked
+        and (p == 1 or p == 2)
+        and is_usual_mean(input, target, weight, reduction)
+    ):
+        mean = mean_in_short(input, target, p, margin)
+        if mean is not None:
+            return mean
     _check_power(p)
     check_number("margin", margin)
     input, target, weight, dtype = prepare_classes(input, target, weight, reduction)
@@ -178,6 +181,28 @@ def _excess(input: Tensor, target: Tensor, margin: float) -> Tensor:
     return excess.scatter(axis, index, 0.0)
 
 
+def mean_in_short(
+    input: Tensor, target: Tensor, p: int, margin: float
+) -> Tensor | None:
+    """Return the mean by torch's kernel, or None where that is not right.
+
+    Args:
+        input: Scores of the classes, of a batch.
+        target: Class indices.
+        p: The power, 1 or 2.
+        margin: The margin.
+    """
+    settings = p, margin, None, KERNEL_REDUCTION["mean"]
+    try:
+        # No elements have no extremes; of them the kernel returns what was in memory.
+        if not _is_finite(input):
+            return None
+        loss = _kernel(input, target, *settings)
+    except REFUSALS:
+        return None
+    return with_slope(loss, _slope, input, target, *settings)
+
+
 def _kernel_is_right(input: Tensor, weight: Tensor | None) -> bool:
     # It has no derivative by the weight.
     constant = weight is None or not weight.requires_grad
@@ -188,7 +213,7 @@ def _kernel_is_right(input: Tensor, weight: Tensor | None) -> bool:
 def _is_finite(input: Tensor) -> bool:
     # The kernel forgets NaN, which is also the lead of one infinity over another.
     low, high = input.data.aminmax()
-    return math.isfinite(high.item() - low.item())
+    return high.item() - low.item() < math.inf
 
 
 def _slope(
