@@ -14,6 +14,7 @@ import torch_mlcalc as mlc
 from torch_mlcalc.quadrature.cubature.along import Lines, Probe, look_along
 from torch_mlcalc.quadrature.cubature.climbed import Sum, Terms
 from torch_mlcalc.quadrature.cubature.grid import nodes_of
+from torch_mlcalc.quadrature.cubature.grown import _judged as judged
 from torch_mlcalc.quadrature.cubature.grown import grow
 from torch_mlcalc.quadrature.cubature.kinks import eased
 from torch_mlcalc.quadrature.cubature.meeting import meeting
@@ -74,7 +75,7 @@ def met(f: Function, enough: float = 1e-6) -> float | None:
     return meeting(AT, values, second, int(second.argmax()), enough)
 
 
-@pytest.mark.parametrize("off", [0.0, 1e-9, -1e-9, 1e-4, -1e-4, 1e-3])
+@pytest.mark.parametrize("off", [0.0, 5e-6, -5e-6, 2e-5, -2e-5, 1e-4, 1e-3])
 def test_a_kink_is_found_near_any_point(off: float) -> None:
     place = float(AT[100]) + off
     found = met(lambda t: np.exp(-3 * np.abs(t - place)))
@@ -151,6 +152,13 @@ def test_a_peak_between_the_nodes_is_seen_on_lines() -> None:
 
 def test_a_kink_is_not_smooth() -> None:
     assert grown(lambda x: np.exp(-2 * np.abs(x - 0.55).sum(-1)), 1e-2) is None
+
+
+def test_a_weak_kink_falls_too_slowly() -> None:
+    f = lambda x: np.exp(-0.2 * np.abs(x - 0.55).sum(-1))  # noqa: E731
+    found = judged(probe_of(f, 1e-2), f(nodes_of((13,) * 3).T), (13,) * 3)
+    assert found.total.tail < 1e-3 * found.total.value
+    assert not found.enough
 
 
 def test_a_larger_grid_has_to_change_what_it_should() -> None:
