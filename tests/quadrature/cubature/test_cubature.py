@@ -308,8 +308,10 @@ def test_a_single_integral_takes_the_steps_of_a_batch(row: Problem) -> None:
     assert (two.status == one.status).all()
     if two.n_evals[0] != one.n_evals:
         # One goes on with a rule that is fitted to it, which has fewer nodes, or looks
-        # for kinks at more points: their places differ by what is allowed.
-        assert two.plan.n >= one.plan.n
+        # for kinks at more points: their places differ by what is allowed. On the plane
+        # it begins there with a rule of 15 nodes, not of 8, and in 3 dimensions a rule
+        # grows with a margin.
+        assert one.plan.n <= two.plan.n * (4 if row.dimension < 4 else 1)
         torch.testing.assert_close(two.value, one.value.expand(2), rtol=3e-8, atol=0.0)
         return
     assert two.plan.n == one.plan.n

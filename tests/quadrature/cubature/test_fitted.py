@@ -92,18 +92,17 @@ ROWS = [
     ("oscillatory", 5, 1.0, 1e-3, 1_100),
     ("product_peak", 5, 0.3, 1e-6, 1_100),
     ("gaussian", 8, 1.0, 1e-3, 2_400),
-    # Before any search for kinks.
-    ("product_peak", 2, 2.0, 1e-3, 1_100),
-    # One search for kinks is near enough.
-    ("continuous", 2, 0.3, 1e-3, 2_500),
-    # Lines before the rule of 8 nodes, where that will not do, and only there.
-    ("product_peak", 3, 2.0, 1e-3, 3_600),
-    ("gaussian", 3, 1.0, 1e-3, 700),
+    # Lines beside the rule of 15 nodes, and no second look.
+    ("product_peak", 2, 2.0, 1e-3, 1_700),
+    ("continuous", 2, 0.3, 1e-3, 2_000),
+    # Lines beside the rule of 13 nodes, or of 8 where that may do.
+    ("product_peak", 3, 2.0, 1e-3, 7_500),
+    ("gaussian", 3, 1.0, 1e-3, 900),
     # The first tensor rules on the parts, and no lines on these.
-    ("continuous", 3, 0.3, 1e-3, 4_300),
-    # Two looks at jumps; on the plane, before the rule of 28 nodes.
-    ("discontinuous", 3, 1.0, 1e-3, 3_700),
-    ("discontinuous", 2, 0.3, 1e-3, 2_800),
+    ("continuous", 3, 0.3, 1e-3, 2_100),
+    # Two looks more at jumps, on the plane one.
+    ("discontinuous", 3, 1.0, 1e-3, 5_300),
+    ("discontinuous", 2, 0.3, 1e-3, 3_100),
 ]
 
 

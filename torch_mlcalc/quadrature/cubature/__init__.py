@@ -40,6 +40,9 @@ Read in this order; imports never run back.
   ``parts.py``, first by rules that need no lines). Its points
   ``(n, d)`` have their coordinates one after another in memory, which halves the time
   of most integrands.
+* ``leap.py``: on the plane and in three dimensions a single integrand that the first
+  rules find rough gets a larger one and lines in one call. ``meeting.py`` places a kink
+  from these, and ``grown.py`` tells how large a rule has to be if there is none.
 * ``modes.py``, ``whitened.py``, ``hermite.py``: grids in variables in which a density
   is about standard normal, for :class:`AdaptiveGaussHermite`; ``unimodal.py``: also by
   default, where a look elsewhere finds nothing.

@@ -33,6 +33,7 @@ from torch_mlcalc.quadrature.cubature.ladder import (
     MOST_AXES,
     stage_of,
 )
+from torch_mlcalc.quadrature.cubature.leap import leap
 from torch_mlcalc.quadrature.cubature.look import Look, look_first
 from torch_mlcalc.quadrature.cubature.parts import (
     Fitted,
@@ -178,7 +179,15 @@ def _climb(cube: _Cube, probe: Probe) -> Attempt:
             return Attempt(value, begun, probe.spent)
         if begun.left or begun.steep or begun.step == FITTED.get(d):
             begun = begun.seen(stage, values)
-            break
+            if not begun.steep:
+                break
+            few = _limit(cube, probe)
+            begun, found = leap(probe, begun)
+            if found is not None:
+                return _ended(cube, probe, found)
+            if begun.left or begun.fitted:
+                begun = begun._replace(fitted=begun.fitted and not few)
+                return Attempt(None, begun, probe.spent)
     assert begun.before is not None and begun.base is not None  # noqa: S101
     if d in FITTED:
         return _fit(cube, probe, begun, begun.before, begun.base)

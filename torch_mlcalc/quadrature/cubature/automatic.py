@@ -18,7 +18,7 @@ from torch_mlcalc.quadrature.cubature.genz_malik import (
 )
 from torch_mlcalc.quadrature.cubature.genz_malik_table import count_nodes
 from torch_mlcalc.quadrature.cubature.kinks import cost, cut_at, find_kinks
-from torch_mlcalc.quadrature.cubature.ladder import FITTED, RESUMED
+from torch_mlcalc.quadrature.cubature.ladder import FITTED, RESUMED, STEEP
 from torch_mlcalc.quadrature.cubature.parts import between, cut_places
 from torch_mlcalc.quadrature.cubature.regions import (
     Regions,
@@ -50,6 +50,10 @@ PARTS = 40_000
 #: Nodes on each axis of a domain without volume: the derivative by its limits, if a
 #: plan is asked for one, is exact for integrands of degree 9.
 FEW = 5
+
+
+#: Dimensions in which a single integral has a way of its own.
+SHORT = {*STEEP, *FITTED}
 
 
 def run_tensor(search: CubeSearch) -> bool:
@@ -113,7 +117,7 @@ def _may_be_fitted(search: CubeSearch) -> bool:
     """Whether it is a single integral over one cube, for which that was not tried."""
     plain = is_single(search) and search.undivided and not search.unbounded
     tried = search.begun is not None and search.begun.fitted
-    return plain and search.dimension in FITTED and not tried
+    return plain and search.dimension in SHORT and not tried
 
 
 def _split_at_kinks(search: CubeSearch, regions: Regions) -> Regions:

@@ -20,18 +20,20 @@ from torch_mlcalc.quadrature.cubature.ladder import (
     LADDERS,
     LEAST,
     LEAST_UNBOUNDED,
+    MISSED,
     OFTEN,
     ROUGH,
     SMOOTH,
     SMOOTH_AGAIN,
     STEADY,
+    STEEP,
     SURE,
     TAIL_ROUGH,
     TAIL_UNBOUNDED,
     Pace,
     Stage,
     budget_of,
-    is_steep,
+    expected,
     pace_of,
     patience_of,
 )
@@ -136,11 +138,20 @@ class Climbed(NamedTuple):
         top = int(np.abs(values).argmax())
         return self._replace(base=stage.table.nodes[top])
 
-    def judged(self, sums: Sequence[Sum], terms: Terms) -> Climbed:
-        """With the sums of the rules of a stage, one or two."""
+    def misses(self, step: int, terms: Terms) -> bool:
+        """Whether the rule of a step is expected to miss by much, at this pace."""
+        total = self.before
+        if total is None:
+            return False
+        seen, allowed = self.step - 1, terms.allowed(total)
+        error = expected(terms.dimension, step, seen, total.tail, self.rate)
+        return error > MISSED * allowed
+
+    def judged(self, sums: Sequence[Sum], terms: Terms, steps: int = 1) -> Climbed:
+        """With the sums of the rules of a stage, one or two, so many steps further."""
         total, before = sums[-1], sums[0] if self.before is None else self.before
-        step, rough, d = self.step, self.rough, terms.dimension
-        pace, allowed = pace_of(step, d), terms.allowed(total)
+        step, rough, d = self.step + steps - 1, self.rough, terms.dimension
+        pace, allowed = pace_of(step, d, steps), terms.allowed(total)
         change = abs(total.value - before.value)
         rounding = ROUNDING * terms.epsilon * total.absolute
         # A rule that saw only zeros has no coefficients; all those of the next are new.
@@ -159,7 +170,7 @@ class Climbed(NamedTuple):
         rough = rough + 1 if seen and not smooth else 0
         last = step + 1 == len(LADDERS[d])
         left = (best > allowed and seen) or last or rough >= terms.patience(step, fall)
-        steep = step == 1 and is_steep(d, fall, total.tail, allowed)
+        steep = step == 1 and fall > STEEP.get(d, math.inf)
         return Climbed(
             step + 1,
             total,

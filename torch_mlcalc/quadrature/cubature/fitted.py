@@ -95,18 +95,25 @@ def fit(
             return None
         for axis in rough:
             parts[axis].insert(1, places[axis])
-        if d in CUT:
-            found = climb_parts(probe, between(parts), CUT[d])
-            if found is not None:
-                return found
-        lines = look_along(probe, _bases(base), parts, seen)
-        if lines is None or _rough(probe, lines, seen):
-            return None
-    elif looked is not None:
+        return fit_parts(probe, seen, base, parts)
+    if looked is not None:
         relative = max(SAFE * judge(looked, lines), ROUNDING * probe.terms.epsilon)
         columns = np.array([seen.value, relative * seen.absolute, seen.absolute])
         if columns[1] <= probe.terms.allowed(seen):
             return Fitted(None, between(parts), columns[:, None])
+    return _climb(probe, seen, parts, lines)
+
+
+def fit_parts(probe: Probe, seen: Sum, base: Array, parts: Parts) -> Fitted | None:
+    """Integrate between kinks, by small rules or by one that is fitted."""
+    d = len(parts)
+    if d in CUT:
+        found = climb_parts(probe, between(parts), CUT[d])
+        if found is not None:
+            return found
+    lines = look_along(probe, _bases(base), parts, seen)
+    if lines is None or _rough(probe, lines, seen):
+        return None
     return _climb(probe, seen, parts, lines)
 
 

@@ -95,6 +95,13 @@ def _by_blocks(probe: Probe, regions: Regions, sizes: Sizes) -> Values | None:
 def marginals(values: Values, sizes: Sizes) -> Marginals:
     """Integrals of values ``(m, k)`` on a grid, and how well each axis is resolved."""
     m, d = len(values), len(sizes)
+    found = (integrated(values, sizes) @ _ends(sizes)).T
+    return Marginals(found[-1], np.maximum.reduce(np.abs(found[:-1].reshape(2, d, m))))
+
+
+def integrated(values: Values, sizes: Sizes) -> Array:
+    """Means over all axes but one, at the nodes on each, ``(m, sum(sizes))``."""
+    m, d = len(values), len(sizes)
     every, stop = np.empty((m, sum(sizes))), sum(sizes)
     # Of the values with all axes behind summed up, those in front are.
     behind = values
@@ -107,8 +114,7 @@ def marginals(values: Values, sizes: Sizes) -> Marginals:
         else:
             own[:] = behind.reshape(m, n)
         stop -= n
-    found = (every @ _ends(sizes)).T
-    return Marginals(found[-1], np.maximum.reduce(np.abs(found[:-1].reshape(2, d, m))))
+    return every
 
 
 def means_of(values: Values, sizes: Sizes) -> Array:

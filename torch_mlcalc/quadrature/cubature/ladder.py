@@ -53,11 +53,11 @@ JUMPING, JUMPED = 0.5, 2
 #: 0.7.
 FITTED = {3: 4, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1}
 
-#: The fall of the last coefficients from the first rule to the second above which a
-#: single integral may be tried by a fitted rule at once, by dimension: if by that fall
-#: the last rule before is expected to miss by so many times what is allowed. Of the
-#: kinks, jumps and narrow peaks of Genz's families the third rule only says it again.
-STEEP, MISSED = {3: 0.5}, 5.0
+#: The fall of the last coefficients from the first rule to the second above which lines
+#: are looked at beside the next rule of a single integral, by dimension: all kinks and
+#: jumps of Genz's families fall less than that. And how many times what is allowed a
+#: rule has to be expected to miss to be left out.
+STEEP, MISSED = {2: 0.25, 3: 0.5}, 5.0
 
 #: Dimensions up to which a single integral is begun in plain numbers.
 MOST_AXES = max(FITTED)
@@ -146,13 +146,21 @@ def patience_of(step: int, begin: int, dimension: int, *, parts: bool) -> float:
     return PATIENCE.get(dimension, 1) if step >= CHEAP.get(dimension, 0) else math.inf
 
 
-def is_steep(dimension: int, fall: float, tail: float, allowed: float) -> bool:
-    """Whether the first two rules say enough for a fitted one."""
-    if fall <= STEEP.get(dimension, math.inf):
-        return False
-    first, second = LADDERS[dimension][:2]
-    degrees = 2 * LADDERS[dimension][FITTED[dimension] - 1] - (second - 1)
-    return tail * fall ** (degrees / (second - first)) > MISSED * allowed
+def expected(dimension: int, step: int, seen: int, tail: float, rate: float) -> float:
+    """Error expected of the rule of a step, from the last coefficients of one before.
+
+    Args:
+        dimension: Of the cube.
+        step: Of which rule.
+        seen: The step of the one that was used.
+        tail: Its last coefficients.
+        rate: By how much they fall for each degree.
+
+    Returns:
+        The coefficient of the first degree that it does not integrate.
+    """
+    ladder = LADDERS[dimension]
+    return tail * rate ** (2 * ladder[step] - ladder[seen] + 1)
 
 
 def budget_of(begin: int, max_evals: int) -> int:
@@ -175,10 +183,10 @@ class Pace(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def pace_of(step: int, dimension: int) -> Pace:
-    """The pace of a step of the ladder."""
+def pace_of(step: int, dimension: int, steps: int = 1) -> Pace:
+    """The pace of one or more steps of the ladder."""
     ladder = LADDERS[dimension]
-    last, length = ladder[step], ladder[step] - ladder[step - 1]
+    last, length = ladder[step], ladder[step] - ladder[step - steps]
     return Pace(length, (ladder[-1] - last) / length, last / length)
 
 

@@ -70,7 +70,7 @@ def between(parts: Parts) -> Regions:
 
 
 def climb_parts(
-    probe: Probe, regions: Regions, last: int | None = None
+    probe: Probe, regions: Regions, last: int | None = None, begin: int = 1
 ) -> Fitted | None:
     """Take the steps of :func:`climb` on parts of the cube, if they will do.
 
@@ -78,11 +78,12 @@ def climb_parts(
         probe: The integrand.
         regions: The parts.
         last: The step before which to stop.
+        begin: The first step, of which the rule before is evaluated too.
 
     Returns:
         The integral, or None where more is needed.
     """
-    terms, begun = probe.terms._replace(parts=True), Climbed(1)
+    terms, begun = probe.terms._replace(parts=True), Climbed(begin)
     d, m, width = terms.dimension, len(regions.low), regions.high - regions.low
     volume = np.multiply.reduce(width, 1) * probe.volume
     while not begun.left and begun.step != last:

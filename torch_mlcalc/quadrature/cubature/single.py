@@ -21,8 +21,9 @@ from torch_mlcalc.quadrature.cubature.ladder import (
     LADDERS,
     stage_of,
 )
+from torch_mlcalc.quadrature.cubature.leap import leap
 from torch_mlcalc.quadrature.cubature.look import look_first
-from torch_mlcalc.quadrature.cubature.parts import sums_of_parts, whole_sums
+from torch_mlcalc.quadrature.cubature.parts import Fitted, sums_of_parts, whole_sums
 from torch_mlcalc.quadrature.cubature.regions import Regions, gauss_table
 from torch_mlcalc.quadrature.cubature.search import CubeSearch
 from torch_mlcalc.quadrature.evaluator import Values
@@ -68,13 +69,17 @@ def fit_single(search: CubeSearch, regions: Regions) -> bool:
     Returns:
         Whether that was enough.
     """
-    step, looked, lines = FITTED[search.dimension], None, None
-    if step > 1:
+    looked, lines = None, None
+    if FITTED.get(search.dimension) != 1:
         begun = search.begun or Climbed(1)
-        begun = climb_single(search, regions, 1, begun, parts=False, last=step)
+        begun, found = _begin(search, regions, begun)
         search.begun = begun
+        if found is not None:
+            _keep(search, found)
         if begun.done or begun.before is None or begun.base is None:
             return begun.done
+        if begun.fitted or search.dimension not in FITTED:
+            return False
         seen, base = begun.before, begun.base
     else:
         look = look_first(probe_of(search))
@@ -90,8 +95,28 @@ def fit_single(search: CubeSearch, regions: Regions) -> bool:
     search.begun = begun._replace(fitted=True)
     if found is None:
         return False
-    search.keep(found.table, found.regions, Amount(found.columns[..., None], None))
+    _keep(search, found)
     return True
+
+
+def _keep(search: CubeSearch, found: Fitted) -> None:
+    search.keep(found.table, found.regions, Amount(found.columns[..., None], None))
+
+
+def _begin(
+    search: CubeSearch, regions: Regions, begun: Climbed
+) -> tuple[Climbed, Fitted | None]:
+    """Take the steps before a fitted rule, one of them as a leap if it is steep."""
+    last = FITTED.get(search.dimension, len(LADDERS[search.dimension]))
+    begun = climb_single(search, regions, 1, begun, parts=False, last=last)
+    if not begun.steep:
+        return begun, None
+    begun, found = leap(probe_of(search), begun)
+    if found is not None:
+        return begun._replace(done=True), found
+    if not (begun.left or begun.fitted):
+        begun = climb_single(search, regions, 1, begun, parts=False, last=last)
+    return begun, None
 
 
 def climb_single(
