@@ -190,10 +190,10 @@ def test_lines_bound_the_error_of_the_symmetric_rule(d: int, rate: float) -> Non
     missed = abs(looked.total.value / exact - 1)
     parts = [[0.0, 1.0]] * d
     lines = look_along(probe_of(f, d), np.full((1, d), 0.4), parts, looked.total)
-    assert missed <= judge(looked, lines) <= max(1e-13, 2e3 * missed)
+    assert missed <= judge(looked, lines)[0] <= max(1e-13, 2e3 * missed)
     # The more the rules of lower degree differ from it, the less is it believed.
     doubtful = looked._replace(first=1e3 * looked.first, second=1e3 * looked.second)
-    assert judge(doubtful, lines) > 1e3 * judge(looked, lines)
+    assert judge(doubtful, lines)[0] > 1e3 * judge(looked, lines)[0]
 
 
 def test_a_rule_corrects_what_lines_predict() -> None:

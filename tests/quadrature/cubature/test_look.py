@@ -12,10 +12,10 @@ from torch import Tensor
 
 import torch_mlcalc as mlc
 from torch_mlcalc.quadrature.cubature.along import Probe
-from torch_mlcalc.quadrature.cubature.climbed import Terms
-from torch_mlcalc.quadrature.cubature.genz_malik import DEGREE
+from torch_mlcalc.quadrature.cubature.climbed import Sum, Terms
+from torch_mlcalc.quadrature.cubature.genz_malik import DEGREE, Looked
 from torch_mlcalc.quadrature.cubature.genz_malik_table import count_nodes
-from torch_mlcalc.quadrature.cubature.look import PEAKED, look_first
+from torch_mlcalc.quadrature.cubature.look import PEAKED, look_first, stands_out
 from torch_mlcalc.quadrature.estimate import Tolerance
 
 D = torch.float64
@@ -137,8 +137,78 @@ def test_a_peak_that_other_lines_see_needs_no_more() -> None:
     assert len(look.lines.each) == 3
 
 
+@pytest.mark.parametrize("d", [5, 8])
+def test_a_wave_that_is_resolved_needs_no_more(d: int) -> None:
+    row, sizes = genz("oscillatory", d, 1.0), []
+
+    def f(x: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return row.integrand(x, *row.theta)
+
+    value = mlc.integrate(f, row.domain, rtol=1e-3)
+    assert sizes == [count_nodes(DEGREE, d) + 3 * d * LINE]
+    torch.testing.assert_close(value, row.value(), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("most", "peak", "first", "wanted"),
+    [
+        (0.97, 1.7, 5e-4, False),
+        (0.9, 1.7, 5e-4, True),  # Lines see less of it,
+        (0.97, 2.1, 5e-4, True),  # it is higher than a wave,
+        (0.97, 1.7, 5e-3, True),  # or it is not resolved.
+        (0.9, 1.4, 5e-3, False),  # No higher than all else,
+        (1.0, 9.0, 5e-3, False),  # or as high on lines elsewhere.
+    ],
+)
+def test_what_may_be_a_narrow_peak(
+    most: float, peak: float, first: float, wanted: bool
+) -> None:
+    looked = Looked(Sum(0.5, 0.0, 0.5), first, 0.0, 0, 3.0, peak)
+    terms = Terms(5, Tolerance.of(1e-3, None, D), 2.0**-52)
+    assert stands_out(looked, 3.0 * most, terms) == wanted
+
+
+@pytest.mark.parametrize(
+    ("family", "regions"), [("product_peak", 32), ("corner_peak", 4)]
+)
+def test_the_rule_on_halves(family: str, regions: int) -> None:
+    row, sizes = genz(family, 8, 2.0 if regions == 32 else 1.0), []
+
+    def f(x: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return row.integrand(x, *row.theta)
+
+    value = mlc.integrate(f, row.domain, rtol=1e-3)
+    whole = count_nodes(DEGREE, 8)
+    assert sizes[0] == whole + 24 * LINE
+    assert sum(sizes[1:]) == regions * whole
+    torch.testing.assert_close(value, row.value(), rtol=1e-3, atol=0)
+    estimate = mlc.integrate_with_error(f, row.domain, rtol=1e-3)
+    torch.testing.assert_close(value, estimate.value, rtol=1e-13, atol=0)
+    assert abs(value - row.value()) <= estimate.error <= 1e-3 * value
+    assert estimate.plan.n == regions * whole
+    theta = tuple(t.clone().requires_grad_() for t in row.theta)
+    total = mlc.integrate(lambda x: row.integrand(x, *theta), row.domain, estimate.plan)
+    for ours, wanted in zip(
+        torch.autograd.grad(total, theta), row.gradient(), strict=True
+    ):
+        size = float(wanted.abs().max() + value)
+        torch.testing.assert_close(ours, wanted, rtol=0, atol=1e-2 * size)
+
+
+def test_the_rule_between_kinks() -> None:
+    row = genz("continuous", 8, 1.0)
+    f = lambda x: row.integrand(x, *row.theta)  # noqa: E731
+    estimate = mlc.integrate_with_error(f, row.domain, rtol=1e-3)
+    assert estimate.plan.n == 256 * count_nodes(DEGREE, 8)
+    torch.testing.assert_close(estimate.value, row.value(), rtol=1e-3, atol=0)
+    value = mlc.integrate(f, row.domain, rtol=1e-3)
+    torch.testing.assert_close(value, estimate.value, rtol=1e-13, atol=0)
+
+
 def test_halves_are_made_of_what_was_seen() -> None:
-    row, sizes = genz("product_peak", 8, 2.0), []
+    row, sizes = genz("gaussian", 8, 3.0), []
 
     def f(x: Tensor) -> Tensor:
         sizes.append(len(x))

@@ -82,6 +82,7 @@ class Line(NamedTuple):
             ...`` nodes, one column each, ``(k, k // 2)``.
         quarters: Which are in the last quarter, and in the one before, ``(k, 2)``.
         slopes: How much more than this counts, ``(k // 2)``.
+        halves: Weights of the coefficients on either half, ``(k, 2 k)``.
     """
 
     nodes: Array
@@ -91,6 +92,7 @@ class Line(NamedTuple):
     missed: Array
     quarters: Array
     slopes: Array
+    halves: Array
 
 
 @dataclass(eq=False)
@@ -101,17 +103,13 @@ class Lines:
         each: Sizes of the Legendre coefficients on each, ``(b, d, k)``.
         missing: How much is not resolved on each, ``(b, d)``.
         line: Their nodes.
+        values: The integrand on them, ``(b, d, k)``; not where axes are in parts.
     """
 
     each: Array
     missing: Array
     line: Line
-
-    def joined(self, other: Lines) -> Lines:
-        """With lines through other points."""
-        each = np.concatenate([self.each, other.each])
-        missing = np.concatenate([self.missing, other.missing])
-        return Lines(each, missing, self.line)
+    values: Array | None = None
 
     @cached_property
     def sizes(self) -> Array:
@@ -132,6 +130,18 @@ class Lines:
         missed = product(self.each.reshape(-1, k), self.line.missed)
         missed += self.missing.reshape(-1, 1)
         worst: Array = np.maximum.reduce(missed.reshape(b, d, -1))
+        return worst
+
+    @cached_property
+    def halved(self) -> Array:
+        """As :attr:`sizes`, of the coefficients on either half of each axis."""
+        assert self.values is not None  # noqa: S101
+        b, d, k = self.values.shape
+        sizes = np.abs(product(self.values.reshape(-1, k), self.line.halves))
+        sizes = sizes.reshape(-1, 2, k) - self.line.noise
+        own = np.add.reduce(np.maximum(sizes, 0.0, out=sizes), 1)
+        own *= 0.5
+        worst: Array = np.maximum.reduce(own.reshape(b, d, k))
         return worst
 
     @cached_property
@@ -200,12 +210,14 @@ def lines_of(values: Values, probe: Probe, parts: Parts, seen: Sum) -> Lines:
         own = mean.reshape(-1, m) * pieces.width
         whole = np.add.reduceat(own, pieces.first, 1)[:, pieces.axes]
         scale = (pieces.width / np.maximum(whole, least)).ravel()
-    sizes = _coefficients(line, values * scale[:, None])
+    values = values * scale[:, None]
+    sizes = _coefficients(line, values)
     missing = _missing(line, sizes).reshape(-1, m)
     sizes = sizes.reshape(-1, m, len(line.nodes))
-    if m > d:
-        sizes = np.add.reduceat(sizes, pieces.first, 1)
-        missing = np.add.reduceat(missing, pieces.first, 1)
+    if m == d:
+        return Lines(sizes, missing, line, values.reshape(sizes.shape))
+    sizes = np.add.reduceat(sizes, pieces.first, 1)
+    missing = np.add.reduceat(missing, pieces.first, 1)
     return Lines(sizes, missing, line)
 
 
@@ -265,4 +277,9 @@ def _line(k: int, epsilon: float) -> Line:
     quarters[k - quarter :, 0] = quarters[half : k - quarter, 1] = 1.0
     noise = epsilon * (2 * np.arange(k) + 1) / math.sqrt(k)
     slopes = np.maximum(1.0, np.arange(1, half + 1) / SLOPES)
-    return Line(nodes, weights, rows, noise, missed, quarters, slopes)
+    inside = [
+        np.polynomial.legendre.legvander(nodes + end, k - 1).T @ rows
+        for end in (-1.0, 0.0)
+    ]
+    halves = rows @ np.concatenate(inside, 1)
+    return Line(nodes, weights, rows, noise, missed, quarters, slopes, halves)

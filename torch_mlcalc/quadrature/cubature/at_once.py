@@ -219,7 +219,7 @@ def _look(cube: _Cube, probe: Probe) -> Attempt | None:
         # Of a graph nothing is known to those who did not make it.
         known = Climbed(1) if few else Climbed(1, fitted=True, whole=look.values)
         return Attempt(None, known, probe.spent)
-    if found.sizes is None:
+    if found.sizes is None and len(found.regions.owner) == 1:
         return _symmetric(cube, probe, look)
     return _ended(cube, probe, found)
 

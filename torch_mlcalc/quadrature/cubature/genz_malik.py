@@ -114,13 +114,15 @@ class Looked(NamedTuple):
             absolute value.
         second: The same of the one after.
         top: The node at which the integrand was largest.
-        peak: Its size there, in means over all nodes.
+        largest: Its size there.
+        peak: The same in means over all nodes.
     """
 
     total: Sum
     first: float
     second: float
     top: int
+    largest: float
     peak: float
 
 
@@ -282,7 +284,8 @@ def look_at_one(
     error, size = max(error, ROUNDING * epsilon * absolute), abs(volume)
     total = Sum(value * volume, CERTAIN * error * size, absolute * size)
     top = int(sizes.argmax())
-    return Looked(total, *differences, top, float(sizes[top]) / mean)
+    largest = float(sizes[top])
+    return Looked(total, *differences, top, largest, largest / mean)
 
 
 def _error(difference: Values, lower: Values) -> tuple[Array, Mask]:

@@ -11,10 +11,9 @@ from torch_mlcalc.quadrature.cubature.along import (
     Lines,
     Probe,
     lines_of,
-    look_along,
     points_along,
 )
-from torch_mlcalc.quadrature.cubature.climbed import Sum
+from torch_mlcalc.quadrature.cubature.climbed import Sum, Terms
 from torch_mlcalc.quadrature.cubature.fitted import elsewhere
 from torch_mlcalc.quadrature.cubature.genz_malik import (
     DEGREE,
@@ -38,6 +37,13 @@ TOGETHER = 1e-3
 #: by more than is claimed, as many as with 0; with 10 it was 145, in an eighth more
 #: points. The call takes 3 % of Genz's families in 4 to 8 dimensions at 1e-3.
 PEAKED = 1.5
+
+#: Waves reach up to so many times their mean, and their height in many places. Lines
+#: see nothing new of one that is resolved: where the two rules of highest degree differ
+#: by less than is allowed, and other lines see so much of the largest value.
+#: Oscillatory integrals at 1e-3 take 0.64 of the time. Of 3,456 hidden bumps in 4, 5,
+#: 6 and 8 dimensions no more are claimed falsely; without WAVE it is one.
+WAVE, NEARLY = 2.0, 0.95
 
 
 class Look(NamedTuple):
@@ -93,11 +99,21 @@ def look_first(probe: Probe) -> Look | None:
     total, lines = looked.total, None
     settled = total.tail <= terms.allowed(total) / FEW
     if together and not settled:
-        lines = lines_of(along, probe, _whole(d), total)
-        if looked.peak > PEAKED and np.abs(along).max() < abs(values[looked.top]):
-            top = look_along(probe, table.nodes[None, looked.top], _whole(d), total)
-            lines = top and lines.joined(top)
+        seen: Values | None = along
+        if stands_out(looked, float(np.abs(along).max()), terms):
+            more = probe(points_along(table.nodes[None, looked.top], _whole(d)))
+            seen = None if more is None else np.concatenate([along, more])
+        lines = None if seen is None else lines_of(seen, probe, _whole(d), total)
     return Look(Table(*table[:2]), values, looked, lines, settled)
+
+
+def stands_out(looked: Looked, most: float, terms: Terms) -> bool:
+    """Whether a narrow peak may be at a node, given the most on lines elsewhere."""
+    if looked.peak <= PEAKED or most >= looked.largest:
+        return False
+    if looked.peak > WAVE or most < NEARLY * looked.largest:
+        return True
+    return looked.first * looked.total.absolute > terms.allowed(looked.total)
 
 
 @lru_cache(maxsize=16)
