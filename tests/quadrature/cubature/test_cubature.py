@@ -368,15 +368,51 @@ def test_limits_flip_the_sign_axis_by_axis(rule: q.Rule | None) -> None:
 
 @adaptive
 def test_mixed_infinite_limits_in_one_batch(rule: q.Rule | None) -> None:
-    lower = torch.tensor([[0.0, 0.0], [-INF, 0.0], [-INF, -INF], [-INF, 0.0]])
-    upper = torch.tensor([[1.0, INF], [INF, INF], [INF, INF], [0.0, 1.0]])
-    value = q.integrate(
-        lambda x: torch.exp(-x.square().sum(-1)), q.Box(lower, upper), rule, rtol=1e-5
+    lower = torch.tensor(
+        [[0.0, 0.1], [-INF, 0.2], [-INF, -INF], [-INF, 0.3], [INF, 0.0]],
+        requires_grad=True,
     )
-    half = math.sqrt(math.pi) / 2
-    part = half * math.erf(1)
-    exact = torch.tensor([part * half, 2 * half * half, 4 * half * half, half * part])
-    assert torch.allclose(value, exact, rtol=2e-5)
+    upper = torch.tensor(
+        [[1.0, INF], [INF, INF], [INF, 0.4], [0.5, 1.0], [0.6, -INF]],
+        requires_grad=True,
+    )
+    box = q.Box(lower, upper)
+    value = q.integrate(
+        lambda x: torch.exp(-x.square().sum(-1)), box, rule, rtol=1e-5
+    )
+    # The last has reversed limits on both axes.
+    box = q.Box(lower[:4], upper[:4])
+    log_value = q.log_integrate(lambda x: -x.square().sum(-1), box, rule, rtol=1e-4)
+    exact = (math.sqrt(math.pi) / 2 * (torch.erf(upper) - torch.erf(lower))).prod(-1)
+    torch.testing.assert_close(value, exact, rtol=2e-5, atol=0)
+    torch.testing.assert_close(log_value, exact[:4].log(), rtol=0, atol=2e-4)
+    for found, wanted in ((value, exact), (log_value, exact[:4].log())):
+        slopes = torch.autograd.grad(found.sum(), (lower, upper))
+        exact_slopes = torch.autograd.grad(
+            wanted.sum(), (lower, upper), retain_graph=True
+        )
+        torch.testing.assert_close(slopes, exact_slopes, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+def test_a_limit_opposite_to_infinity_has_its_derivatives() -> None:
+    def peak(x: Tensor) -> Tensor:
+        return torch.exp(-x.square().sum(-1))
+
+    def exact(lower: Tensor) -> Tensor:
+        return (math.sqrt(math.pi) / 2 * torch.erfc(lower)).prod()
+
+    lower = torch.tensor([0.1, -0.2])
+    plan = q.adapt(peak, q.Box(lower, INF), q.GenzMalik(), rtol=1e-4)
+
+    def value(lower: Tensor) -> Tensor:
+        return q.integrate(peak, q.Box(lower, INF), plan)
+
+    # Forward mode over reverse mode.
+    second = torch.func.hessian(value)(lower)
+    torch.testing.assert_close(
+        second, torch.func.hessian(exact)(lower), rtol=1e-3, atol=1e-3
+    )
 
 
 @adaptive

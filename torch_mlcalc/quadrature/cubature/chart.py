@@ -263,7 +263,9 @@ class BoxChart(Chart):
     def held(self, u: Tensor) -> Tensor:
         """Places in the cube of points that stand still while the limits move."""
         z = u if self.kind is None else unfold(u, self.kind, self.tails)[0]
-        some = self.span != 0
+        # Infinity stands still anyway, and would make gradients nan, taken or not.
+        far = z.isinf()
+        z, some = torch.where(far, 0, z), (self.span != 0) & ~far
         span = torch.where(some, self.span, 1)
         moved = self.anchor - self.anchor.detach()
         live = (span.detach() * z - moved) / span
