@@ -377,9 +377,7 @@ def test_mixed_infinite_limits_in_one_batch(rule: q.Rule | None) -> None:
         requires_grad=True,
     )
     box = q.Box(lower, upper)
-    value = q.integrate(
-        lambda x: torch.exp(-x.square().sum(-1)), box, rule, rtol=1e-5
-    )
+    value = q.integrate(lambda x: torch.exp(-x.square().sum(-1)), box, rule, rtol=1e-5)
     # The last has reversed limits on both axes.
     box = q.Box(lower[:4], upper[:4])
     log_value = q.log_integrate(lambda x: -x.square().sum(-1), box, rule, rtol=1e-4)
@@ -538,24 +536,57 @@ def test_breakpoints_split_the_axes(rule: q.Rule | None) -> None:
     assert with_them.n_evals < 500
 
 
-@adaptive
-def test_breakpoints_carry_gradients(rule: q.Rule | None) -> None:
+@pytest.mark.parametrize("listed", [False, True])
+@pytest.mark.parametrize(
+    "rule", [*ADAPTIVE.values(), q.Product(q.GaussLegendre(4))], ids=str
+)
+def test_breakpoints_carry_gradients(rule: q.Rule | None, listed: bool) -> None:
     place = torch.tensor([0.3, 0.6], requires_grad=True)
 
     def f(x: Tensor, edge: Tensor) -> Tensor:
-        return torch.where(x[..., 0] < edge, x[..., 1], 2 * x[..., 1])
+        return torch.where(x[..., 0] < edge, x.prod(-1), 2 * x[..., 1])
 
+    breakpoints = [[place, 0.5] if listed else place[None], None]
     value = q.integrate(
         f,
         q.Box(0.0, 1.0, dimension=2),
         rule,
         args=(place,),
-        breakpoints=[place[None], None],
-        rtol=1e-8,
+        breakpoints=breakpoints,
+        **({} if isinstance(rule, q.Product) else {"rtol": 1e-8}),
     )
-    (slope,) = torch.autograd.grad(value.sum(), place)
-    assert torch.allclose(value, 1 - place / 2)
-    assert torch.allclose(slope, torch.tensor([-0.5, -0.5]))
+    torch.testing.assert_close(value, 1 - place + place.square() / 4)
+    slope = torch.autograd.grad(value.sum(), place, create_graph=True)[0]
+    torch.testing.assert_close(slope, place / 2 - 1)
+    second = torch.autograd.grad(slope.sum(), place)[0]
+    torch.testing.assert_close(second, torch.full((2,), 0.5))
+
+
+@pytest.mark.parametrize("far", [INF, -INF, 1e17, -1e13])
+@pytest.mark.parametrize(
+    "rule", [None, q.GenzMalik(), q.Product(q.GaussLegendre(30))], ids=str
+)
+def test_breakpoints_at_infinity_change_nothing(
+    rule: q.Rule | None, far: float
+) -> None:
+    # Between them and infinity all nodes were at infinity.
+    lower = torch.tensor([0.1, -INF, 0.0], requires_grad=True)
+    upper = torch.tensor([INF, INF, 0.7], requires_grad=True)
+    value = q.integrate(
+        lambda x: torch.exp(-x.square().sum(-1)),
+        q.Box(lower, upper),
+        rule,
+        breakpoints=[[far], [far], [far]],
+        **({} if isinstance(rule, q.Product) else {"rtol": 1e-4}),
+    )
+    exact = (math.sqrt(math.pi) / 2 * (torch.erf(upper) - torch.erf(lower))).prod()
+    torch.testing.assert_close(value, exact, rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        torch.autograd.grad(value, (lower, upper)),
+        torch.autograd.grad(exact, (lower, upper)),
+        rtol=1e-3,
+        atol=1e-3,
+    )
 
 
 # ---- gradients -----------------------------------------------------------------------
@@ -890,6 +921,14 @@ CALLS = {
     "generator": (dict(generator=torch.Generator()), "is not random"),
     "breakpoints": (dict(breakpoints=[0.5]), "1 entries, the domain 2 axes"),
     "breakpoint": (dict(breakpoints=[0.5, None]), r"breakpoints\[0\] is a float"),
+    "breakpoint nan": (
+        dict(breakpoints=[None, [0.5, math.nan]]),
+        r"breakpoints\[1\]\[1\] is nan; a number",
+    ),
+    "breakpoint complex": (
+        dict(breakpoints=[None, torch.tensor([1j])]),
+        r"breakpoints\[1\] has dtype torch.complex64; a real tensor",
+    ),
     "no breakpoints": (dict(breakpoints=[[], None]), "Put None"),
     "breakpoints of a sparse grid": (
         dict(breakpoints=[[0.5], None], rule=q.SparseGrid(2)),
