@@ -1005,10 +1005,6 @@ def test_other_bad_calls_are_refused() -> None:
         q.integrate(ones, bent, breakpoints=[[0.5], None])
     with pytest.raises(TypeError, match="list with an entry for each axis"):
         q.integrate(ones, BOX, breakpoints=0.5)
-    with pytest.raises(ValueError, match="swap them"):
-        q.log_integrate(ones, q.Box([1.0, 0.0], [0.0, 1.0]))
-    with pytest.raises(ValueError, match="swap them"):
-        q.log_integrate(ones, q.Box(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])))
     with pytest.raises(ValueError, match="no error estimate"):
         q.integrate_with_error(ones, BOX, q.SparseGrid(2))
     with pytest.raises(ValueError, match="one value for each point"):
@@ -1019,6 +1015,28 @@ def test_other_bad_calls_are_refused() -> None:
         q.integrate(ones, q.Box([0.0, 0.0], [1.0, lambda x: 1.0]))
     with pytest.raises(ValueError, match=r"function upper\[1\] of the box got"):
         q.integrate(ones, q.Box([0.0, 0.0], [1.0, lambda x: x.sum()]))
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        q.Box([1.0, 0.0], [0.0, 1.0]),
+        q.Box(1.0, 0.0, dimension=2),  # on both axes
+        q.Box([torch.tensor(1.0), 0.0], [0.0, 1.0]),
+        q.Box(torch.tensor([[0.0, 0.0], [0.0, 1.0]]), torch.tensor([1.0, 0.5])),
+    ],
+    ids=["numbers", "number", "list of tensors", "batch"],
+)
+@pytest.mark.parametrize(
+    "rule", [None, q.Product(q.GaussLegendre(3)), q.Lattice(8)], ids=str
+)
+def test_a_log_between_reversed_limits_is_refused(
+    box: q.Box, rule: q.Rule | None
+) -> None:
+    with pytest.raises(
+        ValueError, match=r"lower <= upper on every axis, got (.|\n)*swap them"
+    ):
+        q.log_integrate(_never, box, rule)
 
 
 @adaptive

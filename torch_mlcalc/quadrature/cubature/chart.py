@@ -344,13 +344,13 @@ class BoxChart(Chart):
 
     def scale(self, total: Tensor, *, log: bool) -> Tensor:
         """The sum over the cube times the volume, or plus its log."""
-        if log:
-            return total + _behind(torch.log(self.length).sum(-1), total, self)
-        whole = _behind(volume_of(self.length), total, self)
+        size = torch.log(self.length).sum(-1) if log else volume_of(self.length)
+        whole = _behind(size, total, self)
         # 0 times an infinite integrand: at equal limits the value is 0, and the
         # gradient still that of the limits.
         blank = torch.where(total.isfinite(), total, 0)
-        return torch.where(whole == 0, blank, total) * whole
+        total = torch.where(whole == (-math.inf if log else 0), blank, total)
+        return total + whole if log else total * whole
 
 
 def volume_of(length: Tensor) -> Tensor:
