@@ -238,24 +238,25 @@ def test_the_log_of_nothing_at_a_singularity_is_minus_infinity(
     assert value.flatten()[0] == -torch.inf
 
 
-@pytest.mark.parametrize(("begin", "end"), [(-3, 0), (0, 3)])
-def test_nodes_keep_their_distance_from_either_end(begin: int, end: int) -> None:
+@pytest.mark.parametrize(("begin", "end"), [(-0.3, 0.0), (0.0, 0.3)])
+def test_nodes_keep_their_distance_from_either_end(begin: float, end: float) -> None:
     nodes = np.linspace(-0.9, 0.9, 5)
-    depth = np.arange(1, 60)
-    half = 2.0 ** -(depth + 1)
+    # A fraction of the piece has no more digits next to its upper end.
+    half = 2.0 ** -np.arange(2, 42 if end == 0 else 62)
     low = 1 - 2 * half if end == 0 else 0 * half
-    pieces = make_pieces(np.array([[begin], [end]], float), np.zeros(1), np.ones(1))
-    if end == 0:  # a fraction of the piece has no more digits
-        low, half = low[:40], half[:40]
+    pieces = make_pieces(np.array([[begin], [end]]), np.zeros(1), np.ones(1))
     points = pieces.within(np.zeros(len(low), int), low, half, nodes)
+    length = Fraction(end) - Fraction(begin)
     exact = [
         [
-            begin + 3 * (Fraction(a) + Fraction(h) + Fraction(x) * Fraction(h))
-            for x in nodes
+            float(
+                Fraction(begin)
+                + length * (Fraction(a) + Fraction(h) * (1 + Fraction(x)))
+            )
+            for a, h in zip(low, half, strict=True)
         ]
-        for a, h in zip(low, half, strict=True)
+        for x in nodes
     ]
-    exact = np.array(exact, float).T
     np.testing.assert_allclose(points, exact, rtol=1e-14, atol=0)
 
 
