@@ -730,6 +730,33 @@ def test_plans_replay_move_and_save(rule: q.Rule | None) -> None:
     assert repr(plan) == f"Plan(n={plan.n}, batch_shape=())"
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [None, q.GenzMalik(), *(q.Lattice(64, 4, tails=tails) for tails in q.Tails)],
+    ids=str,
+)
+@pytest.mark.parametrize("breakpoints", [None, [None, [0.3]]], ids=["", "split"])
+def test_saved_plans_keep_their_tails_and_breakpoints(
+    rule: q.Rule | None, breakpoints: list | None
+) -> None:
+    if breakpoints and isinstance(rule, q.Lattice):
+        pytest.skip("breakpoints are refused")
+    box = q.Box(0.0, INF, 2)
+    kwargs = {"breakpoints": breakpoints}
+    plan = q.adapt(_log_bell, box, rule, log=True, rtol=0.01, **kwargs)
+    saved = q.Plan.from_state(plan.state())
+    assert saved.tails == plan.tails
+    value, again = (
+        q.log_integrate(_log_bell, box, which, **kwargs) for which in (plan, saved)
+    )
+    assert torch.equal(again, value)
+    assert float(value) == pytest.approx(math.log(math.pi / 4), abs=0.02)
+
+
+def _log_bell(x: Tensor) -> Tensor:
+    return -x.square().sum(-1)
+
+
 @adaptive
 def test_a_plan_evaluates_its_nodes_once(rule: q.Rule | None) -> None:
     points = 0
