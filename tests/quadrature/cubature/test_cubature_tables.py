@@ -194,9 +194,8 @@ def test_a_simplex_in_half_precision_is_only_rounded() -> None:
         return c * x.sum(-1)
 
     for dtype in (torch.float16, F64):
-        c, rule = torch.ones((), dtype=dtype), q.Product(q.GaussLegendre(12))
-        value = q.integrate(f, q.Simplex(3), rule, args=(c,))
-        assert value.item() == pytest.approx(1 / 6, rel=2**-11)
+        c = torch.ones((), dtype=dtype)
+        q.integrate(f, q.Simplex(3), q.Lattice(64, 4), args=(c,))
     half, double = points
     assert half.dtype == torch.float16
     # Half a unit in the last place, or in that of the smallest number there is.
