@@ -536,6 +536,16 @@ def test_breakpoints_split_the_axes(rule: q.Rule | None) -> None:
     assert with_them.n_evals < 500
 
 
+@bent_by
+def test_a_lower_limit_that_is_a_function_has_its_gradient(rule: q.Rule | None) -> None:
+    slope = torch.tensor(0.5, requires_grad=True)
+    box = q.Box([0.0, lambda x: slope * x], [1.0, 1.0])
+    value = q.integrate(lambda x: torch.ones_like(x[..., 0]), box, rule)
+    assert value.item() == pytest.approx(0.75, rel=1e-5)
+    (found,) = torch.autograd.grad(value, slope)
+    assert float(found) == pytest.approx(-0.5, rel=1e-5)
+
+
 @pytest.mark.parametrize("listed", [False, True])
 @pytest.mark.parametrize(
     "rule", [*ADAPTIVE.values(), q.Product(q.GaussLegendre(4))], ids=str
