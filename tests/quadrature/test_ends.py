@@ -3,13 +3,16 @@
 import math
 import warnings
 from collections.abc import Callable
+from fractions import Fraction
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import torch_mlcalc.quadrature as q
+from torch_mlcalc.quadrature.pieces import make_pieces
 from torch_mlcalc.quadrature.single import rows, runs, sampling, settled, tails
 
 
@@ -252,6 +255,48 @@ def test_short_intervals_are_as_right_as_long_ones(
             for v in (found.value, exact)
         )
         torch.testing.assert_close(slopes, wanted, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("given", ["numbers", "tensors", "batch"])
+@pytest.mark.parametrize(
+    "rule",
+    [None, q.GaussKronrod(), q.DoubleExponential(), q.GaussLegendre(5), q.Lattice(8)],
+    ids=str,
+)
+def test_the_log_of_nothing_at_a_singularity_is_minus_infinity(
+    rule: q.Rule | None, given: str
+) -> None:
+    upper = {"numbers": 0.0, "tensors": torch.tensor(0.0)}
+    upper = upper.get(given, torch.tensor([0.0, 1.0]))
+    value = q.log_integrate(lambda x: -x.log() / 2, q.Interval(0.0, upper), rule)
+    assert value.flatten()[0] == -torch.inf
+    assert given != "batch" or value[1].item() == pytest.approx(math.log(2), abs=0.1)
+    rule = q.Product(rule) if isinstance(rule, q.GaussLegendre) else q.Lattice(8)
+    upper = [upper, 1.0]
+    value = q.log_integrate(lambda x: -x[..., 0].log() / 2, q.Box(0.0, upper), rule)
+    assert value.flatten()[0] == -torch.inf
+
+
+@pytest.mark.parametrize(("begin", "end"), [(-0.3, 0.0), (0.0, 0.3)])
+def test_nodes_keep_their_distance_from_either_end(begin: float, end: float) -> None:
+    nodes = np.linspace(-0.9, 0.9, 5)
+    # A fraction of the piece has no more digits next to its upper end.
+    half = 2.0 ** -np.arange(2, 42 if end == 0 else 62)
+    low = 1 - 2 * half if end == 0 else 0 * half
+    pieces = make_pieces(np.array([[begin], [end]]), np.zeros(1), np.ones(1))
+    points = pieces.within(np.zeros(len(low), int), low, half, nodes)
+    length = Fraction(end) - Fraction(begin)
+    exact = [
+        [
+            float(
+                Fraction(begin)
+                + length * (Fraction(a) + Fraction(h) * (1 + Fraction(x)))
+            )
+            for a, h in zip(low, half, strict=True)
+        ]
+        for x in nodes
+    ]
+    np.testing.assert_allclose(points, exact, rtol=1e-14, atol=0)
 
 
 @dtypes

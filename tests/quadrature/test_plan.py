@@ -112,6 +112,30 @@ def _bell(x: Tensor, rate: Tensor | float = 1.0) -> Tensor:
     return _log_bell(x, rate).exp()
 
 
+@pytest.mark.parametrize("log", [False, True])
+def test_a_plan_between_equal_limits_gives_nothing(log: bool) -> None:
+    solve = q.log_integrate if log else q.integrate
+    nothing = -math.inf if log else 0.0
+
+    def singular(x: Tensor) -> Tensor:  # infinite at 0, where all nodes come to lie
+        return -x.log() / 2 if log else x.rsqrt()
+
+    def decay(x: Tensor) -> Tensor:
+        return -x if log else torch.exp(-x)
+
+    upper = torch.tensor([1.0, 1.0])
+    plan = q.adapt(singular, q.Interval(0.0, upper), log=log)
+    value = solve(singular, q.Interval(0.0, upper * torch.tensor([4.0, 0.0])), plan)
+    exact = [math.log(4) if log else 4.0, nothing]
+    torch.testing.assert_close(value, torch.tensor(exact))
+    lower = torch.zeros(2)
+    plan = q.adapt(decay, q.Interval(lower, math.inf), log=log)
+    lower = torch.tensor([0.0, math.inf])
+    value = solve(decay, q.Interval(lower, math.inf), plan)
+    exact = [0.0 if log else 1.0, nothing]
+    torch.testing.assert_close(value, torch.tensor(exact))
+
+
 def test_a_plan_of_a_half_line_is_refused_between_equal_limits() -> None:
     plan = q.adapt(lambda x: torch.exp(-x), q.HalfLine(1))
     with pytest.raises(ValueError, match="other infinite ends"):

@@ -148,6 +148,20 @@ def test_without_a_gradient_nothing_is_searched_twice() -> None:
     assert counts[0] == counts[1]
 
 
+def test_the_points_of_every_search_are_counted() -> None:
+    place = torch.tensor(0.2, requires_grad=True)
+
+    def solve(**how: float) -> q.Estimate:
+        return q.integrate_with_error(
+            lambda x: step(x, place, 300.0), q.Interval(0, 1), q.GaussKronrod(), **how
+        )
+
+    alone, both = solve(rtol=0.5), solve(rtol=0.5, grad_rtol=GRAD_RTOL)
+    # One to find the direction, and two at least until it stands still.
+    assert both.n_evals >= alone.n_evals + 2 * both.plan.n
+    assert both.plan.n_evals == both.n_evals
+
+
 def test_no_gradient_is_left_behind() -> None:
     place = torch.tensor(0.37, requires_grad=True)
     q.integrate(

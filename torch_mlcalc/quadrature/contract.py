@@ -179,12 +179,11 @@ class LogSum:
         return _log(total, top)
 
     def scale(self, total: Tensor, length: Limit) -> Tensor:
-        """Add the log of the length of the domain."""
+        """Add the log of the length of the domain; minus infinity where that is 0."""
         if not isinstance(length, Tensor):
-            return total + (math.log(length) if length else -math.inf)
-        return total + torch.log(
-            length.reshape(length.shape + (1,) * (total.ndim - length.ndim))
-        )
+            return total + math.log(length) if length else _finite(total) - math.inf
+        length = length.reshape(length.shape + (1,) * (total.ndim - length.ndim))
+        return torch.where(length == 0, _finite(total), total) + torch.log(length)
 
 
 def _finite(top: Tensor) -> Tensor:

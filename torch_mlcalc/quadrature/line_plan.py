@@ -134,7 +134,7 @@ class LinePlan(Plan):
             total = _nothing(integrand, log=log)
         else:
             total = together(total, add, integrand.ranks)
-            total = total if log else _blank(total, pieces)
+            total = _blank(total, pieces, add)
         return as_result(_signed(total, pieces.sign, log=log), integrand)
 
     def apply_at_once(self, extent: Extent, function: Function) -> Tensor | None:
@@ -254,13 +254,13 @@ def _signed(total: Tensor, sign: Tensor | None, *, log: bool) -> Tensor:
     return torch.where(sign == 0, 0, total * sign.to(total.dtype))
 
 
-def _blank(total: Tensor, pieces: Placed) -> Tensor:
+def _blank(total: Tensor, pieces: Placed, rule: Sum) -> Tensor:
     """Remove what 0 times an infinite integrand left behind between equal limits."""
     if pieces.sign is None:
         return total
     empty = pieces.unit.reshape(-1, pieces.sign.numel()).sum(0) == 0
     empty = empty.reshape(pieces.sign.shape + (1,) * (total.ndim - pieces.sign.ndim))
-    return torch.where(empty & ~total.isfinite(), 0, total)
+    return torch.where(empty & ~total.isfinite(), rule.nothing, total)
 
 
 def _nothing(integrand: Integrand, *, log: bool) -> Tensor:

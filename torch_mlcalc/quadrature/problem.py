@@ -53,10 +53,8 @@ def pose(
         return Problem(integrand, extent, None)
     inner = as_breakpoints(breakpoints)
     # Numbers settle neither dtype nor device.
-    given = isinstance(breakpoints, Tensor) or any(
-        isinstance(place, Tensor) for place in breakpoints
-    )
-    integrand = bind(function, extent, args, batch_shape, inner if given else None)
+    given = inner if has_tensors(breakpoints) else None
+    integrand = bind(function, extent, args, batch_shape, given)
     return Problem(integrand, extent, follow(inner, integrand))
 
 
@@ -76,24 +74,34 @@ def follow(breakpoints: Tensor | None, integrand: Integrand) -> Tensor | None:
     return breakpoints.to(integrand.device, wide, non_blocking=True)
 
 
-def as_breakpoints(breakpoints: object) -> Tensor:
-    """Breakpoints as a tensor ``(k,)`` or ``(k, *batch)``."""
+def as_breakpoints(breakpoints: object, axis: int | None = None) -> Tensor:
+    """Breakpoints, perhaps of one axis of several, as a tensor ``(k, *batch)``."""
+    several = axis is not None
+    name = f"breakpoints[{axis}]" if several else "breakpoints"
     if not isinstance(breakpoints, Tensor):
         if not isinstance(breakpoints, (list, tuple)):
             raise TypeError(
-                f"breakpoints is a {type(breakpoints).__name__}; a list of numbers or "
-                "a tensor (k,) or (k, *batch) is wanted."
+                f"{name} is a {type(breakpoints).__name__}; {'None, ' * several}a list "
+                "of numbers or a tensor (k,) or (k, *batch) is wanted."
             )
         for i, place in enumerate(breakpoints):
-            check_limit(f"breakpoints[{i}]", place)
+            check_limit(f"{name}[{i}]", place)
         breakpoints = _stacked(breakpoints)
-    check_limit("breakpoints", breakpoints)
+    check_limit(name, breakpoints)
     if breakpoints.ndim == 0 or len(breakpoints) == 0:
         raise ValueError(
-            f"breakpoints has shape {tuple(breakpoints.shape)}; at least one, along "
-            "the first dimension, is wanted. Leave it out to have none."
+            f"{name} has shape {tuple(breakpoints.shape)}; at least one, along the "
+            f"first dimension, is wanted. "
+            f"{'Put None for an axis without' if several else 'Leave it out'}."
         )
     return breakpoints
+
+
+def has_tensors(breakpoints: Breakpoints) -> bool:
+    """Whether they settle dtype and device."""
+    if isinstance(breakpoints, Tensor):
+        return True
+    return any(isinstance(place, Tensor) for place in breakpoints)
 
 
 def _stacked(places: Sequence[Limit]) -> Tensor:

@@ -370,15 +370,49 @@ def test_limits_flip_the_sign_axis_by_axis(rule: q.Rule | None) -> None:
 
 @adaptive
 def test_mixed_infinite_limits_in_one_batch(rule: q.Rule | None) -> None:
-    lower = torch.tensor([[0.0, 0.0], [-INF, 0.0], [-INF, -INF], [-INF, 0.0]])
-    upper = torch.tensor([[1.0, INF], [INF, INF], [INF, INF], [0.0, 1.0]])
-    value = q.integrate(
-        lambda x: torch.exp(-x.square().sum(-1)), q.Box(lower, upper), rule, rtol=1e-5
+    lower = torch.tensor(
+        [[0.0, 0.1], [-INF, 0.2], [-INF, -INF], [-INF, 0.3], [INF, 0.0]],
+        requires_grad=True,
     )
-    half = math.sqrt(math.pi) / 2
-    part = half * math.erf(1)
-    exact = torch.tensor([part * half, 2 * half * half, 4 * half * half, half * part])
-    assert torch.allclose(value, exact, rtol=2e-5)
+    upper = torch.tensor(
+        [[1.0, INF], [INF, INF], [INF, 0.4], [0.5, 1.0], [0.6, -INF]],
+        requires_grad=True,
+    )
+    box = q.Box(lower, upper)
+    value = q.integrate(lambda x: torch.exp(-x.square().sum(-1)), box, rule, rtol=1e-5)
+    # The last has reversed limits on both axes.
+    box = q.Box(lower[:4], upper[:4])
+    log_value = q.log_integrate(lambda x: -x.square().sum(-1), box, rule, rtol=1e-4)
+    exact = (math.sqrt(math.pi) / 2 * (torch.erf(upper) - torch.erf(lower))).prod(-1)
+    torch.testing.assert_close(value, exact, rtol=2e-5, atol=0)
+    torch.testing.assert_close(log_value, exact[:4].log(), rtol=0, atol=2e-4)
+    for found, wanted in ((value, exact), (log_value, exact[:4].log())):
+        slopes = torch.autograd.grad(found.sum(), (lower, upper))
+        exact_slopes = torch.autograd.grad(
+            wanted.sum(), (lower, upper), retain_graph=True
+        )
+        torch.testing.assert_close(slopes, exact_slopes, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+def test_a_limit_opposite_to_infinity_has_its_derivatives() -> None:
+    def peak(x: Tensor) -> Tensor:
+        return torch.exp(-x.square().sum(-1))
+
+    def exact(lower: Tensor) -> Tensor:
+        return (math.sqrt(math.pi) / 2 * torch.erfc(lower)).prod()
+
+    lower = torch.tensor([0.1, -0.2])
+    plan = q.adapt(peak, q.Box(lower, INF), q.GenzMalik(), rtol=1e-4)
+
+    def value(lower: Tensor) -> Tensor:
+        return q.integrate(peak, q.Box(lower, INF), plan)
+
+    # Forward mode over reverse mode.
+    second = torch.func.hessian(value)(lower)
+    torch.testing.assert_close(
+        second, torch.func.hessian(exact)(lower), rtol=1e-3, atol=1e-3
+    )
 
 
 @adaptive
@@ -504,24 +538,67 @@ def test_breakpoints_split_the_axes(rule: q.Rule | None) -> None:
     assert with_them.n_evals < 500
 
 
-@adaptive
-def test_breakpoints_carry_gradients(rule: q.Rule | None) -> None:
+@bent_by
+def test_a_lower_limit_that_is_a_function_has_its_gradient(rule: q.Rule | None) -> None:
+    slope = torch.tensor(0.5, requires_grad=True)
+    box = q.Box([0.0, lambda x: slope * x], [1.0, 1.0])
+    value = q.integrate(lambda x: torch.ones_like(x[..., 0]), box, rule)
+    assert value.item() == pytest.approx(0.75, rel=1e-5)
+    (found,) = torch.autograd.grad(value, slope)
+    assert float(found) == pytest.approx(-0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("listed", [False, True])
+@pytest.mark.parametrize(
+    "rule", [*ADAPTIVE.values(), q.Product(q.GaussLegendre(4))], ids=str
+)
+def test_breakpoints_carry_gradients(rule: q.Rule | None, listed: bool) -> None:
     place = torch.tensor([0.3, 0.6], requires_grad=True)
 
     def f(x: Tensor, edge: Tensor) -> Tensor:
-        return torch.where(x[..., 0] < edge, x[..., 1], 2 * x[..., 1])
+        return torch.where(x[..., 0] < edge, x.prod(-1), 2 * x[..., 1])
 
+    breakpoints = [[place, 0.5] if listed else place[None], None]
     value = q.integrate(
         f,
         q.Box(0.0, 1.0, dimension=2),
         rule,
         args=(place,),
-        breakpoints=[place[None], None],
-        rtol=1e-8,
+        breakpoints=breakpoints,
+        **({} if isinstance(rule, q.Product) else {"rtol": 1e-8}),
     )
-    (slope,) = torch.autograd.grad(value.sum(), place)
-    assert torch.allclose(value, 1 - place / 2)
-    assert torch.allclose(slope, torch.tensor([-0.5, -0.5]))
+    torch.testing.assert_close(value, 1 - place + place.square() / 4)
+    slope = torch.autograd.grad(value.sum(), place, create_graph=True)[0]
+    torch.testing.assert_close(slope, place / 2 - 1)
+    second = torch.autograd.grad(slope.sum(), place)[0]
+    torch.testing.assert_close(second, torch.full((2,), 0.5))
+
+
+@pytest.mark.parametrize("far", [INF, -INF, 1e17, -1e13])
+@pytest.mark.parametrize(
+    "rule", [None, q.GenzMalik(), q.Product(q.GaussLegendre(30))], ids=str
+)
+def test_breakpoints_at_infinity_change_nothing(
+    rule: q.Rule | None, far: float
+) -> None:
+    # Between them and infinity all nodes were at infinity.
+    lower = torch.tensor([0.1, -INF, 0.0], requires_grad=True)
+    upper = torch.tensor([INF, INF, 0.7], requires_grad=True)
+    value = q.integrate(
+        lambda x: torch.exp(-x.square().sum(-1)),
+        q.Box(lower, upper),
+        rule,
+        breakpoints=[[far], [far], [far]],
+        **({} if isinstance(rule, q.Product) else {"rtol": 1e-4}),
+    )
+    exact = (math.sqrt(math.pi) / 2 * (torch.erf(upper) - torch.erf(lower))).prod()
+    torch.testing.assert_close(value, exact, rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        torch.autograd.grad(value, (lower, upper)),
+        torch.autograd.grad(exact, (lower, upper)),
+        rtol=1e-3,
+        atol=1e-3,
+    )
 
 
 # ---- gradients -----------------------------------------------------------------------
@@ -663,6 +740,33 @@ def test_plans_replay_move_and_save(rule: q.Rule | None) -> None:
         assert other.n == plan.n
         assert torch.equal(other.error, plan.error)
     assert repr(plan) == f"Plan(n={plan.n}, batch_shape=())"
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [None, q.GenzMalik(), *(q.Lattice(64, 4, tails=tails) for tails in q.Tails)],
+    ids=str,
+)
+@pytest.mark.parametrize("breakpoints", [None, [None, [0.3]]], ids=["", "split"])
+def test_saved_plans_keep_their_tails_and_breakpoints(
+    rule: q.Rule | None, breakpoints: list | None
+) -> None:
+    if breakpoints and isinstance(rule, q.Lattice):
+        pytest.skip("breakpoints are refused")
+    box = q.Box(0.0, INF, 2)
+    kwargs = {"breakpoints": breakpoints}
+    plan = q.adapt(_log_bell, box, rule, log=True, rtol=0.01, **kwargs)
+    saved = q.Plan.from_state(plan.state())
+    assert saved.tails == plan.tails
+    value, again = (
+        q.log_integrate(_log_bell, box, which, **kwargs) for which in (plan, saved)
+    )
+    assert torch.equal(again, value)
+    assert float(value) == pytest.approx(math.log(math.pi / 4), abs=0.02)
+
+
+def _log_bell(x: Tensor) -> Tensor:
+    return -x.square().sum(-1)
 
 
 @adaptive
@@ -856,6 +960,14 @@ CALLS = {
     "generator": (dict(generator=torch.Generator()), "is not random"),
     "breakpoints": (dict(breakpoints=[0.5]), "1 entries, the domain 2 axes"),
     "breakpoint": (dict(breakpoints=[0.5, None]), r"breakpoints\[0\] is a float"),
+    "breakpoint nan": (
+        dict(breakpoints=[None, [0.5, math.nan]]),
+        r"breakpoints\[1\]\[1\] is nan; a number",
+    ),
+    "breakpoint complex": (
+        dict(breakpoints=[None, torch.tensor([1j])]),
+        r"breakpoints\[1\] has dtype torch.complex64; a real tensor",
+    ),
     "no breakpoints": (dict(breakpoints=[[], None]), "Put None"),
     "breakpoints of a sparse grid": (
         dict(breakpoints=[[0.5], None], rule=q.SparseGrid(2)),
@@ -932,10 +1044,6 @@ def test_other_bad_calls_are_refused() -> None:
         q.integrate(ones, bent, breakpoints=[[0.5], None])
     with pytest.raises(TypeError, match="list with an entry for each axis"):
         q.integrate(ones, BOX, breakpoints=0.5)
-    with pytest.raises(ValueError, match="swap them"):
-        q.log_integrate(ones, q.Box([1.0, 0.0], [0.0, 1.0]))
-    with pytest.raises(ValueError, match="swap them"):
-        q.log_integrate(ones, q.Box(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])))
     with pytest.raises(ValueError, match="no error estimate"):
         q.integrate_with_error(ones, BOX, q.SparseGrid(2))
     with pytest.raises(ValueError, match="one value for each point"):
@@ -946,6 +1054,28 @@ def test_other_bad_calls_are_refused() -> None:
         q.integrate(ones, q.Box([0.0, 0.0], [1.0, lambda x: 1.0]))
     with pytest.raises(ValueError, match=r"function upper\[1\] of the box got"):
         q.integrate(ones, q.Box([0.0, 0.0], [1.0, lambda x: x.sum()]))
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        q.Box([1.0, 0.0], [0.0, 1.0]),
+        q.Box(1.0, 0.0, dimension=2),  # on both axes
+        q.Box([torch.tensor(1.0), 0.0], [0.0, 1.0]),
+        q.Box(torch.tensor([[0.0, 0.0], [0.0, 1.0]]), torch.tensor([1.0, 0.5])),
+    ],
+    ids=["numbers", "number", "list of tensors", "batch"],
+)
+@pytest.mark.parametrize(
+    "rule", [None, q.Product(q.GaussLegendre(3)), q.Lattice(8)], ids=str
+)
+def test_a_log_between_reversed_limits_is_refused(
+    box: q.Box, rule: q.Rule | None
+) -> None:
+    with pytest.raises(
+        ValueError, match=r"lower <= upper on every axis, got (.|\n)*swap them"
+    ):
+        q.log_integrate(_never, box, rule)
 
 
 @adaptive

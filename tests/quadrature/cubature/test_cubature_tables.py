@@ -14,6 +14,7 @@ from torch_mlcalc.quadrature.cubature.genz_malik_table import (
 )
 
 F64 = torch.float64
+NONE = torch.ones(0)
 
 
 def monomials(degree: int, dimension: int) -> list[tuple[int, ...]]:
@@ -177,6 +178,28 @@ def test_the_simplex_has_its_volume_and_coordinates(dimension: int) -> None:
     rule = q.Product(q.GaussLegendre(12))
     value = q.integrate(f, q.Simplex(dimension), rule)
     assert float(value) == pytest.approx(1 / math.factorial(dimension), rel=1e-5)
+
+
+@pytest.mark.parametrize("rule", [None, q.Product(q.GaussLegendre(3))], ids=str)
+def test_none_of_a_simplex_has_all_its_coordinates(rule: q.Rule | None) -> None:
+    value = q.integrate(lambda x, a: a * x[..., 2], q.Simplex(2), rule, args=(NONE,))
+    assert value.shape == (0,)
+
+
+def test_a_simplex_in_half_precision_is_only_rounded() -> None:
+    points = []
+
+    def f(x: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        points.append(x)
+        return c * x.sum(-1)
+
+    for dtype in (torch.float16, F64):
+        c = torch.ones((), dtype=dtype)
+        q.integrate(f, q.Simplex(3), q.Lattice(64, 4), args=(c,))
+    half, double = points
+    assert half.dtype == torch.float16
+    # Half a unit in the last place, or in that of the smallest number there is.
+    torch.testing.assert_close(half.double(), double, rtol=2**-11, atol=2**-25)
 
 
 def test_a_dirichlet_density_normalises_as_it_is() -> None:

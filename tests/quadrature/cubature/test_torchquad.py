@@ -282,7 +282,16 @@ def test_a_plan_of_vegas_has_no_weight_beyond_the_points_of_each_integral() -> N
     box = q.Box(torch.zeros(2, dtype=D), torch.ones(2, dtype=D))
     rule = q.Torchquad(torchquad.VEGAS(), n=5000)
     rate = torch.tensor([0.1, 9.0], dtype=D)
-    plan = q.adapt(_decay, box, rule, args=(rate,), rtol=0.02)
+    points = 0
+
+    def counted(x: Tensor, rate: Tensor) -> Tensor:
+        nonlocal points
+        points += len(x)
+        return _decay(x, rate)
+
+    plan = q.adapt(counted, box, rule, args=(rate,), rtol=0.02)
+    # All are evaluated at the points of each.
+    assert plan.n_evals.tolist() == [points, points]
     few, many = (plan.nodes.weights != 0).sum(0).tolist()
     assert few < many == plan.n
     value = q.integrate(_decay, box, plan, args=(rate,))

@@ -202,6 +202,10 @@ def test_error_is_widened_where_iterations_disagree(log: bool) -> None:
         assert (error > 1) == widened
         error = error / 10 if log else error
         assert average.error.item() == pytest.approx(error, rel=1e-4)
+    # Iterations that agree in every bit have the error of rounding.
+    done = [Iteration(np.array([[10.0]]), np.zeros((1, 1)), np.zeros(1))] * 3
+    error = _average(done, sampler).error.item()
+    assert error == torch.finfo(sampler.integrand.dtype).eps * (1 if log else 10)
 
 
 def _sampler_of(box: q.Box, rule: q.Vegas, *, log: bool) -> Sampler:

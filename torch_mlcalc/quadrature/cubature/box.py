@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import ne
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from torch_mlcalc.quadrature.domains import (
     check_limit,
     check_positive,
 )
-from torch_mlcalc.quadrature.host import on_device
+from torch_mlcalc.quadrature.host import on_device, readable
 from torch_mlcalc.quadrature.integrand import Integrand
 from torch_mlcalc.quadrature.rules import check_count
 
@@ -194,14 +194,22 @@ class Box(Solid):
 
     def refuse_reversed(self) -> None:
         """Refuse limits that make the integral negative, where reading them is free."""
-        for axis in range(self.dimension):
-            pair = (_entry(self.lower, axis), _entry(self.upper, axis))
-            if any(isinstance(x, Tensor) or callable(x) for x in pair):
+        pairs: list[tuple[Any, Any]] = [(self.lower, self.upper)]
+        if any(isinstance(limits, Sequence) for limits in pairs[0]):
+            pairs = [
+                (_entry(self.lower, axis), _entry(self.upper, axis))
+                for axis in range(self.dimension)
+            ]
+        for low, high in pairs:
+            if any(callable(x) and not isinstance(x, Tensor) for x in (low, high)):
                 continue
-            if pair[0] > pair[1]:  # type: ignore[operator]
+            reversed_ = low > high
+            if isinstance(reversed_, Tensor):
+                reversed_ = readable(reversed_) and bool(reversed_.any())
+            if reversed_:
                 raise ValueError(
-                    f"the log of an integral needs lower <= upper, got {pair[0]} and "
-                    f"{pair[1]} on axis {axis}; swap them."
+                    "the log of an integral needs lower <= upper on every axis, got "
+                    f"lower={low}, upper={high}; swap them."
                 )
 
 

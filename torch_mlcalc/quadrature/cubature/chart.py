@@ -27,6 +27,11 @@ Bounds = tuple[tuple[Callable[..., Tensor] | None, Callable[..., Tensor] | None]
 FEW = 16
 
 
+#: A breakpoint so near to infinity, in the cube, is not used: double precision has only
+#: 1024 numbers there, too few for nodes between them.
+_ROOM = 2.0**-43
+
+
 class Tails(Enum):
     """How the cube is stretched over an infinite axis.
 
@@ -263,7 +268,9 @@ class BoxChart(Chart):
     def held(self, u: Tensor) -> Tensor:
         """Places in the cube of points that stand still while the limits move."""
         z = u if self.kind is None else unfold(u, self.kind, self.tails)[0]
-        some = self.span != 0
+        # Infinity stands still anyway, and would make gradients nan, taken or not.
+        far = z.isinf()
+        z, some = torch.where(far, 0, z), (self.span != 0) & ~far
         span = torch.where(some, self.span, 1)
         moved = self.anchor - self.anchor.detach()
         live = (span.detach() * z - moved) / span
@@ -281,12 +288,21 @@ class BoxChart(Chart):
         missing = max(anchor.ndim, span.ndim) - (x.ndim - 1)
         if missing > 0:
             x = x.reshape(len(x), *(1,) * missing, *x.shape[1:])
-        z = torch.where(some, (x - anchor) / torch.where(some, span, 1), 0)
-        if self.kind is not None:
-            kind = self.kind[..., axis].expand(z.shape)
-            # Beyond the end of a half line there is nothing to fold.
-            z = fold(torch.where(kind == WHOLE, z, z.clamp(min=0)), kind, self.tails)
-        return z.clamp(0, 1)
+        far, above = x.isinf(), x > 0
+        near = torch.where(far, 0, x)
+        z = torch.where(some, (near - anchor) / torch.where(some, span, 1), 0)
+        end = (above == (span > 0)).to(z.dtype)
+        if self.kind is None:
+            return torch.where(far, end, z.clamp(0, 1))
+        kind = self.kind[..., axis].expand(z.shape)
+        finite, whole = kind == FINITE, kind == WHOLE
+        # Beyond the end of a half line there is nothing to fold.
+        z = torch.where(whole, z, z.clamp(min=0))
+        u = fold(z, kind, self.tails).clamp(0, 1)
+        # Between infinity and a place next to it there are no nodes: any other will do.
+        room = torch.where(whole, torch.minimum(u, 1 - u), 1 - u)
+        lost = far | (~finite & (room < _ROOM))
+        return torch.where(lost, torch.where(finite, end, 0.5), u)
 
     def place(self, z: Tensor, *, log: bool) -> Placed:
         """Points at ``z``; the density is the length of bent axes."""
@@ -328,13 +344,13 @@ class BoxChart(Chart):
 
     def scale(self, total: Tensor, *, log: bool) -> Tensor:
         """The sum over the cube times the volume, or plus its log."""
-        if log:
-            return total + _behind(torch.log(self.length).sum(-1), total, self)
-        whole = _behind(volume_of(self.length), total, self)
+        size = torch.log(self.length).sum(-1) if log else volume_of(self.length)
+        whole = _behind(size, total, self)
         # 0 times an infinite integrand: at equal limits the value is 0, and the
         # gradient still that of the limits.
         blank = torch.where(total.isfinite(), total, 0)
-        return torch.where(whole == 0, blank, total) * whole
+        total = torch.where(whole == (-math.inf if log else 0), blank, total)
+        return total + whole if log else total * whole
 
 
 def volume_of(length: Tensor) -> Tensor:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
-import torch
 from torch import Tensor
 
 from torch_mlcalc.quadrature.cubature.box import Solid
 from torch_mlcalc.quadrature.cubature.climbed import Climbed
 from torch_mlcalc.quadrature.integrand import Function, Integrand, bind_shaped
-from torch_mlcalc.quadrature.problem import follow
+from torch_mlcalc.quadrature.problem import (
+    Breakpoints,
+    as_breakpoints,
+    follow,
+    has_tensors,
+)
 
 
 class SolidProblem(NamedTuple):
@@ -54,10 +58,14 @@ def pose(
         domain.refuse_breakpoints()
         splits = _splits(breakpoints, domain.dimension)
         # Numbers settle neither dtype nor device.
-        given = cast(Sequence[object], breakpoints)
-        tensors = [s for s in given if isinstance(s, Tensor)]
+        given = cast("Sequence[Breakpoints]", breakpoints)
+        tensors = [
+            split
+            for split, own in zip(splits, given, strict=True)
+            if split is not None and has_tensors(own)
+        ]
         limits += tensors
-        shapes += [s.shape[1:] for s in tensors]
+        shapes += [split.shape[1:] for split in tensors]
     integrand = bind_shaped(
         function, limits, shapes, args, batch_shape, domain.coordinates
     )
@@ -77,22 +85,7 @@ def _splits(breakpoints: object, dimension: int) -> tuple[Tensor | None, ...]:
             f"breakpoints has {len(breakpoints)} entries, the domain {dimension} axes; "
             "one entry for each is wanted, None for an axis without."
         )
-    return tuple(_split(b, axis) for axis, b in enumerate(breakpoints))
-
-
-def _split(given: object, axis: int) -> Tensor | None:
-    if given is None:
-        return None
-    if not isinstance(given, Tensor):
-        if not isinstance(given, (list, tuple)):
-            raise TypeError(
-                f"breakpoints[{axis}] is a {type(given).__name__}; None, a list of "
-                "numbers, or a tensor (k,) or (k, *batch) is wanted."
-            )
-        given = torch.tensor(given, dtype=torch.float64, device="cpu")
-    if given.ndim == 0 or len(given) == 0:
-        raise ValueError(
-            f"breakpoints[{axis}] has shape {tuple(given.shape)}; at least one, along "
-            "the first dimension, is wanted. Put None for an axis without."
-        )
-    return given
+    return tuple(
+        None if given is None else as_breakpoints(given, axis)
+        for axis, given in enumerate(breakpoints)
+    )

@@ -193,7 +193,8 @@ class Sampler:
         if self._fresh:
             self.event_shape = tuple(values.shape[points.ndim - 1 :])
             self.dtype = self.integrand.result_dtype(values)
-            self.requires_grad = values.requires_grad
+            # Points, if a limit is a function that closes over what needs a gradient.
+            self.requires_grad = values.requires_grad or points.requires_grad
             self._fresh = False
         return values
 
