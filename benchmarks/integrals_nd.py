@@ -54,6 +54,10 @@ COUNTS_4 = (5, 9, 13, 17, 25, 33, 49, 65, 97, 129, 193, 257)
 #: lost, and is not waited for.
 MOST, LOST = 4_000_000, 3.0
 
+#: Draws of a random peer all of which must be right: off by twice the tolerance in the
+#: mean square it is right in every third, and 17 times as fast as with enough points.
+DRAWS = 3
+
 
 def row(name: str, asked: str, reached: str, met: bool | None, how: str) -> Row:
     """One figure; ``met`` is None where nothing was asked for."""
@@ -144,13 +148,15 @@ class Rivals:
         exact = float(self.problem.value())
         return abs(value - exact) <= self.rtol * abs(exact)
 
-    def first_right(self, calls: Iterable[Callable[[], float]]) -> Timer | None:
+    def first_right(
+        self, calls: Iterable[Callable[[], float]], draws: int = 1
+    ) -> Timer | None:
         """The clock of the first call that is right, if none before takes too long."""
         for call in calls:
             start = time.perf_counter()
-            value = call()
-            taken = time.perf_counter() - start
-            if self.is_right(value):
+            values = [call() for _ in range(draws)]
+            taken = (time.perf_counter() - start) / draws
+            if all(map(self.is_right, values)):
                 return timer(call)
             if taken > self.patience:
                 return None
@@ -173,7 +179,7 @@ class Rivals:
         if self.problem.dimension <= 3:
             found["scipy gk21"] = self.first_right(self._scipy("gk21"))
         if vegas is not None:
-            found["vegas"] = self.first_right(self._vegas())
+            found["vegas"] = self.first_right(self._vegas(), DRAWS)
         if quadax is not None:
             found["quadax"] = self._quadax(quadax)
         return {name: clock for name, clock in found.items() if clock}
@@ -224,8 +230,12 @@ class Rivals:
             points = torch.from_numpy(np.ascontiguousarray(x))
             return self.problem.integrand(points, *theta)
 
+        random = np.random.default_rng(0).random
+
         def call(count: int) -> float:
-            map_ = vegas.Integrator([[0.0, 1.0]] * self.problem.dimension)
+            map_ = vegas.Integrator(
+                [[0.0, 1.0]] * self.problem.dimension, ran_array_generator=random
+            )
             return float(map_(f, nitn=10, neval=count).mean)
 
         return (partial(call, count) for count in (1_000, 10_000, 100_000, 1_000_000))
