@@ -51,6 +51,11 @@ from torch_mlcalc.quadrature.rules import Array
 #: Of limits and of values.
 KNOWN = (torch.float64, torch.float32)
 
+#: Bytes of points in one call of the integrand. With those of a block of a long sum
+#: peaks of 60,000 points in 5 and 8 dimensions take 1.1 to 1.2 times as long, in more
+#: calls; with four times as many, kinks in 8 take 1.3 times, and others no less.
+CALL = 2 * BLOCK_BYTES
+
 _ONES = np.ones(SMALL)
 
 #: Lower and upper limits.
@@ -93,7 +98,7 @@ def attempt_at_once(
     terms = Terms(d, tolerance, epsilon)
     low, span, volume = _placed(corners, dtype)
     cube = _Cube(function, low, span)
-    probe = Probe(cube, terms, volume, MAX_EVALS, max(BLOCK_BYTES // (8 * d), 1))
+    probe = Probe(cube, terms, volume, MAX_EVALS, CALL // (8 * d))
     return (_look if FITTED.get(d) == 1 else _climb)(cube, probe)
 
 
