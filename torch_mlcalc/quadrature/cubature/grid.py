@@ -160,19 +160,19 @@ def _ends(sizes: Sizes) -> Array:
     d, found, start = len(sizes), np.zeros((sum(sizes), 2 * len(sizes) + 1)), 0
     for axis, n in enumerate(sizes):
         own = found[start : start + n]
-        own[:, [axis, d + axis]] = _last(n)
+        own[:, [axis, d + axis]] = coefficients(n, (max(n - 2, 1), n - 1))
         start += n
     found[: sizes[0], -1] = gauss_table(sizes[0]).weights
     return found
 
 
 @lru_cache(maxsize=64)
-def _last(n: int) -> Array:
-    """Weights of the last two Legendre coefficients but the first, ``(n, 2)``."""
+def coefficients(n: int, degrees: Sizes) -> Array:
+    """Weights of Legendre coefficients of these degrees, ``(n, degrees)``."""
     u, w = gauss_table(n)
-    degrees = np.array([max(n - 2, 1), n - 1])
     every = np.polynomial.legendre.legvander(2 * u - 1, n - 1)
-    found: Array = w[:, None] * every[:, degrees] * (2 * degrees + 1)
+    of = np.array(degrees)
+    found: Array = w[:, None] * every[:, of] * (2 * of + 1)
     return found
 
 

@@ -18,6 +18,7 @@ from torch_mlcalc.quadrature.cubature.along import Lines, Probe
 from torch_mlcalc.quadrature.cubature.climbed import Sum
 from torch_mlcalc.quadrature.cubature.grid import (
     Sizes,
+    coefficients,
     integrated,
     means_of,
     nodes_of,
@@ -101,14 +102,14 @@ def grow(
     if not _agree(probe, first.total, larger, known()):
         return None
     if first.enough:
-        return _fitted(first.total, sizes)
+        return on_whole(first.total, sizes)
     more = probe(nodes_of(larger).T)
     if more is None:
         return None
     last = _judged(probe, more, larger)
     # By as much as was expected, or what was expected of the last is worth nothing.
     expected = abs(last.total.value - first.total.value) <= first.total.tail
-    return _fitted(last.total, larger) if last.enough and expected else None
+    return on_whole(last.total, larger) if last.enough and expected else None
 
 
 def _agree(probe: Probe, total: Sum, sizes: Sizes, lines: Lines) -> bool:
@@ -118,7 +119,8 @@ def _agree(probe: Probe, total: Sum, sizes: Sizes, lines: Lines) -> bool:
     return float(sum(each)) * total.absolute <= AGREED * probe.terms.allowed(total)
 
 
-def _fitted(total: Sum, sizes: Sizes) -> Fitted:
+def on_whole(total: Sum, sizes: Sizes) -> Fitted:
+    """The integral by a grid on the cube."""
     whole = whole_cubes(1, (1,) * len(sizes))
     return Fitted(sizes, whole, np.array(total)[:, None])
 
@@ -163,11 +165,9 @@ def _rows(sizes: Sizes) -> Array:
     """Weights of the mean, and of four Legendre coefficients along each axis."""
     found, start = np.zeros((sum(sizes), 1 + 4 * len(sizes))), 0
     for axis, n in enumerate(sizes):
-        u, w = gauss_table(n)
-        degrees = np.array([n // 2 - 1, n // 2, n - 2, n - 1])
-        every = np.polynomial.legendre.legvander(2 * u - 1, n - 1)[:, degrees]
         own = found[start : start + n]
-        own[:, 1 + 4 * axis : 5 + 4 * axis] = w[:, None] * every * (2 * degrees + 1)
+        degrees = n // 2 - 1, n // 2, n - 2, n - 1
+        own[:, 1 + 4 * axis : 5 + 4 * axis] = coefficients(n, degrees)
         start += n
     found[: sizes[0], 0] = gauss_table(sizes[0]).weights
     return found

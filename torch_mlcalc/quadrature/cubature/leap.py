@@ -14,7 +14,7 @@ import numpy as np
 from torch_mlcalc.quadrature.cubature.along import NODES, Lines, Parts, Probe, lines_of
 from torch_mlcalc.quadrature.cubature.climbed import Climbed, Sum, sums_of_one
 from torch_mlcalc.quadrature.cubature.fitted import fit, fit_parts
-from torch_mlcalc.quadrature.cubature.grown import grow
+from torch_mlcalc.quadrature.cubature.grown import grow, on_whole
 from torch_mlcalc.quadrature.cubature.kinks import eased
 from torch_mlcalc.quadrature.cubature.ladder import FITTED, LADDERS, Stage, stage_of
 from torch_mlcalc.quadrature.cubature.parts import (
@@ -67,7 +67,9 @@ def leap(probe: Probe, begun: Climbed) -> tuple[Climbed, Fitted | None]:
         return begun, None
     begun = begun.judged(sums, terms, step - begun.step + 1).seen(stage, values)
     if begun.done:
-        return begun, _whole(begun, stage)
+        assert begun.before is not None  # noqa: S101
+        total = begun.before._replace(tail=begun.error)
+        return begun, on_whole(total, (stage.size,) * d)
     parts = _parts(probe, begun, base, along) if begun.rough else None
     if parts is not None:
         return _between_kinks(probe, begun, base, parts)
@@ -138,12 +140,3 @@ def _parts(probe: Probe, begun: Climbed, base: Array, along: Values) -> Parts | 
     if places is None or all(map(math.isnan, places)):
         return None
     return cut_places(places)
-
-
-def _whole(begun: Climbed, stage: Stage) -> Fitted:
-    """The integral by a rule that was enough."""
-    assert begun.before is not None  # noqa: S101
-    value, _, absolute = begun.before
-    columns = np.array([[value], [begun.error], [absolute]])
-    d = stage.table.nodes.shape[1]
-    return Fitted((stage.size,) * d, between([[0.0, 1.0]] * d), columns)
