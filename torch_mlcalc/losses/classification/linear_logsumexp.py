@@ -26,6 +26,10 @@ from torch_mlcalc.precision import full_precision
 #: part of the gradient by the weight is written once for all of a batch of 2048.
 _ROWS, _LOGITS = 2048, 1 << 21
 
+#: On a GPU a block has so many times as many, 64 MiB: it must outlast the launch of its
+#: kernels.
+_WIDER = 8
+
 Blocks = Iterator[tuple[slice, slice]]
 
 
@@ -238,7 +242,8 @@ def _class_blocks(x: Tensor, weight: Tensor) -> Iterator[slice]:
 
 
 def _step(x: Tensor) -> int:
-    return max(1, _LOGITS // max(1, min(_ROWS, x.shape[0])))
+    logits = _LOGITS if x.is_cpu else _WIDER * _LOGITS
+    return max(1, logits // max(1, min(_ROWS, x.shape[0])))
 
 
 def _place(x: Tensor, weight: Tensor) -> Tensor:

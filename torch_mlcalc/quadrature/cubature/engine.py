@@ -20,6 +20,7 @@ from torch_mlcalc.quadrature.cubature.cubature import FixedCubature, RandomRule
 from torch_mlcalc.quadrature.cubature.found import MAX_EVALS, Found
 from torch_mlcalc.quadrature.cubature.genz_malik import GenzMalik
 from torch_mlcalc.quadrature.cubature.hermite import find_whitened, whole_space
+from torch_mlcalc.quadrature.cubature.known import apply_known
 from torch_mlcalc.quadrature.cubature.lattice import Lattice
 from torch_mlcalc.quadrature.cubature.nodes import apply_nodes
 from torch_mlcalc.quadrature.cubature.plan import NodesPlan
@@ -80,6 +81,10 @@ def apply_rule(
         rule.refuse_log()
     pieces = math.prod([count + 1 for count in problem.counts])
     refuse_endless(rule, rule.count(domain.dimension) * pieces, settings.max_evals)
+    if not split and memory is None:
+        value = apply_known(rule, domain, integrand, log=log)
+        if value is not None:
+            return value
     chart = domain.chart(integrand)
     nodes = rule.nodes_between(chart, splits) if split else rule.nodes(chart)
     return apply_nodes(nodes, chart, integrand, log=log, memory=memory)
