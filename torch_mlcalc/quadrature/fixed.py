@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch_mlcalc.quadrature.contract import (
     sum_blocks,
 )
 from torch_mlcalc.quadrature.domains import Extent, of_numbers
-from torch_mlcalc.quadrature.host import readable
+from torch_mlcalc.quadrature.host import kept, readable
 from torch_mlcalc.quadrature.integrand import (
     HALF,
     Function,
@@ -46,9 +46,8 @@ Table = tuple[Tensor, ...]
 #: Rules longer than one block make their nodes block by block and keep no table.
 _LONGEST_TABLE = BLOCK_BYTES // 8
 
-_tables: dict[tuple[object, ...], Table] = {}
 
-
+@kept()
 def _cached_table(
     family: type[FixedRule],
     settings: tuple[object, ...],
@@ -58,17 +57,9 @@ def _cached_table(
 ) -> Table:
     """Positions, weights and log weights as tensors; for no kind, of all four kinds."""
     # The rule comes in parts: the compiler cannot pass one that was made while tracing.
-    key = (family, settings, kind, dtype, device)
-    if key not in _tables:
-        rule = family(*settings)
-        arrays = _all_kinds(rule) if kind is None else placed_table(rule, kind)
-        _tables[key] = _cast(arrays, dtype, device)
-    return _tables[key]
-
-
-# What torch.compiler.assume_constant_result sets; calling that would import the whole
-# compiler with this package, 1.5 s.
-_cached_table._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    rule = family(*settings)
+    arrays = _all_kinds(rule) if kind is None else placed_table(rule, kind)
+    return _cast(arrays, dtype, device)
 
 
 def _all_kinds(rule: FixedRule) -> tuple[Array, ...]:
@@ -82,14 +73,12 @@ def _all_kinds(rule: FixedRule) -> tuple[Array, ...]:
 
 
 def _cast(arrays: tuple[Array, ...], dtype: torch.dtype, device: torch.device) -> Table:
-    # Never an inference tensor, whatever mode the first caller was in.
-    with torch.inference_mode(False):
-        return tuple(
-            torch.tensor(a, dtype=accumulator(dtype), device=device) for a in arrays
-        )
+    return tuple(
+        torch.tensor(a, dtype=accumulator(dtype), device=device) for a in arrays
+    )
 
 
-@lru_cache(maxsize=256)
+@kept(256)
 def _placed_table(
     rule: FixedRule, extent: Extent, dtype: torch.dtype, device: torch.device
 ) -> Table | None:
