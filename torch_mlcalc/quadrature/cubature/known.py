@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -19,7 +18,7 @@ from torch_mlcalc.quadrature.cubature.cubature import FixedCubature
 from torch_mlcalc.quadrature.cubature.nodes import block_of_nodes
 from torch_mlcalc.quadrature.cubature.product import Product
 from torch_mlcalc.quadrature.cubature.sparse_grid import SparseGrid
-from torch_mlcalc.quadrature.host import dual_level, frozen, readable
+from torch_mlcalc.quadrature.host import dual_level, frozen, kept, readable
 from torch_mlcalc.quadrature.integrand import (
     HALF,
     Function,
@@ -64,8 +63,7 @@ def known_nodes(
     """
     if not isinstance(rule, (Product, SparseGrid)) or type(domain) is not Box:
         return None
-    # What a compiler or a mode that traces has made is of no use without it.
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+    if torch.compiler.is_compiling():
         return None
     corners = domain.corners or (_read_corners(domain) if dtype else None)
     if corners is None:
@@ -87,7 +85,7 @@ def _read_corners(box: Box) -> tuple[Corner, Corner] | None:
     return Box(lower.tolist(), upper.tolist(), box.dimension).corners
 
 
-@lru_cache(maxsize=32)
+@kept(32)
 def _placed(
     rule: FixedCubature,
     lower: Corner,
@@ -104,8 +102,7 @@ def _placed(
         assert found is not None  # noqa: S101
         return points.to(dtype), chart.scale(found.to(wide), log=log)
 
-    # Never an inference tensor, whatever mode the first caller was in.
-    with torch.inference_mode(False), frozen():
+    with frozen():
         nodes = rule.nodes(chart)
         return Known(*weights(log=False), weights(log=True)[1])
 
