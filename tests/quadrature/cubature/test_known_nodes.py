@@ -16,6 +16,10 @@ RULES = {
     "two rules": mlc.Product(mlc.GaussLegendre(4), mlc.Simpson(5)),
     "sparse": mlc.SparseGrid(3),
 }
+PLAN = mlc.adapt(
+    lambda x: torch.exp(-x[..., 0]) * torch.cos(40 * x[..., 1]),
+    mlc.Box(0.0, 1.0, dimension=2),
+)
 BOXES = {
     "numbers": mlc.Box([0, -1.5], [1, 2]),
     "one number": mlc.Box(-1, 0.5, dimension=2),
@@ -73,6 +77,43 @@ def test_logs_and_events() -> None:
         found = solve(function, box, rule, args=(rate,))
         wanted = solve(function, box, rule, args=(rate,), memory=ANEW)
         torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("box", ["numbers", "reversed", "tensors", "double"])
+def test_so_are_those_of_a_plan(box: str) -> None:
+    rate = torch.tensor(0.5, requires_grad=True)
+    for function, own in ((f, {}), (f, {"args": (rate,)})):
+        before = count()
+        found = mlc.integrate(function, BOXES[box], PLAN, **own)
+        assert count() > before
+        before = count()
+        wanted = mlc.integrate(function, BOXES[box], PLAN, memory=ANEW, **own)
+        assert count() == before
+        torch.testing.assert_close(found, wanted)
+        assert found.dtype == wanted.dtype
+    (found,) = torch.autograd.grad(found, rate)
+    torch.testing.assert_close(found, torch.autograd.grad(wanted, rate)[0])
+
+
+def test_more_than_a_sum_is_for_the_plan_itself() -> None:
+    rate = torch.tensor([0.5, 1.0])
+    unit = mlc.Box(0.0, 1.0, dimension=2)
+    log_f = lambda x, r: -r * x.square().sum(-1)  # noqa: E731
+    batch = mlc.adapt(f, unit, args=(rate,))
+    assert mlc.integrate(f, unit, batch, args=(rate,)).shape == (2,)
+    with pytest.raises(ValueError, match="made for integrals of shape"):
+        mlc.integrate(f, unit, PLAN, args=(rate,))
+    with pytest.raises(ValueError, match="in 2 dimensions, the domain has 3"):
+        mlc.integrate(lambda x: x.sum(-1), mlc.Box(0.0, 1.0, dimension=3), PLAN)
+    split = mlc.adapt(f, unit, breakpoints=[[0.5], None])
+    with pytest.raises(ValueError, match="made with"):
+        mlc.integrate(f, unit, split)
+    assert not count()
+    found = mlc.log_integrate(log_f, unit, PLAN, args=(rate[0],))
+    wanted = mlc.log_integrate(
+        log_f, unit, mlc.Product(mlc.GaussLegendre(8)), args=(rate[0],)
+    )
+    torch.testing.assert_close(found, wanted)
 
 
 def test_an_integrand_may_write_to_its_points() -> None:

@@ -1,4 +1,4 @@
-"""Grids between numbers, which are placed once."""
+"""Grids and plans between numbers, which are placed once."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch_mlcalc.quadrature.cubature.box import Box, Solid
 from torch_mlcalc.quadrature.cubature.cubature import FixedCubature
 from torch_mlcalc.quadrature.cubature.nodes import block_of_nodes
 from torch_mlcalc.quadrature.cubature.product import Product
+from torch_mlcalc.quadrature.cubature.region_plan import RegionPlan
 from torch_mlcalc.quadrature.cubature.sparse_grid import SparseGrid
 from torch_mlcalc.quadrature.host import dual_level, frozen, kept, readable
 from torch_mlcalc.quadrature.integrand import (
@@ -38,12 +39,13 @@ class Known(NamedTuple):
     """Points ``(n, d)`` in a box, Lebesgue weights ``(n)`` and their logs.
 
     The logs are NaN for a box that is reversed, which is refused before, and where
-    weights are negative, as the log form of such a rule is.
+    weights are negative, as the log form of such a rule is. Of a plan, whose logs are
+    more than a sum, there are none.
     """
 
     points: Tensor
     weights: Tensor
-    log_weights: Tensor
+    log_weights: Tensor | None
 
 
 def known_nodes(
@@ -52,7 +54,7 @@ def known_nodes(
     """The nodes of a rule, if they lie between numbers and fit into one block.
 
     Args:
-        rule: Any rule.
+        rule: Any rule, or a plan.
         domain: Any domain.
         dtype: That of the points; None for torch's default, which the limits must not
             settle otherwise.
@@ -61,14 +63,19 @@ def known_nodes(
     Returns:
         The nodes, or None.
     """
-    if not isinstance(rule, (Product, SparseGrid)) or type(domain) is not Box:
+    if type(domain) is not Box or torch.compiler.is_compiling():
         return None
-    if torch.compiler.is_compiling():
+    d, corners = domain.dimension, domain.corners
+    if isinstance(rule, RegionPlan):
+        if not rule.is_alone or rule.dimension != d:
+            return None
+        count = rule.n
+    elif isinstance(rule, (Product, SparseGrid)):
+        count = rule.count(d)
+    else:
         return None
-    corners = domain.corners or (_read_corners(domain) if dtype else None)
-    if corners is None:
-        return None
-    if 8 * domain.dimension * rule.count(domain.dimension) > BLOCK_BYTES:
+    corners = corners or (_read_corners(domain) if dtype else None)
+    if corners is None or 8 * d * count > BLOCK_BYTES:
         return None
     dtype, device = dtype or torch.get_default_dtype(), device or default_device()
     return None if dtype in HALF else _placed(rule, *corners, dtype, device)
@@ -87,24 +94,28 @@ def _read_corners(box: Box) -> tuple[Corner, Corner] | None:
 
 @kept(32)
 def _placed(
-    rule: FixedCubature,
+    rule: FixedCubature | RegionPlan,
     lower: Corner,
     upper: Corner,
     dtype: torch.dtype,
     device: torch.device,
 ) -> Known:
-    box = Box(lower, upper)
-    chart = box.chart(Integrand(_nobody, (), (), dtype, device, box.dimension))
-    wide = accumulator(dtype)
-
-    def weights(*, log: bool) -> tuple[Tensor, Tensor]:
-        points, found = nodes.block(0, nodes.n, chart, log=log)
-        assert found is not None  # noqa: S101
-        return points.to(dtype), chart.scale(found.to(wide), log=log)
-
+    box, wide = Box(lower, upper), accumulator(dtype)
+    integrand = Integrand(_nobody, (), (), dtype, device, box.dimension)
     with frozen():
+        if isinstance(rule, RegionPlan):
+            assert rule.tails is not None  # noqa: S101
+            chart = box.chart(integrand, rule.tails)
+            points, linear = rule.placed(integrand, chart)
+            return Known(points, chart.scale(linear, log=False), None)
+        chart = box.chart(integrand)
         nodes = rule.nodes(chart)
-        return Known(*weights(log=False), weights(log=True)[1])
+        points, weights = nodes.block(0, nodes.n, chart, log=False)
+        _, logs = nodes.block(0, nodes.n, chart, log=True)
+        assert weights is not None  # noqa: S101
+        assert logs is not None  # noqa: S101
+        linear = chart.scale(weights.to(wide), log=False)
+        return Known(points.to(dtype), linear, chart.scale(logs.to(wide), log=True))
 
 
 def _nobody(*_: Any) -> Tensor:  # noqa: ANN401
@@ -135,7 +146,7 @@ def apply_known(
     if integrand.ranks is not None:
         return None
     known = known_nodes(rule, domain, integrand.dtype, integrand.device)
-    if known is None:
+    if known is None or (log and known.log_weights is None):
         return None
     points, weights, logs = known
     n, d = points.shape
@@ -145,5 +156,8 @@ def apply_known(
     points = points.clone()
     if batch:
         points = points.view(n, *(1,) * len(batch), d).expand(n, *batch, d)
-    add = LogSum() if log else LinearSum()
-    return as_result(add(weights, logs, integrand(points)), integrand)
+    if logs is None or not log:
+        total = LinearSum()(weights, weights, integrand(points))
+    else:
+        total = LogSum()(weights, logs, integrand(points))
+    return as_result(total, integrand)
