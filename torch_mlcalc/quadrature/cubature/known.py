@@ -14,6 +14,7 @@ from torch_mlcalc.quadrature.contract import (
     accumulator,
 )
 from torch_mlcalc.quadrature.cubature.box import Box, Solid
+from torch_mlcalc.quadrature.cubature.chart import Placed
 from torch_mlcalc.quadrature.cubature.cubature import FixedCubature
 from torch_mlcalc.quadrature.cubature.nodes import block_of_nodes
 from torch_mlcalc.quadrature.cubature.product import Product
@@ -36,20 +37,19 @@ Corner = tuple[float, ...]
 
 
 class Known(NamedTuple):
-    """Points ``(n, d)`` in a box, Lebesgue weights ``(n)`` and their logs.
-
-    The logs are NaN for a box that is reversed, which is refused before, and where
-    weights are negative, as the log form of such a rule is. Of a plan, whose logs are
-    more than a sum, there are none.
-    """
+    """Points ``(n, d)`` in a box, and their Lebesgue weights ``(n)`` or the logs."""
 
     points: Tensor
     weights: Tensor
-    log_weights: Tensor | None
 
 
 def known_nodes(
-    rule: Rule, domain: Solid, dtype: torch.dtype | None, device: torch.device | None
+    rule: Rule,
+    domain: Solid,
+    dtype: torch.dtype | None = None,
+    device: torch.device | None = None,
+    *,
+    log: bool = False,
 ) -> Known | None:
     """The nodes of a rule, if they lie between numbers and fit into one block.
 
@@ -59,26 +59,28 @@ def known_nodes(
         dtype: That of the points; None for torch's default, which the limits must not
             settle otherwise.
         device: Where they are; None likewise.
+        log: Whether the logs of the weights are wanted. Of a plan, which may have
+            negative ones, there are none.
 
     Returns:
         The nodes, or None.
     """
     if type(domain) is not Box or torch.compiler.is_compiling():
         return None
-    d, corners = domain.dimension, domain.corners
+    d = domain.dimension
     if isinstance(rule, RegionPlan):
-        if not rule.is_alone or rule.dimension != d:
+        if log or not rule.is_alone or rule.dimension != d:
             return None
         count = rule.n
     elif isinstance(rule, (Product, SparseGrid)):
         count = rule.count(d)
     else:
         return None
-    corners = corners or (_read_corners(domain) if dtype else None)
+    corners = domain.corners or (_read_corners(domain) if dtype else None)
     if corners is None or 8 * d * count > BLOCK_BYTES:
         return None
     dtype, device = dtype or torch.get_default_dtype(), device or default_device()
-    return None if dtype in HALF else _placed(rule, *corners, dtype, device)
+    return None if dtype in HALF else _placed(rule, *corners, dtype, device, log)
 
 
 def _read_corners(box: Box) -> tuple[Corner, Corner] | None:
@@ -99,23 +101,22 @@ def _placed(
     upper: Corner,
     dtype: torch.dtype,
     device: torch.device,
+    log: bool,
 ) -> Known:
-    box, wide = Box(lower, upper), accumulator(dtype)
+    box = Box(lower, upper)
     integrand = Integrand(_nobody, (), (), dtype, device, box.dimension)
     with frozen():
         if isinstance(rule, RegionPlan):
             assert rule.tails is not None  # noqa: S101
             chart = box.chart(integrand, rule.tails)
-            points, linear = rule.placed(integrand, chart)
-            return Known(points, chart.scale(linear, log=False), None)
-        chart = box.chart(integrand)
-        nodes = rule.nodes(chart)
-        points, weights = nodes.block(0, nodes.n, chart, log=False)
-        _, logs = nodes.block(0, nodes.n, chart, log=True)
-        assert weights is not None  # noqa: S101
-        assert logs is not None  # noqa: S101
-        linear = chart.scale(weights.to(wide), log=False)
-        return Known(points.to(dtype), linear, chart.scale(logs.to(wide), log=True))
+            placed = Placed(*rule.placed(integrand, chart))
+        else:
+            chart = box.chart(integrand)
+            nodes = rule.nodes(chart)
+            placed = nodes.block(0, nodes.n, chart, log=log)
+        assert placed.density is not None  # noqa: S101
+        weights = chart.scale(placed.density.to(accumulator(dtype)), log=log)
+        return Known(placed.points.to(dtype), weights)
 
 
 def _nobody(*_: Any) -> Tensor:  # noqa: ANN401
@@ -131,7 +132,7 @@ def apply_at_once(rule: Rule, domain: Solid, function: Function) -> Tensor | Non
     Returns:
         The integral, or None where there is more to it.
     """
-    known = known_nodes(rule, domain, None, None)
+    known = known_nodes(rule, domain)
     if known is None:
         return None
     # An integrand may write to its points.
@@ -145,10 +146,10 @@ def apply_known(
     """The same, or its log, of a batch with args."""
     if integrand.ranks is not None:
         return None
-    known = known_nodes(rule, domain, integrand.dtype, integrand.device)
-    if known is None or (log and known.log_weights is None):
+    known = known_nodes(rule, domain, integrand.dtype, integrand.device, log=log)
+    if known is None:
         return None
-    points, weights, logs = known
+    points, weights = known
     n, d = points.shape
     if n > block_of_nodes(n, integrand, None).unseen:
         return None
@@ -156,8 +157,5 @@ def apply_known(
     points = points.clone()
     if batch:
         points = points.view(n, *(1,) * len(batch), d).expand(n, *batch, d)
-    if logs is None or not log:
-        total = LinearSum()(weights, weights, integrand(points))
-    else:
-        total = LogSum()(weights, logs, integrand(points))
-    return as_result(total, integrand)
+    add = LogSum() if log else LinearSum()
+    return as_result(add(weights, weights, integrand(points)), integrand)
