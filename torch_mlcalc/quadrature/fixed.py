@@ -20,7 +20,7 @@ from torch_mlcalc.quadrature.contract import (
     sum_blocks,
 )
 from torch_mlcalc.quadrature.domains import Extent, of_numbers
-from torch_mlcalc.quadrature.host import kept, readable
+from torch_mlcalc.quadrature.host import dual_level, kept, readable
 from torch_mlcalc.quadrature.integrand import (
     HALF,
     Function,
@@ -201,6 +201,18 @@ def apply_at_once(rule: FixedRule, extent: Extent, function: Function) -> Tensor
     return LinearSum()(weights, log_weights, values)
 
 
+def _read(extent: Extent) -> Extent:
+    """The same in numbers, if it is one for all and to read it costs nothing."""
+    if dual_level():
+        return extent
+    for limit in extent:
+        if isinstance(limit, Tensor) and (
+            limit.ndim or limit.requires_grad or not readable(limit)
+        ):
+            return extent
+    return Extent(*map(float, extent))
+
+
 def apply_fixed(
     rule: FixedRule,
     extent: Extent,
@@ -216,6 +228,8 @@ def apply_fixed(
     block = block_of(n, bytes_each, memory, device, whole=whole)
     alone = ranks is None
     short = n <= min(block.unseen, _LONGEST_TABLE) and alone and not whole
+    if short:
+        extent = _read(extent)
     if of_numbers(extent) and short:
         # Nothing to place and nothing to scale: most of the time of a small integral.
         placed = _placed_table(rule, extent, dtype, integrand.device)
