@@ -39,6 +39,7 @@ SECTIONS = (
     "losses_crps",
     "losses_likelihood",
     "sgd",
+    "on_gpu",
 )
 
 #: What is compared with, and where it is installed if not beside this package.

@@ -5,6 +5,7 @@ Skipped, and said so, where there is none; ``test_device`` has what can be seen 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -28,7 +29,10 @@ def no_waiting() -> Iterator[None]:
     """Makes it an error that the host waits for the GPU."""
     mode = torch.cuda.get_sync_debug_mode()
     torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():
+        # torch says that the mode is a prototype.
+        warnings.simplefilter("ignore", UserWarning)
+        torch.cuda.set_sync_debug_mode("error")
     yield
     torch.cuda.set_sync_debug_mode(mode)
 

@@ -12,7 +12,9 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 
 import torch_mlcalc.quadrature as q
-from torch_mlcalc.quadrature import contract
+from torch_mlcalc.quadrature import contract, fixed
+from torch_mlcalc.quadrature.domains import Extent, of_numbers
+from torch_mlcalc.quadrature.placement import Placement
 
 F64 = torch.float64
 forward_mode = pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
@@ -1337,3 +1339,23 @@ def test_negative_weights_are_refused_in_the_log_form() -> None:
     rule = q.TabulatedRule([-1.0, 0.0, 1.0], [1.5, -1.0, 1.5], degree=1)
     with pytest.raises(ValueError, match="has negative weights, of which there is no"):
         q.log_integrate(lambda x: -x, q.Interval(0, 1), rule)
+
+
+def test_limits_in_tensors_that_nobody_differentiates_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    numbers, place = [], fixed.place
+
+    def watched(extent: Extent) -> Placement:
+        numbers.append(of_numbers(extent))
+        return place(extent)
+
+    monkeypatch.setattr(fixed, "place", watched)
+    end, rule = t(2.0625, grad=True), q.GaussLegendre(9)
+    wanted = q.integrate(torch.exp, q.Interval(-0.1875, end), rule)
+    q.integrate(torch.exp, q.Interval(-0.1875, end.detach()[None]), rule)
+    assert numbers == [False, False]
+    for limit in (end.detach(), end.detach().float()):
+        value = q.integrate(torch.exp, q.Interval(-0.1875, limit), rule)
+        torch.testing.assert_close(value, wanted.detach().to(limit.dtype))
+    assert numbers[2:] == [True, True]

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 import torch_mlcalc.quadrature as q
 from torch_mlcalc.quadrature.alone import integrate_alone
-from torch_mlcalc.quadrature.host import SMALL, contract
+from torch_mlcalc.quadrature.host import SMALL, contract, kept
 
 
 @pytest.mark.parametrize("columns", [3, SMALL], ids=["small", "large"])
@@ -36,3 +38,24 @@ def test_the_short_way_of_a_single_integral_is_not_taken_to_another_device() -> 
     torch.testing.assert_close(value, torch.tensor(1.0).expm1())
     with torch.device("meta"):
         assert integrate_alone(*call) is None
+
+
+def test_a_table_is_not_of_the_mode_of_its_first_caller() -> None:
+    made = []
+
+    @kept(2)
+    def table(n: int) -> Tensor:
+        made.append(n)
+        return torch.ones(n)
+
+    with FakeTensorMode():
+        assert isinstance(table(3), FakeTensor)
+    with torch.inference_mode():
+        assert not table(3).is_inference()
+    assert type(table(3)) is Tensor
+    with FakeTensorMode():
+        assert isinstance(table(3), FakeTensor)
+    assert made == [3, 3, 3]
+    for n in (4, 5, 3):
+        table(n)
+    assert made[3:] == [4, 5, 3]

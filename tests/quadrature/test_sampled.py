@@ -1,5 +1,7 @@
 """Simpson's rule on samples, against scipy and polynomials."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import scipy.integrate
@@ -33,12 +35,53 @@ def test_same_numbers_as_scipy(n: int, spaced: str) -> None:
 
 
 @pytest.mark.parametrize("n", COUNTS[1:])
-def test_running_integral_as_scipy(n: int) -> None:
+@pytest.mark.parametrize("spaced", ["equal", "x", "x like y"])
+def test_running_integral_as_scipy(n: int, spaced: str) -> None:
     y, x = samples(n)
-    ours = mlc.cumulative_simpson(y, x, dim=1)
-    theirs = scipy.integrate.cumulative_simpson(y.numpy(), x=x.numpy(), axis=1)
+    x = x[None, :, None].expand_as(y) if spaced == "x like y" else x
+    if spaced == "equal":
+        ours = mlc.cumulative_simpson(y, dx=0.3, dim=1)
+        theirs = scipy.integrate.cumulative_simpson(y.numpy(), dx=0.3, axis=1)
+        whole = mlc.simpson(y, dx=0.3, dim=1)
+    else:
+        ours = mlc.cumulative_simpson(y, x, dim=1)
+        theirs = scipy.integrate.cumulative_simpson(y.numpy(), x=x.numpy(), axis=1)
+        whole = mlc.simpson(y, x, dim=1)
     np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
-    torch.testing.assert_close(ours[:, -1], mlc.simpson(y, x, dim=1))
+    torch.testing.assert_close(ours[:, -1], whole)
+
+
+@pytest.mark.parametrize("function", [mlc.simpson, mlc.cumulative_simpson])
+@pytest.mark.parametrize("n", [8, 2001])
+def test_half_precision_is_rounded_once(
+    function: Callable[..., Tensor], n: int
+) -> None:
+    y = 1 + torch.rand(3, n).bfloat16()
+    x = torch.linspace(0, 1, n).bfloat16().sort().values
+    for given in ({"x": x}, {"dx": 0.01}):
+        exact = {name: x.double() if name == "x" else x for name, x in given.items()}
+        wanted = function(y.double(), **exact)
+        found = function(y, **given)
+        assert found.dtype == torch.bfloat16
+        torch.testing.assert_close(found.double(), wanted, rtol=2**-8, atol=0)
+
+
+def test_autocast_takes_no_digits() -> None:
+    y = 1 + torch.rand(3, 101)
+    wanted = mlc.simpson(y, dx=0.01)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = mlc.simpson(y, dx=0.01)
+    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("function", [mlc.simpson, mlc.cumulative_simpson])
+def test_compiled_and_mapped(function: Callable[..., Tensor]) -> None:
+    y = torch.rand(4, 6, dtype=torch.float64)
+    x = torch.tensor([0.0, 0.1, 0.3, 0.8, 0.9, 1.5], dtype=torch.float64)
+    for call in (lambda y: function(y, dx=0.1), lambda y: function(y, x)):
+        torch.testing.assert_close(torch.func.vmap(call)(y), call(y))
+        compiled = torch.compile(call, backend="eager", fullgraph=True)
+        torch.testing.assert_close(compiled(y), call(y))
 
 
 @pytest.mark.parametrize("n", [5, 8])

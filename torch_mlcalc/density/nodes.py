@@ -33,7 +33,7 @@ from torch.distributions import (
 from torch_mlcalc.density.wide import widened
 from torch_mlcalc.precision import full_precision
 from torch_mlcalc.quadrature.gauss import GaussHermite, GaussLaguerre, GaussLegendre
-from torch_mlcalc.quadrature.host import read
+from torch_mlcalc.quadrature.host import kept, read
 from torch_mlcalc.quadrature.rules import Array, FixedRule, table
 
 
@@ -161,26 +161,16 @@ def is_exact(distribution: Distribution) -> bool:
     return entry is not None and entry.exact
 
 
-_tables: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
-
-
+@kept()
 def _table(
     family: type[FixedRule], n: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Nodes and logs of weights as tensors, made once."""
-    key = (family, n, dtype, device)
-    if key not in _tables:
-        nodes, weights = table(family(n))  # type: ignore[call-arg]
-        with torch.inference_mode(False):
-            _tables[key] = (
-                torch.tensor(nodes, dtype=dtype, device=device),
-                torch.tensor(np.log(weights), dtype=dtype, device=device),
-            )
-    return _tables[key]
-
-
-# As in quadrature/fixed.py: the compiler takes the tables as constants.
-_table._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    nodes, weights = table(family(n))  # type: ignore[call-arg]
+    return (
+        torch.tensor(nodes, dtype=dtype, device=device),
+        torch.tensor(np.log(weights), dtype=dtype, device=device),
+    )
 
 
 def _gauss(family: type[FixedRule], n: int, like: Tensor) -> Nodes:

@@ -41,8 +41,8 @@ class Pointwise:
     Args:
         value: The function, of tensors of one shape; autograd does not look into it.
         slopes: Its derivative by each argument in turn, differentiable.
-        mend: Makes of the value, which is given first, in place or not, what it should
-            be where it is NaN and the arguments are not; the same elsewhere.
+        whole: The value again, in more operations and right everywhere: the value may
+            be NaN where the arguments are not.
         short: Returns it reduced, given two arguments and the number to divide the sum
             by, in fewer operations; or None where more are needed.
         few: Elements up to which that is faster, by a measurement.
@@ -52,13 +52,13 @@ class Pointwise:
         self,
         value: Formula,
         *slopes: Formula,
-        mend: Formula | None = None,
+        whole: Formula | None = None,
         short: Callable[[Tensor, Tensor, int], Tensor | None] | None = None,
         few: int = FEW,
     ) -> None:
         """Make the autograd.Functions of it."""
-        total = _with_total(value, mend)
-        self.value = value = _with_mend(value, mend) if mend else value
+        total = _total_of(value, whole)
+        self.value = value = _right(value, whole) if whole else value
         self._short, self._few = short, few if short else 0
 
         # A Function with setup_context, which transforms need, looks at the signature
@@ -231,22 +231,26 @@ def _blocks(arguments: Sequence[Tensor]) -> Sequence[Sequence[Tensor]]:
     return tuple(zip(*flat, strict=True))
 
 
-def _with_mend(value: Formula, mend: Formula) -> Formula:
-    def mended(*arguments: Tensor) -> Tensor:
-        found = value(*arguments)
-        settled = can_read(found) and not math.isnan(found.sum().item())
-        return found if settled else mend(found, *arguments)
+def _right(value: Formula, whole: Formula) -> Formula:
+    def right(*arguments: Tensor) -> Tensor:
+        if can_read(arguments[0]):
+            found = value(*arguments)
+            if not math.isnan(found.sum().item()):
+                return found
+        return whole(*arguments)
 
-    return mended
+    return right
 
 
-def _with_total(value: Formula, mend: Formula | None) -> Formula:
+def _total_of(value: Formula, whole: Formula | None) -> Formula:
     def total(*arguments: Tensor) -> Tensor:
-        found = value(*arguments)
-        added = found.sum()
-        if mend is None or (can_read(added) and not math.isnan(added.item())):
-            return added
-        return mend(found, *arguments).sum()
+        if whole is None:
+            return value(*arguments).sum()
+        if can_read(arguments[0]):
+            found = value(*arguments).sum()
+            if not math.isnan(found.item()):
+                return found
+        return whole(*arguments).sum()
 
     return total
 

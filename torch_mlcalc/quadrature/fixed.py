@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch_mlcalc.quadrature.contract import (
     sum_blocks,
 )
 from torch_mlcalc.quadrature.domains import Extent, of_numbers
-from torch_mlcalc.quadrature.host import readable
+from torch_mlcalc.quadrature.host import dual_level, kept, readable
 from torch_mlcalc.quadrature.integrand import (
     HALF,
     Function,
@@ -46,9 +46,8 @@ Table = tuple[Tensor, ...]
 #: Rules longer than one block make their nodes block by block and keep no table.
 _LONGEST_TABLE = BLOCK_BYTES // 8
 
-_tables: dict[tuple[object, ...], Table] = {}
 
-
+@kept()
 def _cached_table(
     family: type[FixedRule],
     settings: tuple[object, ...],
@@ -58,17 +57,9 @@ def _cached_table(
 ) -> Table:
     """Positions, weights and log weights as tensors; for no kind, of all four kinds."""
     # The rule comes in parts: the compiler cannot pass one that was made while tracing.
-    key = (family, settings, kind, dtype, device)
-    if key not in _tables:
-        rule = family(*settings)
-        arrays = _all_kinds(rule) if kind is None else placed_table(rule, kind)
-        _tables[key] = _cast(arrays, dtype, device)
-    return _tables[key]
-
-
-# What torch.compiler.assume_constant_result sets; calling that would import the whole
-# compiler with this package, 1.5 s.
-_cached_table._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    rule = family(*settings)
+    arrays = _all_kinds(rule) if kind is None else placed_table(rule, kind)
+    return _cast(arrays, dtype, device)
 
 
 def _all_kinds(rule: FixedRule) -> tuple[Array, ...]:
@@ -82,14 +73,12 @@ def _all_kinds(rule: FixedRule) -> tuple[Array, ...]:
 
 
 def _cast(arrays: tuple[Array, ...], dtype: torch.dtype, device: torch.device) -> Table:
-    # Never an inference tensor, whatever mode the first caller was in.
-    with torch.inference_mode(False):
-        return tuple(
-            torch.tensor(a, dtype=accumulator(dtype), device=device) for a in arrays
-        )
+    return tuple(
+        torch.tensor(a, dtype=accumulator(dtype), device=device) for a in arrays
+    )
 
 
-@lru_cache(maxsize=256)
+@kept(256)
 def _placed_table(
     rule: FixedRule, extent: Extent, dtype: torch.dtype, device: torch.device
 ) -> Table | None:
@@ -212,6 +201,18 @@ def apply_at_once(rule: FixedRule, extent: Extent, function: Function) -> Tensor
     return LinearSum()(weights, log_weights, values)
 
 
+def _read(extent: Extent) -> Extent:
+    """The same in numbers, if it is one for all and to read it costs nothing."""
+    if dual_level():
+        return extent
+    for limit in extent:
+        if isinstance(limit, Tensor) and (
+            limit.ndim or limit.requires_grad or not readable(limit)
+        ):
+            return extent
+    return Extent(*map(float, extent))
+
+
 def apply_fixed(
     rule: FixedRule,
     extent: Extent,
@@ -227,6 +228,8 @@ def apply_fixed(
     block = block_of(n, bytes_each, memory, device, whole=whole)
     alone = ranks is None
     short = n <= min(block.unseen, _LONGEST_TABLE) and alone and not whole
+    if short:
+        extent = _read(extent)
     if of_numbers(extent) and short:
         # Nothing to place and nothing to scale: most of the time of a small integral.
         placed = _placed_table(rule, extent, dtype, integrand.device)

@@ -8,15 +8,19 @@ dimensions in front; that is all that this file uses.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from functools import lru_cache, wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch._C import _len_torch_dispatch_stack
 from torch.autograd import forward_ad
+
+Maker = TypeVar("Maker", bound=Callable[..., Any])
 
 
 @contextmanager
@@ -39,6 +43,40 @@ def unrecorded(*, alone: bool) -> AbstractContextManager[None]:
         return frozen()
     # Without forward mode the half of it does, in a fifth of the time.
     return nullcontext() if alone else torch.no_grad()
+
+
+def kept(most: int | None = None) -> Callable[[Maker], Maker]:
+    """Make tables of tensors once, and never in a mode that is of its caller alone.
+
+    One of the first caller's inference mode has no gradient for all who come after,
+    and one made while ``torch.export`` or a ``FakeTensorMode`` looks on has no values.
+    Under a dispatch mode it is made anew, as the mode wants it.
+
+    Args:
+        most: Tables to keep; None for all.
+
+    Returns:
+        A decorator of what makes a table.
+    """
+
+    def decorate(make: Maker) -> Maker:
+        def lasting(*arguments: Hashable) -> object:
+            with torch.inference_mode(False):
+                return make(*arguments)
+
+        cached = lru_cache(maxsize=most)(lasting)
+
+        @wraps(make)
+        def found(*arguments: Hashable) -> object:
+            ready = lasting if _len_torch_dispatch_stack() else cached
+            return ready(*arguments)
+
+        # What torch.compiler.assume_constant_result sets; calling that would import the
+        # whole compiler with this package, 1.5 s.
+        found._dynamo_marked_constant = True  # type: ignore[attr-defined]
+        return cast("Maker", found)
+
+    return decorate
 
 
 def transforming() -> bool:

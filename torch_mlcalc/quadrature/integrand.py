@@ -200,7 +200,7 @@ def default_device() -> torch.device:
 CPU = torch.device("cpu")
 
 
-# The compiler cannot trace the query; this makes it ask once. See also fixed.py.
+# The compiler cannot trace the query; this makes it ask once. See also host.py.
 default_device._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 

@@ -22,10 +22,10 @@ from torch_mlcalc.quadrature.checks import (
     refuse_tolerance,
 )
 from torch_mlcalc.quadrature.cubature import engine as cubature
-from torch_mlcalc.quadrature.cubature import line
+from torch_mlcalc.quadrature.cubature import known, line
 from torch_mlcalc.quadrature.cubature import problem as solid
 from torch_mlcalc.quadrature.cubature.at_once import attempt_at_once
-from torch_mlcalc.quadrature.cubature.box import Box
+from torch_mlcalc.quadrature.cubature.box import Box, Solid
 from torch_mlcalc.quadrature.domains import Domain, HalfLine, Interval, Line, RealLine
 from torch_mlcalc.quadrature.estimate import Estimate
 from torch_mlcalc.quadrature.fixed import apply_at_once
@@ -120,7 +120,8 @@ def _by_known_nodes(integrand: Function, domain: Domain, rule: Rule) -> Tensor |
             return apply_at_once(rule, domain.extent, integrand)
         if isinstance(rule, LinePlan):
             return rule.apply_at_once(domain.extent, integrand)
-    return None
+        return None
+    return known.apply_at_once(rule, cast("Solid", domain), integrand)
 
 
 def integrate(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from torch_mlcalc.quadrature.gauss import GaussLegendre
-from torch_mlcalc.quadrature.host import frozen
+from torch_mlcalc.quadrature.host import frozen, kept
 from torch_mlcalc.quadrature.rules import table
 
 #: Nodes for float64 and for narrower dtypes. With 24 values and slopes of 60 000 random
@@ -33,24 +33,15 @@ SHIFT = 16
 #: is normal, further where it is not; each step from above stays above.
 _STEPS = 4
 
-_tables: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
 
-
+@kept()
 def unit_nodes(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """Gauss-Legendre nodes and weights on [0, 1], made once."""
-    key = (dtype, device)
-    if key not in _tables:
-        nodes, weights = table(GaussLegendre(NODES.get(dtype, FEWER)))
-        with torch.inference_mode(False):
-            _tables[key] = (
-                torch.tensor((1 + nodes) / 2, dtype=dtype, device=device),
-                torch.tensor(weights / 2, dtype=dtype, device=device),
-            )
-    return _tables[key]
-
-
-# As in quadrature/fixed.py: the compiler takes the tables as constants.
-unit_nodes._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    nodes, weights = table(GaussLegendre(NODES.get(dtype, FEWER)))
+    return (
+        torch.tensor((1 + nodes) / 2, dtype=dtype, device=device),
+        torch.tensor(weights / 2, dtype=dtype, device=device),
+    )
 
 
 def tail_integral(

@@ -297,11 +297,10 @@ def _entropy_value(p: Tensor, t: Tensor) -> Tensor:
     return p.neg().log1p_().mul_(1 - t).add_(p.log().mul_(t)).neg_()
 
 
-def _entropy_mended(_: Tensor, p: Tensor, t: Tensor) -> Tensor:
-    loss = forget_nan_(p.log().mul_(t))
-    loss.add_(forget_nan_(p.neg().log1p_().mul_(1 - t)))
-    # NaN where an argument is or p is out of range, else 0.
-    return loss.neg_().add_(p.neg().add_(1).mul_(p).sqrt_().add_(t).mul_(0))
+def _entropy_whole(p: Tensor, t: Tensor) -> Tensor:
+    # The last term is NaN where p is out of range, else 0.
+    gain = torch.xlogy(t, p).add_(torch.special.xlog1py(1 - t, -p))
+    return gain.add_(p.sqrt().asin_(), alpha=0).neg_()
 
 
 def _entropy_slope_value(p: Tensor, t: Tensor) -> Tensor:
@@ -310,8 +309,9 @@ def _entropy_slope_value(p: Tensor, t: Tensor) -> Tensor:
     # Between 0 and 1 it is one quotient, in which nothing cancels.
     if can_read(both) and both.numel() and both.min().item() > 0:
         return (p - t).div_(both)
+    # The last term is NaN where p is out of range or t is NaN, else 0.
     slope = forget_nan_((1 - t).div_(q)).sub_(forget_nan_(t / p))
-    return slope.add_(q.mul_(p).sqrt_().add_(t).mul_(0))
+    return slope.add_(both.sqrt_().add_(t), alpha=0)
 
 
 def entropy_in_short(p: Tensor, t: Tensor, count: int) -> Tensor | None:
@@ -349,7 +349,7 @@ _entropy = Pointwise(
     _entropy_value,
     _entropy_slope,
     lambda p, t: (-p).log1p() - p.log(),
-    mend=_entropy_mended,
+    whole=_entropy_whole,
     short=entropy_in_short,
 )
 
@@ -358,9 +358,9 @@ def _logistic_value(x: Tensor, t: Tensor) -> Tensor:
     return _hinge(x, t).add_(log1p_exp_minus_abs(x))
 
 
-def _logistic_mended(_: Tensor, x: Tensor, t: Tensor) -> Tensor:
+def _logistic_whole(x: Tensor, t: Tensor) -> Tensor:
     # The last term is NaN where t is, else 0.
-    return forget_nan_(_hinge(x, t)).add_(log1p_exp_minus_abs(x)).add_(t, alpha=0)
+    return forget_nan_(_hinge(x, t)).sub_(_nn.log_sigmoid(x.abs())).add_(t, alpha=0)
 
 
 def _hinge(x: Tensor, t: Tensor) -> Tensor:
@@ -396,7 +396,7 @@ _logistic = Pointwise(
     _logistic_value,
     _logistic_slope,
     lambda x, t: -x,
-    mend=_logistic_mended,
+    whole=_logistic_whole,
     short=logistic_in_short,
     # At 1e5 elements 1.1 of the time of torch's instead of 1.5, at 2e5 1.2 and 1.7.
     few=1 << 18,

@@ -167,9 +167,10 @@ def _probability_value(x: Tensor, t: Tensor) -> Tensor:
     return t.log().sub_(x).mul_(t)
 
 
-def _probability_mended(loss: Tensor, x: Tensor, t: Tensor) -> Tensor:
-    # NaN where an argument is or t is negative, else 0.
-    return forget_nan_(loss).add_(x.clamp(-1, 1).add_(t.sqrt()).mul_(0))
+def _probability_whole(x: Tensor, t: Tensor) -> Tensor:
+    # The last term is NaN where x is, else 0; the first where t is, or is negative.
+    loss = torch.xlogy(t, t).sub_(forget_nan_(t * x))
+    return loss.add_(x.clamp(-1, 1), alpha=0)
 
 
 def _probability_slope(x: Tensor, t: Tensor) -> Tensor:
@@ -182,8 +183,10 @@ def _log_value(x: Tensor, u: Tensor) -> Tensor:
     return (u - x).mul_(u.exp())
 
 
-def _log_mended(loss: Tensor, x: Tensor, u: Tensor) -> Tensor:
-    return forget_nan_(loss).add_(x.clamp(-1, 1).add_(u.clamp(-1, 1)).mul_(0))
+def _log_whole(x: Tensor, u: Tensor) -> Tensor:
+    # The last term is NaN where an argument is, else 0.
+    loss = forget_nan_(_log_value(x, u))
+    return loss.add_(x.clamp(-1, 1).add_(u.clamp(-1, 1)), alpha=0)
 
 
 def _log_slope(x: Tensor, u: Tensor) -> Tensor:
@@ -196,7 +199,7 @@ _of_probability = Pointwise(
     _probability_value,
     lambda x, t: -t,
     lambda x, t: _probability_slope(x, t),
-    mend=_probability_mended,
+    whole=_probability_whole,
     short=probability_in_short,
     # At 3e4 elements 1.02 of the time of torch's instead of 0.83.
     few=1 << 13,
@@ -205,7 +208,7 @@ _of_log = Pointwise(
     _log_value,
     lambda x, u: -u.exp(),
     lambda x, u: _log_slope(x, u),
-    mend=_log_mended,
+    whole=_log_whole,
     short=log_in_short,
     # At 1e5 and 1e6 elements 1.1 of the time of torch's instead of 1.3 and 1.4; at 1e7
     # more memory.

@@ -26,6 +26,12 @@ from torch_mlcalc.precision import full_precision
 #: part of the gradient by the weight is written once for all of a batch of 2048.
 _ROWS, _LOGITS = 2048, 1 << 21
 
+#: So many times as many on a GPU, where a block must outlast the launch of its kernels.
+#: Measured on an H100 for 2048 x 256 x 32000 in float32: 17.2 ms and 24 MiB at 1, 6.5
+#: ms and 96 MiB at 4, 5.7 ms and 192 MiB at 8, 5.4 ms and 266 MiB at 16; 3.1 ms and 717
+#: MiB with all logits at once.
+_WIDER = 4
+
 Blocks = Iterator[tuple[slice, slice]]
 
 
@@ -238,7 +244,8 @@ def _class_blocks(x: Tensor, weight: Tensor) -> Iterator[slice]:
 
 
 def _step(x: Tensor) -> int:
-    return max(1, _LOGITS // max(1, min(_ROWS, x.shape[0])))
+    logits = _LOGITS if x.is_cpu else _WIDER * _LOGITS
+    return max(1, logits // max(1, min(_ROWS, x.shape[0])))
 
 
 def _place(x: Tensor, weight: Tensor) -> Tensor:

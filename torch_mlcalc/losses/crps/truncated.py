@@ -26,6 +26,7 @@ from numpy.polynomial import legendre
 from torch import Tensor
 
 from torch_mlcalc.quadrature.gauss import GaussLegendre
+from torch_mlcalc.quadrature.host import kept
 from torch_mlcalc.quadrature.rules import table
 
 #: Nodes for float64 and for narrower dtypes. A side is at most 18 standard deviations
@@ -48,25 +49,15 @@ class _Rule(NamedTuple):
     integrals: Tensor
 
 
-_rules: dict[tuple[torch.dtype, torch.device], _Rule] = {}
-
-
+@kept()
 def _rule(dtype: torch.dtype, device: torch.device) -> _Rule:
     """Make the rule of a dtype once."""
-    key = (dtype, device)
-    if key not in _rules:
-        nodes, weights = table(GaussLegendre(_NODES.get(dtype, _FEWER)))
-        with torch.inference_mode(False):
-            _rules[key] = _Rule(
-                torch.tensor((1 + nodes) / 2, dtype=dtype, device=device),
-                torch.tensor(weights / 2, dtype=dtype, device=device),
-                torch.tensor(_integrals(nodes, weights), device=device),
-            )
-    return _rules[key]
-
-
-# As in quadrature/fixed.py: the compiler takes the tables as constants.
-_rule._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    nodes, weights = table(GaussLegendre(_NODES.get(dtype, _FEWER)))
+    return _Rule(
+        torch.tensor((1 + nodes) / 2, dtype=dtype, device=device),
+        torch.tensor(weights / 2, dtype=dtype, device=device),
+        torch.tensor(_integrals(nodes, weights), device=device),
+    )
 
 
 def _integrals(

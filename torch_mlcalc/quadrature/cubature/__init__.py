@@ -24,7 +24,8 @@ Read in this order; imports never run back.
 * ``sampler.py``: the :class:`Sampler` evaluates nodes without gradients and returns
   float64 arrays on the host, ``elements`` (the batch, the mapped dimensions of vmap in
   front) by ``events``: one sum per replicate, or all values.
-* ``product.py``, ``sparse_grid.py``: fixed rules. ``lattice.py``, ``sobol.py``,
+* ``product.py``, ``sparse_grid.py``: fixed rules; ``known.py``: their nodes between
+  numbers, which are placed once. ``lattice.py``, ``sobol.py``,
   ``monte_carlo.py``, ``vegas.py``: random ones. ``torchquad.py``: those of others.
 * ``regions.py``, ``search.py``: adaptive rules divide the cube on the host, in float64;
   ``pulled.py`` has the integrand as they see it. ``tensor.py``, ``kinks.py``,

@@ -20,6 +20,7 @@ from torch_mlcalc.quadrature.cubature.cubature import FixedCubature, RandomRule
 from torch_mlcalc.quadrature.cubature.found import MAX_EVALS, Found
 from torch_mlcalc.quadrature.cubature.genz_malik import GenzMalik
 from torch_mlcalc.quadrature.cubature.hermite import find_whitened, whole_space
+from torch_mlcalc.quadrature.cubature.known import apply_known
 from torch_mlcalc.quadrature.cubature.lattice import Lattice
 from torch_mlcalc.quadrature.cubature.nodes import apply_nodes
 from torch_mlcalc.quadrature.cubature.plan import NodesPlan
@@ -54,35 +55,48 @@ def apply_rule(
 ) -> Tensor:
     """A fixed rule or a plan, with ordinary autograd."""
     integrand, domain, splits = problem[:3]
-    split = any(s is not None for s in splits)
     memory = settings.memory
-    if isinstance(rule, RegionPlan) and rule.tails is not None:
+    split = any(s is not None for s in splits)
+    if isinstance(rule, Plan):
         _refuse_other_batch(rule, problem)
-        chart = domain.chart(integrand, rule.tails)
-        return rule.apply(integrand, chart, problem.splits, log=log, memory=memory)
-    if isinstance(rule, WhitenedPlan):
-        _refuse_other_batch(rule, problem)
+    elif isinstance(rule, FixedCubature):
+        if log:
+            rule.refuse_log()
+        pieces = math.prod([count + 1 for count in problem.counts])
+        refuse_endless(rule, rule.count(domain.dimension) * pieces, settings.max_evals)
+    else:
+        raise TypeError(_not_solid(rule))
+    if not split and memory is None:
+        value = apply_known(rule, domain, integrand, log=log)
+        if value is not None:
+            return value
+    if isinstance(rule, Plan):
+        return _apply_plan(problem, rule, memory, log=log)
+    chart = domain.chart(integrand)
+    nodes = rule.nodes_between(chart, splits) if split else rule.nodes(chart)
+    return apply_nodes(nodes, chart, integrand, log=log, memory=memory)
+
+
+def _apply_plan(
+    problem: SolidProblem, plan: Plan, memory: int | None, *, log: bool
+) -> Tensor:
+    integrand, domain, splits = problem[:3]
+    split = any(s is not None for s in splits)
+    if isinstance(plan, RegionPlan) and plan.tails is not None:
+        chart = domain.chart(integrand, plan.tails)
+        return plan.apply(integrand, chart, splits, log=log, memory=memory)
+    if isinstance(plan, WhitenedPlan):
         if split or (whole := whole_space(problem, look=False)) is None:
             raise ValueError(
                 "the plan was made for all of space; pass a Box without limits and no "
                 "breakpoints, as it was passed to adapt."
             )
-        return rule.apply(integrand, whole, log=log, memory=memory)
-    if isinstance(rule, NodesPlan):
-        _refuse_other_batch(rule, problem)
-        if split:
-            raise ValueError(_no_breakpoints(rule))
-        chart = domain.chart(integrand, rule.tails)
-        return apply_nodes(rule.nodes, chart, integrand, log=log, memory=memory)
-    if not isinstance(rule, FixedCubature):
-        raise TypeError(_not_solid(rule))
-    if log:
-        rule.refuse_log()
-    pieces = math.prod([count + 1 for count in problem.counts])
-    refuse_endless(rule, rule.count(domain.dimension) * pieces, settings.max_evals)
-    chart = domain.chart(integrand)
-    nodes = rule.nodes_between(chart, splits) if split else rule.nodes(chart)
-    return apply_nodes(nodes, chart, integrand, log=log, memory=memory)
+        return plan.apply(integrand, whole, log=log, memory=memory)
+    assert isinstance(plan, NodesPlan)  # noqa: S101
+    if split:
+        raise ValueError(_no_breakpoints(plan))
+    chart = domain.chart(integrand, plan.tails)
+    return apply_nodes(plan.nodes, chart, integrand, log=log, memory=memory)
 
 
 def _no_breakpoints(rule: Rule) -> str:
@@ -102,6 +116,8 @@ def _not_solid(rule: Rule) -> str:
 
 
 def _refuse_other_batch(plan: Plan, problem: SolidProblem) -> None:
+    if not isinstance(plan, (RegionPlan, WhitenedPlan, NodesPlan)):
+        raise TypeError(_not_solid(plan))
     batch = problem.integrand.batch_shape
     if plan.batch_shape != batch:
         raise ValueError(

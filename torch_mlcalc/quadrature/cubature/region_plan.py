@@ -138,6 +138,31 @@ class RegionPlan(Plan):
             return none_of(integrand)
         return as_result(chart.scale(total, log=log), integrand)
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether it is of one integral without breakpoints, as :meth:`placed` asks."""
+        several = self.batch_shape or self.gathers or any(self.breakpoints)
+        return bool(self.groups and self.tails) and not several
+
+    def placed(self, integrand: Integrand, chart: Chart) -> tuple[Tensor, Tensor]:
+        """All points of the only integral, and their weights."""
+        none = (None,) * self.dimension
+        parts = [
+            _placed(
+                self,
+                group,
+                integrand,
+                chart,
+                none,
+                (0, _count(group, self.dimension)),
+                (0, len(group.low)),
+                log=False,
+            )[:2]
+            for group in self.groups
+        ]
+        points, weights = zip(*parts, strict=True)
+        return torch.cat(points), torch.cat(weights)
+
     def _sum(
         self,
         groups: tuple[Group, ...],
@@ -242,8 +267,34 @@ def _part(
     last: int,
 ) -> Tensor:
     """Contribution of nodes ``start`` to ``stop`` of regions ``first`` to ``last``."""
-    log = isinstance(add, LogSum)
-    batch, d = integrand.batch_shape, plan.dimension
+    log, batch = isinstance(add, LogSum), integrand.batch_shape
+    points, weights, rows = _placed(
+        plan, group, integrand, chart, splits, (start, stop), (first, last), log=log
+    )
+    values = integrand(points, rows)
+    if log and values.requires_grad:
+        values = _alive(integrand, points, rows, values)
+    if rows is None:
+        return add(weights, weights, values)
+    sums = add(weights, weights, values)
+    count = last - first
+    total = add.spread(sums[:count], rows[:count], plan.status.numel())
+    return total.reshape(*batch, *total.shape[1:])
+
+
+def _placed(
+    plan: RegionPlan,
+    group: Group,
+    integrand: Integrand,
+    chart: Chart,
+    splits: Splits,
+    nodes: tuple[int, int],
+    which: tuple[int, int],
+    *,
+    log: bool,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Points and weights of some nodes of some regions, and whose rows these are."""
+    batch, d, (first, last) = integrand.batch_shape, plan.dimension, which
     regions = [c[first:last] for c in group[3:]]
     rows = group.owner[first:last] if plan.gathers else None
     shape = (last - first, d) if plan.gathers else (last - first, *batch, d)
@@ -256,27 +307,15 @@ def _part(
             piece, low, high = (torch.cat([c, c[-1:]]) for c in (piece, low, high))
         chart = chart.rows(rows)
     begin, end = _edges(chart, splits, rows, piece, low, high)
-    unit, weights = _table(group, start, stop, d)
+    unit, weights = _table(group, *nodes, d)
     u = begin + (end - begin) * unit.reshape(-1, *(1,) * (begin.ndim - 1), d)
     volume = volume_of(end - begin)
     w = weights.reshape(-1, *(1,) * volume.ndim) * volume
-    wide = accumulator(integrand.dtype)
     if rows is None:
         u, w = u.reshape(-1, *batch, d), w.reshape(-1, *batch)
-    placed = weighted(chart(u.to(chart.dtype), log=log), w, log=log)
-    points, total_weights = placed
-    assert total_weights is not None  # noqa: S101
-    total_weights = total_weights.to(wide)
-    points = points.to(integrand.dtype)
-    values = integrand(points, rows)
-    if log and values.requires_grad:
-        values = _alive(integrand, points, rows, values)
-    if rows is None:
-        return add(total_weights, total_weights, values)
-    sums = add(total_weights, total_weights, values)
-    count = last - first
-    total = add.spread(sums[:count], rows[:count], plan.status.numel())
-    return total.reshape(*batch, *total.shape[1:])
+    points, total = weighted(chart(u.to(chart.dtype), log=log), w, log=log)
+    assert total is not None  # noqa: S101
+    return points.to(integrand.dtype), total.to(accumulator(integrand.dtype)), rows
 
 
 def _alive(

@@ -57,7 +57,7 @@ def _points(
     return inside(family(*settings).points(start, stop, device), dtype)
 
 
-# The compiler cannot trace the random numbers; see also fixed.py.
+# The compiler cannot trace the random numbers; see also host.py.
 _points._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 

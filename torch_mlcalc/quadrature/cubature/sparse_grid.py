@@ -150,7 +150,7 @@ def _counted(most: int, weights: tuple[float, ...]) -> int:
     return _count(most, weights)
 
 
-# The compiler cannot trace tables; these make it ask once. See also fixed.py.
+# The compiler cannot trace tables; these make it ask once. See also host.py.
 _counted._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 

@@ -45,5 +45,5 @@ def uniform_tensor(
     return numbers.to(device, non_blocking=True)
 
 
-# The compiler cannot trace the random numbers; see also fixed.py.
+# The compiler cannot trace the random numbers; see also host.py.
 uniform_tensor._dynamo_marked_constant = True  # type: ignore[attr-defined]

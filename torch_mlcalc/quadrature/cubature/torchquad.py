@@ -199,7 +199,7 @@ def _table(rule: Torchquad, dimension: int) -> tuple[Tensor, Tensor, bool]:
     return _recorded(rule, dimension)
 
 
-# The compiler cannot trace what torchquad does; see also fixed.py.
+# The compiler cannot trace what torchquad does; see also host.py.
 _table._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
