@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_mlcalc.special.arguments import promoted
 from torch_mlcalc.special.beta import both_tails
 from torch_mlcalc.special.factorial import log_half_step
-from torch_mlcalc.special.tail import depth, unit_nodes, without_gradient
+from torch_mlcalc.special.tail import depth, tail_nodes, without_gradient
 
 #: Degrees of freedom beyond which all digits are those of the normal distribution.
 MOST_DF = 1e30
@@ -104,7 +104,7 @@ def middle_and_tail(df: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
 
 def _integral(df: Tensor, start: Tensor, width: Tensor) -> Tensor:
     """The density's over an interval, by as many nodes as a tail of it needs."""
-    nodes, weights = unit_nodes(df.dtype, df.device)
+    nodes, weights = tail_nodes(df.dtype, df.device)
     shape = (-1, *(1,) * df.ndim)
     square = (start + width * nodes.reshape(shape)).square()
     fall = log_power(df, square, square / df, 1)

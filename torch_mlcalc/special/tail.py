@@ -35,13 +35,20 @@ _STEPS = 4
 
 
 @kept()
-def unit_nodes(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+def unit_nodes(
+    n: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Gauss-Legendre nodes and weights on [0, 1], made once."""
-    nodes, weights = table(GaussLegendre(NODES.get(dtype, FEWER)))
+    nodes, weights = table(GaussLegendre(n))
     return (
         torch.tensor((1 + nodes) / 2, dtype=dtype, device=device),
         torch.tensor(weights / 2, dtype=dtype, device=device),
     )
+
+
+def tail_nodes(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """As many as a tail needs."""
+    return unit_nodes(NODES.get(dtype, FEWER), dtype, device)
 
 
 def tail_integral(
@@ -57,7 +64,7 @@ def tail_integral(
     Returns:
         The integral, ``(*batch)``.
     """
-    nodes, weights = unit_nodes(width.dtype, width.device)
+    nodes, weights = tail_nodes(width.dtype, width.device)
     shape = (-1, *(1,) * width.ndim)
     s = nodes.reshape(shape) * (sign * width)
     values = torch.exp(log_integrand(s))

@@ -2,8 +2,8 @@ r"""CRPS, the continuous ranked probability score, of forecasts.
 
 .. math:: \int_{-\infty}^\infty (F(x) - 1\{y \le x\})^2\,dx
 
-``normal``, ``limited``, ``location_scale``, ``bounded`` and ``counts`` hold closed forms
-by family, ``truncated`` computes the one whose closed form loses its digits,
+``normal``, ``limited``, ``location_scale``, ``bounded`` and ``counts`` hold closed
+forms by family, ``truncated`` computes the one whose closed form loses its digits,
 ``dispatch`` says which distribution has which, ``quadrature`` integrates the others.
 """
 

@@ -14,6 +14,18 @@ from torch_mlcalc.losses.crps.normal import FAR
 from torch_mlcalc.losses.crps.truncated import truncated_normal
 from torch_mlcalc.losses.reduction import Reduction, reduce
 from torch_mlcalc.losses.validation import check_values, is_validated
+from torch_mlcalc.losses.watch import can_read
+from torch_mlcalc.special.tail import unit_nodes
+
+#: Width in standard deviations below which the integral is taken by nodes. As a
+#: difference it loses as many digits, its slope in the scale twice as many: all of
+#: float32 at 1e-3.
+_NARROW = 0.25
+
+#: Nodes for float64 and for narrower dtypes: second derivatives are right to 1e-15 and
+#: 3e-6, with one less to 2e-12 and 1e-3.
+_NODES = {torch.float64: 6}
+_FEWER = 3
 
 
 def crps_censored_normal(
@@ -187,11 +199,10 @@ def censored_normal(
     # Not by minimum and maximum, which halve the slope of a target at a limit.
     inside = torch.where(target < lower, lower, target)
     inside = torch.where(inside > upper, upper, inside)
-    at, low, high = (_placed(end, loc) for end in (inside, lower, upper))
     # Nothing is between a limit and a target at it; as a difference of slopes that are
     # 1 this would take all digits from the other part, at 4 deviations in float32.
-    below = _squared_cdf(at, scale) - _squared_cdf(low, scale)
-    above = _squared_cdf(-at, scale) - _squared_cdf(-high, scale)
+    below = _squared_cdf_between(lower, inside, loc, scale)
+    above = _squared_cdf_between(-upper, -inside, -loc, scale)
     below = torch.where(target <= lower, 0.0, below)
     above = torch.where(target >= upper, 0.0, above)
     beyond = torch.where(inside == target, 0.0, target - inside).abs()
@@ -202,6 +213,29 @@ def _placed(end: Tensor, loc: Tensor) -> Tensor:
     """Measured from the mean, with which an infinite end does not move."""
     finite = end.isfinite()
     return torch.where(finite, torch.where(finite, end, loc) - loc, end)
+
+
+def _squared_cdf_between(
+    start: Tensor, stop: Tensor, loc: Tensor, scale: Tensor
+) -> Tensor:
+    """Integral of the squared distribution function."""
+    at, low = (_placed(end, loc) for end in (stop, start))
+    difference = _squared_cdf(at, scale) - _squared_cdf(low, scale)
+    width = stop - start
+    narrow = width < _NARROW * scale
+    # As above all targets of a forecast without an upper limit: a third of the time.
+    if can_read(narrow) and not narrow.any():
+        return difference
+    width = torch.where(narrow, width, 0.0)
+    nodes, weights = (
+        t.reshape(-1, *(1,) * width.ndim)
+        for t in unit_nodes(_NODES.get(width.dtype, _FEWER), width.dtype, width.device)
+    )
+    places = torch.where(narrow, low, 0.0) + width * nodes
+    z, near = standardised(places, scale, FAR)
+    share = torch.where(near, lower_normal(z), (places > 0).to(z.dtype))
+    integral = width * (weights * share * share).sum(0)
+    return torch.where(narrow, integral, difference)
 
 
 def _squared_cdf(at: Tensor, scale: Tensor) -> Tensor:
