@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from torch_mlcalc.quadrature.gauss import GaussLegendre
-from torch_mlcalc.quadrature.host import frozen, kept
+from torch_mlcalc.quadrature.host import frozen, is_plain, kept
 from torch_mlcalc.quadrature.rules import table
 
 #: Nodes for float64 and for narrower dtypes. With 24 values and slopes of 60 000 random
@@ -107,6 +107,32 @@ def without_gradient(function: Callable[..., Tensor], *arguments: Tensor) -> Ten
     """Call a function whose result no derivative shall follow."""
     with frozen():
         return function(*(argument.detach() for argument in arguments)).detach()
+
+
+def where_wanted(
+    mask: Tensor, function: Callable[..., Tensor], *arguments: Tensor
+) -> Tensor:
+    """Call a function of elements, only for those that are wanted where that is known.
+
+    Student's distribution has two functions: value and slopes of 1e5 then take 0.3 to
+    0.45 of the time.
+
+    Args:
+        mask: Which are.
+        function: Of tensors of one shape.
+        arguments: Its arguments, of the shape of the mask.
+
+    Returns:
+        Its values; elsewhere anything finite.
+    """
+    if not is_plain(mask):
+        return function(*arguments)
+    places = mask.reshape(-1).nonzero().squeeze(1)
+    if len(places) == mask.numel():
+        return function(*arguments)
+    found = function(*(argument.reshape(-1)[places] for argument in arguments))
+    whole = found.new_zeros(mask.numel()).scatter(0, places, found)
+    return whole.reshape(mask.shape)
 
 
 def log_ratio(x: Tensor, c: Tensor, difference: Tensor, far: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch_mlcalc.losses.crps.normal import FAR
 from torch_mlcalc.losses.crps.truncated import truncated_normal
 from torch_mlcalc.losses.reduction import Reduction, reduce
 from torch_mlcalc.losses.validation import check_values, is_validated
-from torch_mlcalc.losses.watch import can_read
+from torch_mlcalc.quadrature.host import is_plain
 from torch_mlcalc.special.tail import unit_nodes
 
 #: Width in standard deviations below which the integral is taken by nodes. As a
@@ -224,7 +224,7 @@ def _squared_cdf_between(
     width = stop - start
     narrow = width < _NARROW * scale
     # As above all targets of a forecast without an upper limit: a third of the time.
-    if can_read(narrow) and not narrow.any():
+    if is_plain(narrow) and not narrow.any():
         return difference
     width = torch.where(narrow, width, 0.0)
     nodes, weights = (
