@@ -187,20 +187,27 @@ def test_value_and_derivatives_are_exact(case: Case, dtype: torch.dtype) -> None
         assert flat == pytest.approx(curvatures, rel=64 * eps, abs=max(atol, 1e-10))
 
 
-@pytest.mark.parametrize("name", ["focal(0.5)", "focal(2.0)", "poly"])
+SMALL = ("focal(0.5)", "focal(2.0)", "poly")
+SMALL += ("bi_tempered(1.0, 1.0)", "bi_tempered(0.5, 1.0)", "bi_tempered(0.0, 1.0625)")
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("sure", [1.5, 3.0, 30.0])
 @dtypes
-def test_small_losses_keep_their_digits(name: str, dtype: torch.dtype) -> None:
-    x = torch.tensor([[30.0, 0.0, -1.0]], dtype=dtype, requires_grad=True)
+def test_small_losses_keep_their_digits(
+    name: str, sure: float, dtype: torch.dtype
+) -> None:
+    x = torch.tensor([[sure, 0.0, -1.0]], dtype=dtype, requires_grad=True)
     target = torch.tensor([0])
     loss = CASES[name](x, target)
     (slope,) = torch.autograd.grad(loss, x)
     with mp.workdps(60):
-        point = [mp.mpf(30), mp.mpf(0), mp.mpf(-1)]
+        point = [mp.mpf(sure), mp.mpf(0), mp.mpf(-1)]
         wanted = float(CASES[name].exact(point, 0))
-        by_target = float(mp.diff(lambda z: CASES[name].exact([z, *point[1:]], 0), 30))
-    eps = torch.finfo(dtype).eps
-    assert 0 < loss.item() == pytest.approx(wanted, rel=64 * eps)
-    assert slope[0, 0].item() == pytest.approx(by_target, rel=64 * eps)
+        by_target = mp.diff(lambda z: CASES[name].exact([z, *point[1:]], 0), sure)
+    rel = 64 * torch.finfo(dtype).eps
+    assert loss.item() == pytest.approx(wanted, rel=rel, abs=0)
+    assert slope[0, 0].item() == pytest.approx(float(by_target), rel=rel, abs=0)
 
 
 @pytest.mark.parametrize("name", ["bi_tempered(0.5, 1.0)", "bi_tempered(0.25, 4.0)"])

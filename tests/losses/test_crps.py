@@ -418,6 +418,35 @@ def test_slopes_of_a_censored_forecast_far_from_its_target_and_limits() -> None:
     assert found == pytest.approx([-1, -(math.pi**-0.5), 0, 0, 1], rel=1e-6, abs=1e-30)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE], ids=str)
+def test_a_censored_forecast_much_wider_than_its_limits(dtype: torch.dtype) -> None:
+    # As a difference of its ends in single precision the score was 10 % off at 1e5, and
+    # of its slope in the scale nothing was left at 1e3.
+    eps, case = torch.finfo(dtype).eps, CASES["censored_normal"]
+    for scale in (10.0, 1e3, 1e5):
+        row = (0.25, scale, 0.0, 1.0, 0.75)
+        inputs = [torch.tensor(v, dtype=dtype, requires_grad=True) for v in row]
+        score = mlc.crps_censored_normal(*inputs)
+        with mp.workdps(40):
+            exact = float(case.formula(*map(mp.mpf, row)))
+        assert score.item() == pytest.approx(exact, rel=8 * eps, abs=0)
+        *found, above = [x.item() for x in torch.autograd.grad(score, inputs)]
+        for i, value in enumerate(found):
+            exact = float(slope(case, row, i))
+            assert value == pytest.approx(exact, rel=20 * eps, abs=0), (scale, i)
+        assert above == pytest.approx(float(slope(case, row, 4)), rel=0, abs=2 * eps)
+
+
+def test_slopes_of_few_counts_in_single_precision() -> None:
+    # 4 % off in the probability, as all of its distribution function was near 1.
+    case = CASES["negative_binomial"]
+    row = (2.0**-20, 0.75, 1.0)
+    inputs = [torch.tensor(v).requires_grad_() for v in row]
+    slopes = torch.autograd.grad(case.function(*inputs), inputs[:2])
+    for i, found in enumerate(slopes):
+        assert found.item() == pytest.approx(float(slope(case, row, i)), rel=1e-5)
+
+
 DENSITIES: dict[str, tuple[Callable[..., Tensor], tuple[float, ...], Callable]] = {
     "laplace": (mlc.crps_laplace, (0.0, 1.0), stats.laplace.pdf),
     "logistic": (mlc.crps_logistic, (0.0, 1.0), stats.logistic.pdf),

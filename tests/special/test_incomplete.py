@@ -238,6 +238,25 @@ def test_gradients_in_every_mode(name: str) -> None:
     )
 
 
+def test_student_is_the_same_where_values_cannot_be_read() -> None:
+    """Which of two integrals an element needs; else both are taken of all."""
+    points = [(0.5, 9.0), (3.0, -2.0), (3.0, 0.1), (70.0, -5.0), (INF, 2.0), (2.0, NAN)]
+    df, t = (torch.tensor(c, dtype=DOUBLE) for c in zip(*points, strict=True))
+    for rows in (df > 0, df < 3, df > 60):
+        pair = df[rows], t[rows]
+        every = torch.func.vmap(mlc.special.stdtr)(*pair)
+        torch.testing.assert_close(mlc.special.stdtr(*pair), every, equal_nan=True)
+        slopes = torch.func.vmap(torch.func.grad(mlc.special.stdtr, (0, 1)))(*pair)
+        leaves = [x.clone().requires_grad_() for x in pair]
+        found = torch.autograd.grad(mlc.special.stdtr(*leaves).sum(), leaves)
+        for ours, theirs in zip(found, slopes, strict=True):
+            torch.testing.assert_close(ours, theirs, equal_nan=True)
+    trace = torch.jit.trace(mlc.special.stdtr, (df[:2], t[:2]))
+    torch.testing.assert_close(
+        trace(df[2:4], t[2:4]), mlc.special.stdtr(df[2:4], t[2:4])
+    )
+
+
 def test_compiled_as_one_graph() -> None:
     a, x = (
         torch.tensor(p, dtype=DOUBLE, requires_grad=True) for p in POINTS["gammainc"]

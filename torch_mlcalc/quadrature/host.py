@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch._C import _len_torch_dispatch_stack
+from torch._C import _get_tracing_state, _len_torch_dispatch_stack
 from torch.autograd import forward_ad
 
 Maker = TypeVar("Maker", bound=Callable[..., Any])
@@ -90,6 +90,16 @@ def readable(tensor: Tensor) -> bool:
         tensor.device.type == "cpu"
         and not torch.compiler.is_compiling()
         and not transforming()
+    )
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a value may decide what is done: readable, and nothing makes a trace."""
+    return (
+        readable(tensor)
+        and type(tensor) is Tensor
+        and not _len_torch_dispatch_stack()
+        and _get_tracing_state() is None
     )
 
 

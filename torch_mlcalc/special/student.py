@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_mlcalc.special.arguments import promoted
 from torch_mlcalc.special.beta import both_tails
 from torch_mlcalc.special.factorial import log_half_step
-from torch_mlcalc.special.tail import depth, unit_nodes, without_gradient
+from torch_mlcalc.special.tail import depth, tail_nodes, where_wanted, without_gradient
 
 #: Degrees of freedom beyond which all digits are those of the normal distribution.
 MOST_DF = 1e30
@@ -89,22 +89,25 @@ def middle_and_tail(df: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     root = df.sqrt()
     far = torch.where(central | t.isnan(), 2 * root, t.abs())
     far = torch.minimum(far, most * root)
-    normal = df >= _MANY
-    start = torch.where(central | ~normal, 0.0, far)
+    heavy = ~central & (df < _MANY)
+    start = torch.where(central | heavy, 0.0, far)
     width = torch.where(central, t, without_gradient(_width, df, start))
-    integral = _integral(df, start, width)
-    radius = torch.hypot(root, far)
-    half = torch.full_like(df, 0.5)
-    _, tail = both_tails(
-        half, df / 2, (far / radius).square(), (root / radius).square()
-    )
-    tail = torch.where(normal, integral, tail / 2)
+    integral = where_wanted(~heavy, _integral, df, start, width)
+    tail = torch.where(heavy, where_wanted(heavy, _heavy_tail, df, far), integral)
     return integral, torch.where(t.isinf(), 0.0, tail)
+
+
+def _heavy_tail(df: Tensor, t: Tensor) -> Tensor:
+    """From a positive t on, as the tail of a beta variable."""
+    root = df.sqrt()
+    radius = torch.hypot(root, t)
+    x, y = (t / radius).square(), (root / radius).square()
+    return both_tails(torch.full_like(df, 0.5), df / 2, x, y)[1] / 2
 
 
 def _integral(df: Tensor, start: Tensor, width: Tensor) -> Tensor:
     """The density's over an interval, by as many nodes as a tail of it needs."""
-    nodes, weights = unit_nodes(df.dtype, df.device)
+    nodes, weights = tail_nodes(df.dtype, df.device)
     shape = (-1, *(1,) * df.ndim)
     square = (start + width * nodes.reshape(shape)).square()
     fall = log_power(df, square, square / df, 1)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from torch_mlcalc.quadrature.gauss import GaussLegendre
-from torch_mlcalc.quadrature.host import frozen, kept
+from torch_mlcalc.quadrature.host import frozen, is_plain, kept
 from torch_mlcalc.quadrature.rules import table
 
 #: Nodes for float64 and for narrower dtypes. With 24 values and slopes of 60 000 random
@@ -35,13 +35,20 @@ _STEPS = 4
 
 
 @kept()
-def unit_nodes(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+def unit_nodes(
+    n: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Gauss-Legendre nodes and weights on [0, 1], made once."""
-    nodes, weights = table(GaussLegendre(NODES.get(dtype, FEWER)))
+    nodes, weights = table(GaussLegendre(n))
     return (
         torch.tensor((1 + nodes) / 2, dtype=dtype, device=device),
         torch.tensor(weights / 2, dtype=dtype, device=device),
     )
+
+
+def tail_nodes(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """As many as a tail needs."""
+    return unit_nodes(NODES.get(dtype, FEWER), dtype, device)
 
 
 def tail_integral(
@@ -57,7 +64,7 @@ def tail_integral(
     Returns:
         The integral, ``(*batch)``.
     """
-    nodes, weights = unit_nodes(width.dtype, width.device)
+    nodes, weights = tail_nodes(width.dtype, width.device)
     shape = (-1, *(1,) * width.ndim)
     s = nodes.reshape(shape) * (sign * width)
     values = torch.exp(log_integrand(s))
@@ -100,6 +107,32 @@ def without_gradient(function: Callable[..., Tensor], *arguments: Tensor) -> Ten
     """Call a function whose result no derivative shall follow."""
     with frozen():
         return function(*(argument.detach() for argument in arguments)).detach()
+
+
+def where_wanted(
+    mask: Tensor, function: Callable[..., Tensor], *arguments: Tensor
+) -> Tensor:
+    """Call a function of elements, only for those that are wanted where that is known.
+
+    Student's distribution has two functions: value and slopes of 1e5 then take 0.3 to
+    0.45 of the time.
+
+    Args:
+        mask: Which are.
+        function: Of tensors of one shape.
+        arguments: Its arguments, of the shape of the mask.
+
+    Returns:
+        Its values; elsewhere anything finite.
+    """
+    if not is_plain(mask):
+        return function(*arguments)
+    places = mask.reshape(-1).nonzero().squeeze(1)
+    if len(places) == mask.numel():
+        return function(*arguments)
+    found = function(*(argument.reshape(-1)[places] for argument in arguments))
+    whole = found.new_zeros(mask.numel()).scatter(0, places, found)
+    return whole.reshape(mask.shape)
 
 
 def log_ratio(x: Tensor, c: Tensor, difference: Tensor, far: Tensor) -> Tensor:

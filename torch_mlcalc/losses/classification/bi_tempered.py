@@ -20,11 +20,20 @@ from torch_mlcalc.losses.pointwise import product
 from torch_mlcalc.losses.reduction import Reduction, reduce
 from torch_mlcalc.losses.validation import is_validated
 from torch_mlcalc.precision import full_precision
+from torch_mlcalc.special.tail import unit_nodes
 
 #: Steps of Newton's method. It comes from one side and does not overshoot, as the power
 #: mean it solves is concave. Measured in float64 over 2 to 1e5 classes, temperatures
 #: from 1 + 1e-6 to 50 and logits from all equal to 1e8 apart: at rest after 8 at most.
 _STEPS = 10
+
+#: Logarithm of a probability up to which its part of the loss is an integral. It is of
+#: the size of the square; the difference of two terms has the rounding error of 1.
+#: With these nodes for float64 and for narrower dtypes, second derivatives too have all
+#: digits; with one less not.
+_NEAR = 0.5
+_NODES = {torch.float64: 7}
+_FEWER = 4
 
 
 def bi_tempered_loss(
@@ -104,12 +113,11 @@ def bi_tempered_loss(
     axis = class_axis(input)
     log_p = log_tempered_softmax(input, t2, axis)
     power = 2 - t1
-    mass = (power * log_p).exp().sum(axis) / power
     if not target.is_floating_point():
         index = known(target, ignore_index).unsqueeze(axis)
-        of_target = _tempered(log_p.gather(axis, index).squeeze(axis), 1 - t1)
-        loss = mass - 1 / power - of_target
+        loss = _of_index(log_p, index, axis, power)
         return reduce_classes(loss, target, weight, ignore_index, reduction).to(dtype)
+    mass = (power * log_p).exp().sum(axis) / power
     gain = product(target, _tempered(target.log(), 1 - t1))
     gain = gain - product(target, _tempered(log_p, 1 - t1))
     loss = mass + (gain - target.pow(power) / power).sum(axis)
@@ -202,6 +210,35 @@ def _newton(normaliser: Tensor, behind: Tensor, heaviness: float, axis: int) -> 
     slopes = log_p.softmax(axis) / (1 + heaviness * below)
     step = (heaviness * excess).expm1() / heaviness
     return normaliser + step / slopes.sum(axis, keepdim=True)
+
+
+def _of_index(log_p: Tensor, index: Tensor, axis: int, power: float) -> Tensor:
+    """The loss of each element whose target is one class, and all digits near 0."""
+    others = log_p.scatter(axis, index, -torch.inf)
+    rest = others.exp().sum(axis)
+    likely = rest < 0.5
+    of_target = log_p.gather(axis, index).squeeze(axis)
+    of_rest = torch.log1p(-torch.where(likely, rest, 0.0))
+    of_target = torch.where(likely, of_rest, of_target)
+    mass = (power * others).exp().sum(axis) / power
+    return mass + _divergence(of_target, power)
+
+
+def _divergence(log_u: Tensor, power: float) -> Tensor:
+    """(u^k - 1) / k - (u^(k - 1) - 1) / (k - 1), of 1 from u."""
+    # The integral of e^((k - 1) s) (e^s - 1) over s from 0 to log u, of one sign.
+    near = log_u.abs() < _NEAR
+    n = _NODES.get(log_u.dtype, _FEWER)
+    nodes, weights = (
+        t.reshape(-1, *(1,) * log_u.ndim)
+        for t in unit_nodes(n, log_u.dtype, log_u.device)
+    )
+    width = torch.where(near, log_u, 0.0)
+    s = width * nodes
+    terms = weights * torch.exp((power - 1) * s) * torch.expm1(s)
+    far = torch.where(near, -1.0, log_u)
+    difference = _tempered(far, power) - _tempered(far, power - 1)
+    return torch.where(near, width * terms.sum(0), difference)
 
 
 def _tempered(log_u: Tensor, power: float) -> Tensor:

@@ -2,9 +2,9 @@ r"""CRPS, the continuous ranked probability score, of forecasts.
 
 .. math:: \int_{-\infty}^\infty (F(x) - 1\{y \le x\})^2\,dx
 
-``normal``, ``location_scale``, ``bounded`` and ``counts`` hold closed forms by family,
-``truncated`` computes the one whose closed form loses its digits, ``dispatch`` says
-which distribution has which, ``quadrature`` integrates the others.
+``normal``, ``limited``, ``location_scale``, ``bounded`` and ``counts`` hold closed
+forms by family, ``truncated`` computes the one whose closed form loses its digits,
+``dispatch`` says which distribution has which, ``quadrature`` integrates the others.
 """
 
 from torch_mlcalc.losses.crps.bounded import (
@@ -15,6 +15,10 @@ from torch_mlcalc.losses.crps.bounded import (
 )
 from torch_mlcalc.losses.crps.counts import crps_negative_binomial, crps_poisson
 from torch_mlcalc.losses.crps.dispatch import register_crps
+from torch_mlcalc.losses.crps.limited import (
+    crps_censored_normal,
+    crps_truncated_normal,
+)
 from torch_mlcalc.losses.crps.location_scale import (
     crps_laplace,
     crps_logistic,
@@ -22,11 +26,9 @@ from torch_mlcalc.losses.crps.location_scale import (
 )
 from torch_mlcalc.losses.crps.loss import CRPSLoss, crps_loss
 from torch_mlcalc.losses.crps.normal import (
-    crps_censored_normal,
     crps_log_normal,
     crps_normal,
     crps_normal_mixture,
-    crps_truncated_normal,
 )
 
 __all__ = [

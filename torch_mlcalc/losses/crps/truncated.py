@@ -28,6 +28,7 @@ from torch import Tensor
 from torch_mlcalc.quadrature.gauss import GaussLegendre
 from torch_mlcalc.quadrature.host import kept
 from torch_mlcalc.quadrature.rules import table
+from torch_mlcalc.special.tail import unit_nodes
 
 #: Nodes for float64 and for narrower dtypes. A side is at most 18 standard deviations
 #: wide. There the second derivative in the scale is wrong by 6e-11 with 48 nodes and by
@@ -52,12 +53,9 @@ class _Rule(NamedTuple):
 @kept()
 def _rule(dtype: torch.dtype, device: torch.device) -> _Rule:
     """Make the rule of a dtype once."""
-    nodes, weights = table(GaussLegendre(_NODES.get(dtype, _FEWER)))
-    return _Rule(
-        torch.tensor((1 + nodes) / 2, dtype=dtype, device=device),
-        torch.tensor(weights / 2, dtype=dtype, device=device),
-        torch.tensor(_integrals(nodes, weights), device=device),
-    )
+    n = _NODES.get(dtype, _FEWER)
+    integrals = _integrals(*table(GaussLegendre(n)))
+    return _Rule(*unit_nodes(n, dtype, device), torch.tensor(integrals, device=device))
 
 
 def _integrals(

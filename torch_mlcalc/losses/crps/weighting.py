@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from torch_mlcalc.special.tail import unit_nodes
+from torch_mlcalc.special.tail import tail_nodes
 
 Weight = Callable[[Tensor], Tensor] | tuple[float, float] | None
 
@@ -59,7 +59,7 @@ class Thresholds:
         a, b = self.clip(a), self.clip(b)
         if self.density is None:
             return b - a
-        nodes, weights = unit_nodes(a.dtype, a.device)
+        nodes, weights = tail_nodes(a.dtype, a.device)
         shape = (-1, *(1,) * a.ndim)
         values = self.density(a + (b - a) * nodes.reshape(shape))
         return (b - a) * (weights.reshape(shape) * values).sum(0)
@@ -116,7 +116,7 @@ class Levels:
     def _mean(self, size: Tensor, level: Callable[[Tensor], Tensor]) -> Tensor:
         """Mean of the weight over levels, with a density 2 u on [0, 1]."""
         assert self.density is not None  # noqa: S101
-        nodes, weights = unit_nodes(size.dtype, size.device)
+        nodes, weights = tail_nodes(size.dtype, size.device)
         shape = (-1, *(1,) * size.ndim)
         u, w = nodes.reshape(shape), weights.reshape(shape)
         return size * (2 * u * w * self.density(level(u))).sum(0)
