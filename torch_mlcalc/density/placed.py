@@ -13,6 +13,7 @@ from torch.distributions import (
     Dirichlet,
     Distribution,
     Independent,
+    MixtureSameFamily,
     MultivariateNormal,
     Normal,
     StudentT,
@@ -46,6 +47,8 @@ class Placed(NamedTuple):
 
 def has_box(distribution: Distribution) -> bool:
     """Whether a distribution of several variables can be integrated over a box."""
+    if isinstance(distribution, MixtureSameFamily):
+        return has_box(distribution.component_distribution)
     known = isinstance(distribution, (MultivariateNormal, Dirichlet))
     return known or _is_independent_normal(distribution)
 
