@@ -20,6 +20,7 @@ from torch_mlcalc.density.peaks import NEAR, Peaks
 from torch_mlcalc.density.solid import cdf, mode
 from torch_mlcalc.density.support import (
     batch_extent,
+    check_tensor,
     contains,
     event_shape,
     extent_of,
@@ -43,7 +44,7 @@ from torch_mlcalc.quadrature.host import (
     readable,
     transforming,
 )
-from torch_mlcalc.quadrature.integrand import Function, bind
+from torch_mlcalc.quadrature.integrand import Function, bind, check_function
 from torch_mlcalc.quadrature.plan import Plan
 from torch_mlcalc.quadrature.problem import Breakpoints, as_breakpoints
 from torch_mlcalc.quadrature.rules import Rule
@@ -243,6 +244,12 @@ class NormalizedDensity(Distribution):
             ) from None
         return value.reshape((math.prod(sample), *shape))
 
+    def _check(self, value: Tensor) -> None:
+        """Refuse what is no tensor, and, if asked to, what is not in the support."""
+        check_tensor(value)
+        if self._validate_args and value.numel():
+            self._validate_sample(value)
+
     def _log_density(self, points: Tensor) -> Tensor:
         """Log of the unnormalised density at points within the support."""
         values = self.log_unnormalized(points, *self.args)
@@ -269,11 +276,11 @@ class NormalizedDensity(Distribution):
             Log densities ``(*sample, *batch)``.
 
         Raises:
+            TypeError: If the value is not a tensor.
             ValueError: If a value is outside of the support and values are validated,
                 or the shape does not fit.
         """  # noqa: DOC502
-        if self._validate_args and value.numel():
-            self._validate_sample(value)
+        self._check(value)
         points = self._points(value)
         log_z = self.log_normalizer
         inside = contains(self.support, points)
@@ -334,11 +341,11 @@ class NormalizedDensity(Distribution):
             Probabilities ``(*sample, *batch)``.
 
         Raises:
+            TypeError: If the value is not a tensor.
             ValueError: If a value is outside of the support and values are validated.
             NotImplementedError: On a simplex, or a box with limits that are functions.
         """  # noqa: DOC502
-        if self._validate_args and value.numel():
-            self._validate_sample(value)
+        self._check(value)
         points = self._points(value)
         sample = value.shape[: value.ndim - len(self.event_shape)]
         shape = torch.broadcast_shapes(sample, self.batch_shape)
@@ -356,10 +363,12 @@ class NormalizedDensity(Distribution):
             Points of that shape, nan for what is not in [0, 1].
 
         Raises:
+            TypeError: If the value is not a tensor.
             ValueError: If a probability is not in [0, 1] and values are validated.
             NotImplementedError: In several dimensions, where many points have the same
                 probability, as for the distributions of torch.
         """
+        check_tensor(value)
         if self.event_shape:
             raise NotImplementedError(
                 "a density in several dimensions has no icdf: many points have the "
@@ -429,7 +438,12 @@ class NormalizedDensity(Distribution):
 
         Returns:
             The mean ``(*batch, *shape)``, with the gradients of ``f`` as well.
-        """
+
+        Raises:
+            TypeError: If ``f`` is not a function of points.
+            ValueError: If its values have another shape.
+        """  # noqa: DOC502
+        check_function(f)
         return means.mean_of(self, lambda x, _: f(x))
 
     @property

@@ -61,7 +61,7 @@ def over_support(
     value = solve(
         weighted, domain, rule, batch_shape=distribution.batch_shape, **options
     )
-    if stops and readable(value):
+    if stops and value.numel() and readable(value):
         _look_beyond(function, stops, value, settings, log=log)
     return value
 

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, final
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import (
@@ -295,9 +296,12 @@ def check_limit(name: str, limit: object, *, finite: bool = False) -> None:
             )
         return
     if isinstance(limit, bool) or not isinstance(limit, (int, float)):
+        # A number of numpy has a dtype, which a tensor says and a number does not.
+        given = isinstance(limit, (np.generic, np.ndarray, list, tuple))
+        remedy = f" Convert it: torch.as_tensor({name})." if given else ""
         raise TypeError(
             f"{name} is a {type(limit).__name__}; a number or a tensor is wanted, "
-            "and math.inf for an infinite limit."
+            f"and math.inf for an infinite limit.{remedy}"
         )
     if isinstance(limit, int) and abs(limit) > _MOST:
         raise ValueError(
