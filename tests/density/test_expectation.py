@@ -422,6 +422,16 @@ def test_a_step_between_nodes_of_both_rules_is_seen(
     assert mlc.expectation(above, p).item() == pytest.approx(exact, rel=1e-7)
 
 
+def test_what_only_a_product_of_rules_can_do_is_reported_where_that_is_not_enough() -> (
+    None
+):
+    p = Independent(Uniform(torch.zeros(2, dtype=DOUBLE), 1.0), 1)
+    with pytest.warns(mlc.IntegrationWarning, match="is all there is for this"):
+        mlc.expectation(lambda x: (x[..., 0] > 0.51).double(), p)
+    with pytest.raises(mlc.IntegrationError):
+        mlc.expectation(lambda x: x.amax(-1).sqrt(), p, on_failure="raise")
+
+
 def test_a_step_at_the_mean_has_the_gradient_of_the_probability() -> None:
     mean = t(0.3)
     value = mlc.expectation(lambda x: (x > 0.3).double(), Normal(mean, 2.0))

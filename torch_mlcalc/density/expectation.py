@@ -226,19 +226,28 @@ def _expect(
     missed = _missed(value.detach(), check, settings, log=log)
     if not (read(missed) > 0).any():
         return value
-    if most <= CHECK + 1:
-        # In so many dimensions a general rule is worse still.
+    advice = _no_other_rule(distribution, most)
+    if advice:
         where = read(missed).reshape(distribution.batch_shape.numel(), -1).max(1)
-        report(where.astype(int), _MANY, settings.on_failure, stacklevel=4)
+        report(where.astype(int), advice, settings.on_failure, stacklevel=4)
         return value
     other = over_support(function, distribution, rule, settings, ranks, log=log)
     return torch.where(missed, other, value)
 
 
-_MANY = (
-    " A product of Gauss rules has few nodes on each axis in so many dimensions; pass "
-    "rule=Lattice(2**16, tails=Tails.GAUSSIAN), or average samples."
-)
+def _no_other_rule(distribution: Distribution, most: int) -> str:
+    """What to do where there is none, or in so many dimensions a worse one."""
+    if distribution.event_shape and not has_box(distribution):
+        return (
+            " A product of Gauss rules is all there is for this distribution; average "
+            "samples, or integrate over a Box with breakpoints."
+        )
+    if most > CHECK + 1:
+        return ""
+    return (
+        " A product of Gauss rules has few nodes on each axis in so many dimensions; "
+        "pass rule=Lattice(2**16, tails=Tails.GAUSSIAN), or average samples."
+    )
 
 
 def _describe(

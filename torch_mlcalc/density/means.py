@@ -155,7 +155,8 @@ def _by_grids(
             rounding = 64 * torch.finfo(density.dtype).eps * size.clamp(min=1)
             if bool((change <= (rtol * size).clamp(min=least) + rounding).all()):
                 return value
-        n, before = n + 2, value.detach()
+        # Odd steps: even grids share the gap around the mode, and any step in it.
+        n, before = n + (3 if d <= 3 else 1), value.detach()
     return None
 
 
