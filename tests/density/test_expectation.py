@@ -349,6 +349,38 @@ def test_functions_that_are_infinite_where_there_is_no_mass() -> None:
     assert math.isfinite(value)
 
 
+def test_a_generator_seeds_a_random_rule() -> None:
+    p = MultivariateNormal(torch.zeros(3, dtype=DOUBLE), torch.eye(3, dtype=DOUBLE))
+    rule = mlc.Sobol(2**10, tails=mlc.Tails.GAUSSIAN)
+    seeds = [None, None, 1, 1, 2]
+    plain, again, one, same, two = (
+        mlc.expectation(
+            lambda x: x.square().sum(-1),
+            p,
+            rule,
+            generator=None if s is None else torch.Generator().manual_seed(s),
+            on_failure="ignore",
+        )
+        for s in seeds
+    )
+    assert plain == again and one == same
+    assert len({plain.item(), one.item(), two.item()}) == 3
+    assert abs(one - 3) < 0.05
+    log = mlc.log_expectation(
+        lambda x: x.square().sum(-1).log(),
+        p,
+        rule,
+        generator=torch.Generator().manual_seed(1),
+        on_failure="ignore",
+    )
+    assert log.exp().item() == pytest.approx(one.item(), rel=1e-12)
+    for solve in (mlc.expectation, mlc.log_expectation):
+        with pytest.raises(ValueError, match="generator has no effect with the rule"):
+            solve(torch.cos, Normal(0.0, 1.0), generator=torch.Generator())
+    with pytest.raises(TypeError, match="generator is a int"):
+        mlc.expectation(torch.cos, p, rule, generator=1)  # type: ignore[arg-type]
+
+
 def test_single_precision() -> None:
     p = Normal(torch.tensor([0.0, 2.0]), 0.5)
     value = mlc.expectation(torch.exp, p)

@@ -21,7 +21,11 @@ from torch_mlcalc.density.normalized import NormalizedDensity
 from torch_mlcalc.density.over_support import over_support
 from torch_mlcalc.density.placed import has_box
 from torch_mlcalc.density.tables import Check
-from torch_mlcalc.quadrature.checks import Settings, check_settings
+from torch_mlcalc.quadrature.checks import (
+    Settings,
+    check_generator,
+    check_settings,
+)
 from torch_mlcalc.quadrature.contract import (
     LinearSum,
     LogSum,
@@ -63,6 +67,7 @@ def expectation(
     atol: float | None = None,
     max_evals: int | None = None,
     memory: int | None = None,
+    generator: torch.Generator | None = None,
     on_failure: str = "warn",
     process_group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -102,6 +107,8 @@ def expectation(
         atol: Wanted absolute error: either of the two is enough.
         max_evals: Points that each integral may use.
         memory: Bytes that a block of points may use; by default 256 MiB.
+        generator: What seeds a random rule; without one, the same call gives the same
+            bits.
         on_failure: ``"warn"``, ``"raise"`` or ``"ignore"`` what did not converge.
         process_group: Processes that share the points, all of which make this call, as
             for :func:`integrate`. A :class:`NormalizedDensity` has its own points.
@@ -132,7 +139,7 @@ def expectation(
         NIST Digital Library of Mathematical Functions, section 3.5(v),
         https://dlmf.nist.gov/3.5
     """
-    settings = Settings(rtol, atol, max_evals, memory, on_failure)
+    settings = Settings(rtol, atol, max_evals, memory, on_failure, generator)
     with ranks_of(process_group) as ranks:
         return _expect(integrand, distribution, rule, settings, ranks, log=False)
 
@@ -146,6 +153,7 @@ def log_expectation(
     atol: float | None = None,
     max_evals: int | None = None,
     memory: int | None = None,
+    generator: torch.Generator | None = None,
     on_failure: str = "warn",
     process_group: ProcessGroup | None = None,
 ) -> Tensor:
@@ -161,6 +169,7 @@ def log_expectation(
         atol: The same; the larger of the two counts.
         max_evals: Points that each integral may use.
         memory: Bytes that a block may use.
+        generator: What seeds a random rule.
         on_failure: ``"warn"``, ``"raise"`` or ``"ignore"``.
         process_group: Processes that share the points.
 
@@ -179,7 +188,7 @@ def log_expectation(
         ... )
         tensor(999.3068)
     """
-    settings = Settings(rtol, atol, max_evals, memory, on_failure)
+    settings = Settings(rtol, atol, max_evals, memory, on_failure, generator)
     with ranks_of(process_group) as ranks:
         return _expect(log_integrand, distribution, rule, settings, ranks, log=True)
 
@@ -354,4 +363,6 @@ def _check(
             f"distribution is a {type(distribution).__name__}; a distribution of torch "
             "is wanted, for example torch.distributions.Normal(0.0, 1.0)."
         )
-    check_settings(rule, settings)
+    known = check_settings(rule, settings)
+    if settings.generator is not None:
+        check_generator(settings.generator, known, otherwise=False)
