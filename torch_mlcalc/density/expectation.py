@@ -118,7 +118,8 @@ def expectation(
 
     Returns:
         The mean, with gradients in the parameters of the distribution and in whatever
-        the function depends on.
+        the function depends on; in the place of a jump they are had from
+        :func:`expected_loss` with ``kinks``.
 
     Raises:
         TypeError: If an argument is of the wrong type.
