@@ -174,9 +174,9 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     rows = [(name, *step()) for name, step in tqdm(STEPS.items(), unit="step")]
-    print(f"{'step':<36}{'found':>14}{'known':>14}{'error':>10}")
+    print(f"{'step':<36}{'found':>16}{'known':>16}{'error':>10}")
     for name, found, known in rows:
-        print(f"{name:<36}{found:14.10f}{known:14.10f}{abs(found - known):10.1e}")
+        print(f"{name:<36}{found:16.10f}{known:16.10f}{abs(found - known):10.1e}")
     print(f"\nPicture: {save_picture(arguments.output)}")
 
 

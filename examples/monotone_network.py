@@ -99,7 +99,7 @@ def save_picture(model: Monotone, x: Tensor, y: Tensor, folder: Path) -> Path:
 def main() -> None:
     """Train, invert, and compare with the truth."""
     parser = argparse.ArgumentParser(description="A monotone network.")
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument(
         "--output", type=Path, default=HERE / "output", help="folder for the picture"
     )

@@ -6,7 +6,16 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Normal, kl_divergence
+from torch.distributions import (
+    Beta,
+    Categorical,
+    Dirichlet,
+    Distribution,
+    Gamma,
+    MixtureSameFamily,
+    Normal,
+    kl_divergence,
+)
 
 import torch_mlcalc as mlc
 
@@ -113,3 +122,17 @@ def test_a_shape_that_does_not_fit_is_refused_of_none_as_well() -> None:
     p = _density("interval", torch.ones(3))
     with pytest.raises(ValueError, match=r"does not end with batch_shape"):
         p.log_prob(torch.zeros(0, 2))
+
+
+@pytest.mark.parametrize(
+    "p",
+    [
+        Gamma(torch.ones(0), 1.0),
+        Beta(torch.ones(0), 1.0, validate_args=False),
+        Dirichlet(torch.ones(0, 3), validate_args=False),
+        MixtureSameFamily(Categorical(torch.ones(0, 2)), Normal(torch.zeros(0, 2), 1)),
+    ],
+    ids=lambda p: type(p).__name__,
+)
+def test_means_under_an_empty_batch_of_distributions(p: Distribution) -> None:
+    assert mlc.expectation(torch.relu, p).shape == p.batch_shape + p.event_shape

@@ -110,6 +110,16 @@ CASES = [
     Case("transformed", lambda m: TransformedDistribution(
         Normal(m, 0.4), [transforms.AffineTransform(1.0, 2.0)]), (t(0.2, 1.0),),
          square, lambda m: (1 + 2 * m) ** 2 + 0.64),
+    Case("mixture, kink", lambda m, s: MixtureSameFamily(
+             Categorical(torch.ones(2, dtype=DOUBLE)), Normal(m, s)),
+         (t(0.0, 0.5), t(1.0, 2.0)), torch.relu,
+         lambda m, s: torch.mean(
+             m * torch.special.ndtr(m / s)
+             + s * (-(m / s) ** 2 / 2).exp() / math.sqrt(2 * math.pi))),
+    Case("mixture of gammas", lambda p, a: MixtureSameFamily(
+             Categorical(p), Gamma(a, t(1.0, 2.0))),
+         (t(1.0, 3.0), t(2.0, 0.5)), torch.log,
+         lambda p, a: (p / p.sum() * (a.digamma() - t(1.0, 2.0).log())).sum()),
     Case("mixture", lambda p, m: MixtureSameFamily(
         Categorical(torch.stack([p, 1 - p], -1)),
         Normal(torch.stack([m, -m], -1), 0.5)),
@@ -181,7 +191,16 @@ def test_gradient_in_the_parameters_of_the_function(case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["normal", "gamma", "mixture", "poisson", "bernoulli", "laplace"]
+    "name",
+    [
+        "normal",
+        "gamma",
+        "mixture",
+        "mixture of gammas",
+        "poisson",
+        "bernoulli",
+        "laplace",
+    ],
 )
 def test_log_form(name: str) -> None:
     case = next(c for c in CASES if c.name == name)
@@ -330,6 +349,38 @@ def test_functions_that_are_infinite_where_there_is_no_mass() -> None:
     assert math.isfinite(value)
 
 
+def test_a_generator_seeds_a_random_rule() -> None:
+    p = MultivariateNormal(torch.zeros(3, dtype=DOUBLE), torch.eye(3, dtype=DOUBLE))
+    rule = mlc.Sobol(2**10, tails=mlc.Tails.GAUSSIAN)
+    seeds = [None, None, 1, 1, 2]
+    plain, again, one, same, two = (
+        mlc.expectation(
+            lambda x: x.square().sum(-1),
+            p,
+            rule,
+            generator=None if s is None else torch.Generator().manual_seed(s),
+            on_failure="ignore",
+        )
+        for s in seeds
+    )
+    assert plain == again and one == same
+    assert len({plain.item(), one.item(), two.item()}) == 3
+    assert abs(one - 3) < 0.05
+    log = mlc.log_expectation(
+        lambda x: x.square().sum(-1).log(),
+        p,
+        rule,
+        generator=torch.Generator().manual_seed(1),
+        on_failure="ignore",
+    )
+    assert log.exp().item() == pytest.approx(one.item(), rel=1e-12)
+    for solve in (mlc.expectation, mlc.log_expectation):
+        with pytest.raises(ValueError, match="generator has no effect with the rule"):
+            solve(torch.cos, Normal(0.0, 1.0), generator=torch.Generator())
+    with pytest.raises(TypeError, match="generator is a int"):
+        mlc.expectation(torch.cos, p, rule, generator=1)  # type: ignore[arg-type]
+
+
 def test_single_precision() -> None:
     p = Normal(torch.tensor([0.0, 2.0]), 0.5)
     value = mlc.expectation(torch.exp, p)
@@ -377,6 +428,59 @@ def test_unknown_distributions_are_refused_until_registered() -> None:
         nodes._registry.pop(Coin)
 
 
+@pytest.mark.parametrize(
+    ("p", "at", "exact"),
+    [
+        (Normal(t(0.0)[0], 1.0), 0.1, 0.46017216272297101),
+        (LogNormal(t(0.0)[0], 1.0), math.exp(0.1), 0.46017216272297101),
+        (Independent(Normal(torch.zeros(2, dtype=DOUBLE), 1.0), 1), 0.1,
+         0.46017216272297101),
+        (MixtureSameFamily(Categorical(torch.ones(2, dtype=DOUBLE)),
+                           Normal(t(-1.0, 1.0), 1.0)), 0.1, 0.47580296779981157),
+        (MixtureSameFamily(Categorical(torch.ones(2, dtype=DOUBLE)),
+                           Uniform(t(0.0, 1.0), t(2.0, 4.0))), 0.7, 0.825),
+        (Laplace(t(0.0)[0], 1.0), 0.02, math.exp(-0.02) / 2),
+        (Exponential(t(2.0)[0]), 0.01, math.exp(-0.02)),
+        (Uniform(t(2.0)[0], 3.0), 2.001, 0.999),
+        (Uniform(t(2.0)[0], 3.0), 2.999, 0.001),
+    ],
+)  # fmt: skip
+def test_a_step_between_nodes_of_both_rules_is_seen(
+    p: Distribution, at: float, exact: float
+) -> None:
+    def above(x: Tensor) -> Tensor:
+        return ((x[..., 0] if p.event_shape else x) > at).double()
+
+    assert mlc.expectation(above, p).item() == pytest.approx(exact, rel=1e-7)
+
+
+def test_what_only_a_product_of_rules_can_do_is_reported_where_that_is_not_enough() -> (
+    None
+):
+    p = Independent(Uniform(torch.zeros(2, dtype=DOUBLE), 1.0), 1)
+    with pytest.warns(mlc.IntegrationWarning, match="is all there is for this"):
+        mlc.expectation(lambda x: (x[..., 0] > 0.51).double(), p)
+    with pytest.raises(mlc.IntegrationError):
+        mlc.expectation(lambda x: x.amax(-1).sqrt(), p, on_failure="raise")
+
+
+def test_a_step_at_the_mean_has_the_gradient_of_the_probability() -> None:
+    mean = t(0.3)
+    value = mlc.expectation(lambda x: (x > 0.3).double(), Normal(mean, 2.0))
+    (slope,) = torch.autograd.grad(value, mean)
+    assert slope.item() == pytest.approx(1 / math.sqrt(8 * math.pi), rel=1e-7)
+
+
+def test_a_function_without_a_value_at_the_end_is_not_asked_there() -> None:
+    def score(x: Tensor) -> Tensor:
+        assert (x > 0).all()
+        return torch.where(x > 0, torch.log1p(x), torch.nan)
+
+    for rate in (t(1.0), t(1.0).float()):
+        value = mlc.expectation(score, Exponential(rate), on_failure="raise")
+        assert value.item() == pytest.approx(0.59634736232319407, rel=3e-4)
+
+
 def test_registered_nodes_are_checked_by_fewer_and_counted_by_their_rule() -> None:
     class Own(Normal):
         pass
@@ -392,7 +496,7 @@ def test_registered_nodes_are_checked_by_fewer_and_counted_by_their_rule() -> No
     p = Own(torch.tensor(0.5, dtype=DOUBLE), 1.0)
     try:
         assert mlc.expectation(square, p).item() == pytest.approx(1.25, rel=1e-13)
-        assert asked == [32, 16]
+        assert asked == [32, 15]
         # What they do not confirm goes to the support; another rule goes there at once.
         exact = 0.5 * torch.special.ndtr(p.loc) + (-(p.loc**2) / 2).exp() / math.sqrt(
             2 * math.pi

@@ -784,3 +784,19 @@ def test_moments_that_a_tail_does_not_have(dtype: torch.dtype) -> None:
     )
     assert pareto.mean.isnan().tolist() == [True, False, False, False, False]
     assert pareto.variance.isinf().tolist() == [True, True, True, False, False]
+
+
+@pytest.mark.parametrize("name", ["log_prob", "cdf", "icdf"])
+def test_a_value_is_a_tensor(name: str) -> None:
+    p = mlc.NormalizedDensity(lambda x: -x, mlc.Interval(0, 1))
+    with pytest.raises(TypeError, match="value is a float; a tensor is wanted"):
+        getattr(p, name)(0.5)
+
+
+def test_the_function_of_a_mean_is_checked() -> None:
+    p = mlc.NormalizedDensity(lambda x: -x, mlc.Interval(0, 1))
+    with pytest.raises(TypeError, match="a function of the points is wanted"):
+        p.expectation(3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"returned shape \(\); .*one value for each"):
+        p.expectation(lambda x: x.sum())
+    assert p.expectation(lambda x: x >= 0).item() == pytest.approx(1)

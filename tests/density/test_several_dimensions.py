@@ -422,3 +422,11 @@ def test_what_overflows_far_out_has_no_slope_where_nothing_can_be_read() -> None
     theta = torch.stack([family.theta, 2 * family.theta])
     slopes = torch.func.vmap(torch.func.grad(log_z))(theta)
     torch.testing.assert_close(slopes, -0.5 / theta, rtol=1e-6, atol=0)
+
+
+def test_a_step_next_to_the_mode_is_seen_by_means() -> None:
+    p = mlc.NormalizedDensity(
+        lambda x: -x.square().sum(-1) / 2, PLANE, mlc.AdaptiveGaussHermite()
+    )
+    share = p.expectation(lambda x: (x[..., 0] > 0.05).double())
+    assert share.item() == pytest.approx(0.48006119416162754, rel=1e-6)

@@ -117,7 +117,7 @@ def test_complex_parameters_in_every_body(threads: int) -> None:
 def bodies_of(optimizer: mlc.SGD) -> set[str]:
     """Name the bodies of the last step."""
     found = set()
-    for each in optimizer._partitions.values():
+    for each in optimizer._bodies.partitions.values():
         bodies = [part._body for part in each._parts]
         found |= {getattr(body, "__name__", type(body).__name__) for body in bodies}
         found |= {"alone"} if each._alone else set()
@@ -213,14 +213,14 @@ def test_chooses_the_body(name: str, threads: int) -> None:
 def test_keeps_its_choice_while_nothing_changes() -> None:
     params = sized(5, 7)
     optimizer = after_three_steps(params)
-    found = optimizer._partitions[0]
+    found = optimizer._bodies.partitions[0]
     optimizer.step()
     optimizer.zero_grad()
     for param in params:
         param.grad = torch.ones_like(param)
     optimizer.param_groups[0]["lr"] = 0.5
     optimizer.step()
-    assert optimizer._partitions[0] is found
+    assert optimizer._bodies.partitions[0] is found
 
 
 def test_momentum_that_begins_again_is_soon_updated_with_the_rest() -> None:
@@ -379,7 +379,7 @@ def test_vectors_in_blocks_equal_the_loop(formula: Options) -> None:
     )
     if formula.get("momentum"):
         assert bodies_of(found) == {"Gathered"}
-        assert len(found._partitions[0]._parts) > 2
+        assert len(found._bodies.partitions[0]._parts) > 2
     pairs = zip(*(o.param_groups[0]["params"] for o in (found, expected)), strict=True)
     for a, b in pairs:
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
@@ -553,17 +553,17 @@ def test_a_flat_step_that_repeats_one_looks_at_everything_once(
 def test_a_step_finds_its_parts_again_only_if_something_has_changed() -> None:
     params = sized(*[4] * 520)
     optimizer = after_three_steps(params)
-    known = optimizer._partitions[0]
+    known = optimizer._bodies.partitions[0]
     assert [len(part.positions) for part in known._parts] == [256, 256, 8]
     optimizer.step()
-    assert optimizer._partitions[0] is known
+    assert optimizer._bodies.partitions[0] is known
     params[300].grad = torch.stack([params[300].grad] * 2, -1)[..., 0]
     for _ in range(3):
         optimizer.step()
-    again = optimizer._partitions[0]
+    again = optimizer._bodies.partitions[0]
     assert again is not known
     optimizer.step()
-    assert optimizer._partitions[0] is again
+    assert optimizer._bodies.partitions[0] is again
 
 
 # Sequences drawn by hypothesis

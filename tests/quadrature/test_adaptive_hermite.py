@@ -263,6 +263,15 @@ def test_evaluations_can_be_limited() -> None:
         )
 
 
+def test_a_step_next_to_the_mode_is_seen() -> None:
+    value = mlc.log_integrate(
+        lambda x: torch.where(x > 0.1, 0.0, -1.0) - x * x / 2, LINE, Rule()
+    )
+    below = Normal(0.0, 1.0).cdf(torch.tensor(0.1, dtype=DOUBLE))
+    want = (1 - below + below / math.e) * math.sqrt(2 * math.pi)
+    assert value.exp().item() == pytest.approx(want.item(), rel=1e-7)
+
+
 def test_looser_tolerance_takes_fewer_nodes() -> None:
     a, b = shapes()
     counts = [

@@ -191,6 +191,21 @@ SUPPORTS = {
     "Beta": (D.Beta(2.0, 3.0), q.Interval, (0, 1, 0, 1)),
     "Uniform": (D.Uniform(-1.0, 3.0), q.Interval, (-1, 3, 0, 1)),
     "Kumaraswamy": (D.Kumaraswamy(2.0, 3.0), q.Interval, (0, 1, 0, 1)),
+    "mixture": (
+        D.MixtureSameFamily(D.Categorical(T([1.0, 1.0])), D.Normal(T([-1.0, 1.0]), 1)),
+        q.RealLine,
+        (-math.inf, math.inf, 0, 2**0.5),
+    ),
+    "mixture on a half line": (
+        D.MixtureSameFamily(D.Categorical(T([1.0, 1.0])), D.Exponential(T([1.0, 1.0]))),
+        q.HalfLine,
+        (0, math.inf, 0, 1),
+    ),
+    "mixture on an interval": (
+        D.MixtureSameFamily(D.Categorical(T([1.0, 1.0])), D.Beta(T([1.0, 2.0]), 1.0)),
+        q.Interval,
+        (0, 1, 0, 1),
+    ),
     "real": (constraints.real, q.RealLine, (-math.inf, math.inf, 0, 1)),
     "positive": (constraints.positive, q.HalfLine, (0, math.inf, 0, 1)),
     "nonnegative": (constraints.nonnegative, q.HalfLine, (0, math.inf, 0, 1)),
@@ -253,6 +268,11 @@ class Silent(distributions.Distribution):
     [
         (3.0, TypeError, r"domain_of got float; pass a torch.distributions Dist"),
         (q.Interval(0, 1), TypeError, "domain_of got Interval; pass"),
+        (
+            D.MixtureSameFamily(D.Categorical(T([1.0, 1.0])), D.Uniform(T([0, 1]), 2)),
+            ValueError,
+            "components of the mixture have supports of their own; write the domain",
+        ),
         (Silent(), ValueError, "Silent states no support; write the domain yourself"),
         (
             distributions.Poisson(1.0),

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ import torch_mlcalc as mlc
 LINE = mlc.RealLine()
 PLANE = mlc.Box(0, 1, dimension=2)
 RISING = torch.tensor([0.0, 1.0])
+RULE = mlc.GaussLegendre(5)
 
 
 def _bell(x: Tensor) -> Tensor:
@@ -179,3 +181,45 @@ def test_a_log_density_is_not_complex() -> None:
     p = mlc.NormalizedDensity(lambda x: 1j * x, mlc.Interval(0, 1))
     with pytest.raises(TypeError, match=r"log integrand returned torch\.complex64"):
         p.log_prob(torch.tensor(0.5))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: mlc.integrate(lambda x: x * RISING, LINE), r"size of .*\(129,\)"),
+        (
+            lambda: mlc.integrate(lambda x: x * RISING, mlc.Interval(0, 1), RULE),
+            r"size of .*shape \(5,\) in torch.float32",
+        ),
+        (
+            lambda: mlc.integrate(torch.nn.Linear(1, 1), mlc.Interval(0, RISING)),
+            r"cannot be multiplied .*a network wants points\[..., None\]",
+        ),
+        (lambda: mlc.integrate(lambda x: _sum(x) * RISING, PLANE), r"batch_shape="),
+    ],
+)
+def test_an_error_of_torch_inside_the_integrand_says_where(
+    call: Callable[[], Tensor], message: str
+) -> None:
+    with pytest.raises(RuntimeError, match=f"(?s){message}"):
+        call()
+
+
+def test_an_error_of_another_kind_inside_the_integrand_stays_as_it_is() -> None:
+    def broken(x: Tensor) -> Tensor:
+        raise NotImplementedError("later")
+
+    with pytest.raises(NotImplementedError, match="^later$"):
+        mlc.integrate(broken, LINE)
+
+
+@pytest.mark.parametrize("limit", [np.float32(0), np.int64(0), np.zeros(2), [0, 1]])
+def test_limits_of_numpy_are_to_be_converted(limit: object) -> None:
+    with pytest.raises(TypeError, match=r"Convert it: torch.as_tensor\(lower\)"):
+        mlc.Interval(limit, 1)  # type: ignore[arg-type]
+
+
+def test_counts_and_tolerances_may_be_numbers_of_numpy() -> None:
+    assert mlc.GaussLegendre(np.int64(5)) == RULE  # type: ignore[arg-type]
+    settings = {"rtol": np.float32(1e-2), "max_evals": np.int32(1000)}
+    assert mlc.integrate(_bell, LINE, **settings).item() == pytest.approx(math.pi**0.5)

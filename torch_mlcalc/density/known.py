@@ -16,7 +16,7 @@ from torch_mlcalc.quadrature.rules import Array
 from torch_mlcalc.testing.captured import find_captured
 
 if TYPE_CHECKING:
-    from torch_mlcalc.density.normalized import NormalizedDensity
+    from torch_mlcalc.density.unnormalized import Unnormalized
 
 Keys = npt.NDArray[np.complex128]
 Mask = npt.NDArray[np.bool_]
@@ -231,7 +231,7 @@ def _size(integrand: Integrand) -> int:
     return size
 
 
-def integrand_of(density: NormalizedDensity) -> Integrand:
+def integrand_of(density: Unnormalized) -> Integrand:
     """The log density as an integrand."""
     return Integrand(
         density.log_unnormalized,

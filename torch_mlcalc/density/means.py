@@ -18,7 +18,7 @@ from torch_mlcalc.quadrature.cubature.whitened import WhitenedPlan
 from torch_mlcalc.quadrature.domains import Domain
 from torch_mlcalc.quadrature.estimate import Estimate, Status, report
 from torch_mlcalc.quadrature.host import dual_level, read, readable, transforming
-from torch_mlcalc.quadrature.integrand import Function
+from torch_mlcalc.quadrature.integrand import Function, checked
 from torch_mlcalc.quadrature.integrate import integrate, integrate_with_error
 from torch_mlcalc.quadrature.rules import Rule
 
@@ -59,11 +59,13 @@ def mean_of(
     """
     shape: torch.Size | None = None
     log_z, log_density = density.log_normalizer, density._remembered
+    coordinates = density.event_shape.numel() if density.event_shape else 0
 
     def weighted(points: Tensor, _: Tensor) -> Tensor:
         nonlocal shape
         log_p = log_density(points) - log_z
-        p, values = torch.exp(log_p), f(points, log_p)
+        p = torch.exp(log_p)
+        values = checked(f(points, log_p), points, coordinates)
         shape = values.shape[p.ndim :]
         values = values.reshape((*p.shape, math.prod(shape)))
         mass = p[..., None]
@@ -153,7 +155,8 @@ def _by_grids(
             rounding = 64 * torch.finfo(density.dtype).eps * size.clamp(min=1)
             if bool((change <= (rtol * size).clamp(min=least) + rounding).all()):
                 return value
-        n, before = n + 2, value.detach()
+        # Odd steps: even grids share the gap around the mode, and any step in it.
+        n, before = n + (3 if d <= 3 else 1), value.detach()
     return None
 
 

@@ -30,11 +30,12 @@ from torch.distributions import (
     Uniform,
 )
 
+from torch_mlcalc.density.tables import Check, log_table
 from torch_mlcalc.density.wide import widened
 from torch_mlcalc.precision import full_precision
 from torch_mlcalc.quadrature.gauss import GaussHermite, GaussLaguerre, GaussLegendre
-from torch_mlcalc.quadrature.host import kept, read
-from torch_mlcalc.quadrature.rules import Array, FixedRule, table
+from torch_mlcalc.quadrature.host import read
+from torch_mlcalc.quadrature.rules import Array, FixedRule
 
 
 class Nodes(NamedTuple):
@@ -161,21 +162,9 @@ def is_exact(distribution: Distribution) -> bool:
     return entry is not None and entry.exact
 
 
-@kept()
-def _table(
-    family: type[FixedRule], n: int, dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Nodes and logs of weights as tensors, made once."""
-    nodes, weights = table(family(n))  # type: ignore[call-arg]
-    return (
-        torch.tensor(nodes, dtype=dtype, device=device),
-        torch.tensor(np.log(weights), dtype=dtype, device=device),
-    )
-
-
 def _gauss(family: type[FixedRule], n: int, like: Tensor) -> Nodes:
     shape = (-1, *(1,) * like.ndim)
-    nodes, logs = _table(family, n, like.dtype, like.device)
+    nodes, logs = log_table(family, n, like.dtype, like.device)
     return Nodes(nodes.reshape(shape), logs.reshape(shape))
 
 
@@ -274,6 +263,8 @@ def _transformed(p: TransformedDistribution, n: int) -> Nodes:
 @register_expectation_rule(MixtureSameFamily)
 def _mixture(p: MixtureSameFamily, n: int) -> Nodes:
     points, logs = nodes_of(p.component_distribution, n)
+    if isinstance(n, Check):
+        points, logs = _unlike(p, n, points, logs)
     share = p.mixture_distribution.logits
     share = share - share.logsumexp(-1, keepdim=True)
     logs = (logs + share).expand(len(points), *p.batch_shape, share.shape[-1])
@@ -282,6 +273,23 @@ def _mixture(p: MixtureSameFamily, n: int) -> Nodes:
     points = points.expand(*logs.shape, *p.event_shape)
     return Nodes(
         points.movedim(component, 1).flatten(0, 1), logs.movedim(-1, 1).flatten(0, 1)
+    )
+
+
+def _unlike(p: MixtureSameFamily, n: Check, points: Tensor, logs: Tensor) -> Nodes:
+    """The same for a check, with one node fewer for every second component."""
+    # Components that mirror each other, as N(-1, 1) and N(1, 1) do, add up to 1/2 on
+    # both sides of any step near the middle, by whatever rule they share.
+    fewer, fewer_logs = nodes_of(p.component_distribution, Check(n - 1))
+    missing = len(points) - len(fewer)
+    fewer = torch.cat([fewer, fewer[:1].expand(missing, *fewer.shape[1:])])
+    none = torch.full_like(fewer_logs[:1], -math.inf)
+    fewer_logs = torch.cat([fewer_logs, none.expand(missing, *none.shape[1:])])
+    count = p.mixture_distribution.logits.shape[-1]
+    second = torch.arange(count, device=points.device) % 2 == 1
+    behind = second.reshape(count, *(1,) * len(p.event_shape))
+    return Nodes(
+        torch.where(behind, fewer, points), torch.where(second, fewer_logs, logs)
     )
 
 

@@ -11,12 +11,13 @@ from torch_mlcalc.density.known import Heard, Known
 from torch_mlcalc.density.pieces import in_pieces
 from torch_mlcalc.density.smooth import is_smooth
 from torch_mlcalc.density.support import extent_of
+from torch_mlcalc.quadrature.adapt import adapt
 from torch_mlcalc.quadrature.contract import BLOCK_BYTES
 from torch_mlcalc.quadrature.cubature.box import DETERMINISTIC, Solid
 from torch_mlcalc.quadrature.estimate import Status, report
 from torch_mlcalc.quadrature.host import dual_level, read, readable, transforming
 from torch_mlcalc.quadrature.integrand import Function
-from torch_mlcalc.quadrature.integrate import adapt, log_integrate
+from torch_mlcalc.quadrature.integrate import log_integrate
 from torch_mlcalc.quadrature.line_plan import LinePlan
 from torch_mlcalc.quadrature.plan import Plan
 from torch_mlcalc.quadrature.rules import FixedRule, Rule

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Dirichlet, Distribution
+from torch.distributions import Dirichlet, Distribution, MixtureSameFamily
 
 from torch_mlcalc.density.logs import Stop, has_logs
 from torch_mlcalc.density.normalized import NormalizedDensity
@@ -32,6 +32,8 @@ def over_support(
     """Integral over the support with the density, or its log."""
     if isinstance(distribution, NormalizedDensity) and not log and rule is None:
         return distribution.expectation(function)
+    if isinstance(distribution, MixtureSameFamily):
+        return _over_components(function, distribution, rule, settings, ranks, log=log)
     if rule is None and (has_logs(distribution) or isinstance(distribution, Dirichlet)):
         placed = on_logs(distribution)
     else:
@@ -59,9 +61,37 @@ def over_support(
     value = solve(
         weighted, domain, rule, batch_shape=distribution.batch_shape, **options
     )
-    if stops and readable(value):
+    if stops and value.numel() and readable(value):
         _look_beyond(function, stops, value, settings, log=log)
     return value
+
+
+def _over_components(
+    function: Function,
+    mixture: MixtureSameFamily,
+    rule: Rule | None,
+    settings: Settings,
+    ranks: Ranks | None,
+    *,
+    log: bool,
+) -> Tensor:
+    """Mean of the means under components, each of which has a support of its own."""
+    part = mixture.component_distribution
+    axis = len(mixture.batch_shape)
+
+    def each(x: Tensor) -> Tensor:
+        # Components become more points: the function knows of the batch alone.
+        points = x.movedim(1 + axis, 1)
+        values = function(points.flatten(0, 1))
+        return values.unflatten(0, points.shape[:2]).movedim(1, 1 + axis)
+
+    means = over_support(each, part, rule, settings, ranks, log=log)
+    logs = mixture.mixture_distribution.logits.log_softmax(-1)
+    logs = logs.expand(part.batch_shape).to(means.real.dtype)
+    logs = logs.reshape(logs.shape + (1,) * (means.ndim - logs.ndim))
+    if log:
+        return (means + logs).logsumexp(axis)
+    return (means * logs.exp()).sum(axis)
 
 
 def _look_beyond(

@@ -13,6 +13,7 @@ from torch.distributions import (
     Dirichlet,
     Distribution,
     Independent,
+    MixtureSameFamily,
     MultivariateNormal,
     Normal,
     StudentT,
@@ -46,6 +47,8 @@ class Placed(NamedTuple):
 
 def has_box(distribution: Distribution) -> bool:
     """Whether a distribution of several variables can be integrated over a box."""
+    if isinstance(distribution, MixtureSameFamily):
+        return has_box(distribution.component_distribution)
     known = isinstance(distribution, (MultivariateNormal, Dirichlet))
     return known or _is_independent_normal(distribution)
 
@@ -187,7 +190,7 @@ def _sticks(distribution: Dirichlet) -> Beta:
 def _on_cube(distribution: Dirichlet) -> Placed:
     """A Dirichlet variable from independent beta variables."""
     sticks = _sticks(distribution)
-    wide = Independent(widened(sticks), 1, validate_args=False)
+    wide = widened(sticks)
     box = Box(sticks.concentration1.new_zeros(sticks.batch_shape[-1]), 1.0)
 
     def points(u: Tensor) -> Tensor:
@@ -195,7 +198,7 @@ def _on_cube(distribution: Dirichlet) -> Placed:
         left = (1 - u).cumprod(-1)
         return torch.cat([u, one], -1) * torch.cat([one, left], -1)
 
-    return Placed(box, lambda u: wide.log_prob(u.double()).to(u.dtype), points)
+    return Placed(box, lambda u: wide.log_prob(u.double()).sum(-1).to(u.dtype), points)
 
 
 def _broken_stick(distribution: Dirichlet) -> Placed:

@@ -58,6 +58,15 @@ def support_of(domain: Domain) -> constraints.Constraint:
     return constraints.interval(lower, upper)
 
 
+def check_tensor(value: object) -> None:
+    """Refuse a value that is not a tensor, as torch's distributions do."""
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"value is a {type(value).__name__}; a tensor is wanted, for example "
+            "torch.tensor(0.5)."
+        )
+
+
 def contains(support: constraints.Constraint, points: Tensor) -> Tensor:
     """Which points are in a support; torch's constraints cannot be asked about none."""
     if points.numel():

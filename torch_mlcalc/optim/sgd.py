@@ -1,34 +1,30 @@
 """Stochastic gradient descent: the class, its options and its state."""
 
-import operator
 from collections.abc import Callable
-from typing import Any, TypeAlias, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
+from torch_mlcalc.optim.bodies import Bodies, Grads
 from torch_mlcalc.optim.checkpoint import (
     check_groups,
     check_shapes,
     restore_precision,
 )
-from torch_mlcalc.optim.flat import FlatGroup
 from torch_mlcalc.optim.options import Formula, check_before_step, check_options
-from torch_mlcalc.optim.partition import Partition, Settings, one_by_one
+from torch_mlcalc.optim.partition import Settings, one_by_one
 from torch_mlcalc.optim.step_size import Line, StepSize, factor_of
 from torch_mlcalc.optim.update import unscaled, update_under_autograd_
 
 __all__ = ["SGD"]
 
 Loss = TypeVar("Loss")
-Grads: TypeAlias = list[Tensor | None]
 
 # Options that torch's SGD lacks.
 _OWN_OPTIONS = ("decoupled_weight_decay", "compensated", "flat")
-
-_grad = operator.attrgetter("grad")
 
 
 class SGD(Optimizer):
@@ -206,17 +202,11 @@ class SGD(Optimizer):
             )
         # Not a default: what is in a group ends up in checkpoints, which hold no code.
         self.step_size = step_size
-        self._forget()
+        self._bodies = Bodies()
         self._has_all_groups = False
         super().__init__(params, defaults)
         self._has_all_groups = True
-        self._move_into_blocks()
-
-    def _forget(self) -> None:
-        """Drop what was found out about the tensors; the next step looks again."""
-        self._partitions: dict[int, Partition] = {}
-        self._flat_groups: dict[int, FlatGroup] = {}
-        self._states: list[dict[str, Any]] = []
+        self._bodies.move_into_blocks(self.param_groups)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what to pickle or copy."""
@@ -225,7 +215,7 @@ class SGD(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore from a pickle or a ``state_dict``, also one of an older torch."""
         super().__setstate__(state)
-        self._forget()
+        self._bodies = Bodies()
         for group in self.param_groups:
             for option in ("nesterov", "maximize", "differentiable", "fused"):
                 group.setdefault(option, False)
@@ -302,7 +292,7 @@ class SGD(Optimizer):
         super().add_param_group(param_group)
         if self._has_all_groups:
             try:
-                self._move_into_blocks()
+                self._bodies.move_into_blocks(self.param_groups)
             except ValueError:
                 self.param_groups.pop()
                 raise
@@ -315,7 +305,7 @@ class SGD(Optimizer):
                 gradients that are set to zero become views of one block.
         """
         if not set_to_none:
-            for flat_group in self._move_into_blocks():
+            for flat_group in self._bodies.move_into_blocks(self.param_groups):
                 flat_group.zero_grad()
         super().zero_grad(set_to_none)
 
@@ -390,63 +380,9 @@ class SGD(Optimizer):
         if torch.compiler.is_compiling() or self.defaults["differentiable"]:
             self._update_by_reference(grads, factor)
             return
-        self._look_for_states()
         # Set by torch.amp.GradScaler for the length of the call, if fused.
         scale: Tensor | None = getattr(self, "grad_scale", None)
-        for i, group in enumerate(self.param_groups):
-            params, formula = group["params"], Formula.of(group, factor)
-            own = grads[i] if grads is not None else None
-            if group["flat"]:
-                self._update_flat(i, own, scale, formula)
-                continue
-            self._flat_groups.pop(i, None)
-            if own is None and scale is not None:
-                own = list(map(_grad, params))
-            if own is not None:
-                own = unscaled(own, scale)
-            known = self._partitions.get(i)
-            if known is not None and known.still_fits(group, own, formula):
-                own = known.step(params, own, self.state, formula, is_new=False)
-                if not own:
-                    continue
-            own = list(map(_grad, params)) if own is None else own
-            new = self._partitions[i] = Partition(group, own, self.state, formula)
-            new.step(params, own, self.state, formula, is_new=True)
-
-    def _update_flat(
-        self, i: int, grads: Grads | None, scale: Tensor | None, formula: Formula
-    ) -> None:
-        """Update a flat group; at once if all is where it was."""
-        group, known = self.param_groups[i], self._flat_groups.get(i)
-        if grads is None:
-            if scale is None and known is not None and known.repeat(group, formula):
-                return
-            grads = list(map(_grad, group["params"]))
-        self._flat_group(i).step(group, grads, scale, self.state, formula)
-
-    def _look_for_states(self) -> None:
-        """Drop what was found out if the state of a parameter is another dict."""
-        states, known = self.state.values(), self._states
-        if len(states) != len(known) or not all(map(operator.is_, states, known)):
-            self._partitions.clear()
-            for flat_group in self._flat_groups.values():
-                flat_group.forget_state()
-            self._states = list(states)
-
-    def _move_into_blocks(self) -> list[FlatGroup]:
-        """Return the blocks of all groups that are flat."""
-        flat = [i for i, group in enumerate(self.param_groups) if group["flat"]]
-        return [self._flat_group(i, vectors=True) for i in flat]
-
-    def _flat_group(self, i: int, vectors: bool = False) -> FlatGroup:
-        """Return the blocks of a group, made anew if its parameters are elsewhere."""
-        groups = self.param_groups
-        params = groups[i]["params"]
-        flat_group = self._flat_groups.get(i)
-        if flat_group is None or not flat_group.still_fits(params, vectors):
-            others = [p for k, g in enumerate(groups) if k != i for p in g["params"]]
-            flat_group = self._flat_groups[i] = FlatGroup(params, others)
-        return flat_group
+        self._bodies.update(self.param_groups, self.state, grads, scale, factor)
 
     def _update_by_reference(self, grads: list[Grads] | None, factor: float) -> None:
         scale: Tensor | None = getattr(self, "grad_scale", None)

@@ -1,5 +1,6 @@
 """Integrals: domains, rules, and the functions that join them."""
 
+from torch_mlcalc.quadrature.adapt import adapt
 from torch_mlcalc.quadrature.adaptive_hermite import AdaptiveGaussHermite
 from torch_mlcalc.quadrature.cubature.box import Box
 from torch_mlcalc.quadrature.cubature.chart import Tails
@@ -36,7 +37,6 @@ from torch_mlcalc.quadrature.gauss import (
 )
 from torch_mlcalc.quadrature.gauss_kronrod import GaussKronrod
 from torch_mlcalc.quadrature.integrate import (
-    adapt,
     integrate,
     integrate_with_error,
     log_integrate,

@@ -76,22 +76,22 @@ def check(
         )
     known = check_settings(rule, settings)
     if settings.generator is not None:
-        _check_generator(settings.generator, domain, known, audit)
+        # Without a rule, a random one is chosen in many dimensions; an audit is random.
+        many = isinstance(domain, Solid) and domain.dimension > DETERMINISTIC
+        chosen = known is None and many
+        check_generator(settings.generator, known, otherwise=audit or chosen)
     if not progress:
         return nullcontext(function)
     return Counted(function, domain.coordinates if isinstance(domain, Solid) else 1)
 
 
-def _check_generator(
-    generator: object, domain: Domain, rule: Rule | None, audit: bool
-) -> None:
+def check_generator(generator: object, rule: Rule | None, *, otherwise: bool) -> None:
+    """Refuse what would seed nothing, unless something else than the rule is random."""
     if not isinstance(generator, torch.Generator):
         raise TypeError(
             f"generator is a {type(generator).__name__}; a torch.Generator is wanted."
         )
-    # Without a rule, a random one is chosen in many dimensions; an audit is random.
-    many = isinstance(domain, Solid) and domain.dimension > DETERMINISTIC
-    if not (audit or (rule.random if rule else many)):
+    if not (otherwise or (rule is not None and rule.random)):
         raise ValueError(
             f"generator has no effect with {rule or 'the rule chosen here'}, which is "
             "not random; leave it out, or use a random rule such as Lattice()."

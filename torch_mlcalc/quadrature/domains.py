@@ -11,9 +11,15 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, final
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, VonMises, constraints
+from torch.distributions import (
+    Distribution,
+    MixtureSameFamily,
+    VonMises,
+    constraints,
+)
 
 from torch_mlcalc.quadrature.host import readable
 
@@ -201,6 +207,8 @@ def domain_of(source: Distribution | constraints.Constraint) -> Domain:
     if isinstance(source, VonMises):
         # torch says that it lives on the real line, where its density is periodic.
         return Interval(source.loc - math.pi, source.loc + math.pi)
+    if isinstance(source, MixtureSameFamily):
+        return _domain_of_mixture(source)
     if not isinstance(source, Distribution):
         raise TypeError(
             f"domain_of got {type(source).__name__}; pass a torch.distributions "
@@ -217,6 +225,21 @@ def domain_of(source: Distribution | constraints.Constraint) -> Domain:
             "for example RealLine()."
         )
     return _domain_of_constraint(support, *_location_and_scale(source))
+
+
+def _domain_of_mixture(mixture: MixtureSameFamily) -> Domain:
+    """That of the components, which they must share."""
+    part = domain_of(mixture.component_distribution)
+    assert isinstance(part, Line)  # noqa: S101
+    if any(isinstance(limit, Tensor) for limit in part.extent[:2]):
+        raise ValueError(
+            "the components of the mixture have supports of their own; write the "
+            "domain yourself, for example Interval(0, 1)."
+        )
+    loc, scale = _location_and_scale(mixture)
+    if isinstance(part, RealLine):
+        return RealLine(loc, scale)
+    return HalfLine(part.start, scale) if isinstance(part, HalfLine) else part
 
 
 def _location_and_scale(distribution: Distribution) -> tuple[Limit, Limit]:
@@ -273,9 +296,12 @@ def check_limit(name: str, limit: object, *, finite: bool = False) -> None:
             )
         return
     if isinstance(limit, bool) or not isinstance(limit, (int, float)):
+        # A number of numpy has a dtype, which a tensor says and a number does not.
+        given = isinstance(limit, (np.generic, np.ndarray, list, tuple))
+        remedy = f" Convert it: torch.as_tensor({name})." if given else ""
         raise TypeError(
             f"{name} is a {type(limit).__name__}; a number or a tensor is wanted, "
-            "and math.inf for an infinite limit."
+            f"and math.inf for an infinite limit.{remedy}"
         )
     if isinstance(limit, int) and abs(limit) > _MOST:
         raise ValueError(

@@ -7,6 +7,7 @@ import warnings
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -52,6 +53,10 @@ class Estimate(NamedTuple):
     plan: Rule
 
 
+#: Numbers of Python and of numpy.
+_REAL = (int, float, np.integer, np.floating)
+
+
 class Tolerance(NamedTuple):
     """Converged: ``error <= max(atol, rtol * |value|)``, or limited by rounding."""
 
@@ -71,7 +76,7 @@ class Tolerance(NamedTuple):
         for name, value in (("rtol", rtol), ("atol", atol), ("grad_rtol", grad_rtol)):
             if value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
+            if isinstance(value, bool) or not isinstance(value, _REAL):
                 raise TypeError(
                     f"{name} is a {type(value).__name__}; a number is wanted."
                 )

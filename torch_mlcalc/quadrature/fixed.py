@@ -25,6 +25,7 @@ from torch_mlcalc.quadrature.integrand import (
     HALF,
     Function,
     Integrand,
+    ask,
     checked,
     default_device,
 )
@@ -197,7 +198,7 @@ def apply_at_once(rule: FixedRule, extent: Extent, function: Function) -> Tensor
         return None
     points, weights, log_weights = placed
     # An integrand may write to its points.
-    values = checked(function(points.clone()), points)
+    values = checked(ask(function, points.clone()), points)
     return LinearSum()(weights, log_weights, values)
 
 

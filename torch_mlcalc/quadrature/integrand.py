@@ -89,7 +89,7 @@ class Integrand(NamedTuple):
         args = self.args
         if rows is not None:
             args = tuple(self.rows(a, rows) for a in args)
-        values = checked(self.function(points, *args), points, self.coordinates)
+        values = checked(ask(self.function, points, args), points, self.coordinates)
         if self.log and values.is_complex():
             raise TypeError(
                 f"the log integrand returned {values.dtype}; real logs are wanted, of "
@@ -115,6 +115,21 @@ class Integrand(NamedTuple):
     def _leading(self, arg: Tensor) -> int:
         # Without declared batch dimensions an arg has no trailing ones of its own.
         return min(arg.ndim, len(self.batch_shape))
+
+
+def ask(function: Function, points: Tensor, args: tuple[Any, ...] = ()) -> object:
+    """What a function returns; an error of torch inside of it says at which points."""
+    try:
+        return function(points, *args)
+    except RuntimeError as error:
+        if type(error) is not RuntimeError:
+            raise
+        raise RuntimeError(
+            f"{error}\nThe integrand got points of shape {_shape(points.shape)} in "
+            f"{points.dtype}, of which the first dimension counts the points and the "
+            "others are the batch. A batch of tensors that it closes over is declared "
+            "by batch_shape=, and a network wants points[..., None] on a line."
+        ) from error
 
 
 def checked(values: object, points: Tensor, coordinates: int = 0) -> Tensor:

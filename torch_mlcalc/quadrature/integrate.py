@@ -1,18 +1,14 @@
-"""The functions that people call: integrals, their logs, their errors, their plans."""
+"""The functions that people call: integrals, their logs and their errors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
-from torch_mlcalc.quadrature import checks
-from torch_mlcalc.quadrature.adaptive import estimate_of, find, freeze, value_of
 from torch_mlcalc.quadrature.alone import integrate_alone
-from torch_mlcalc.quadrature.apply import apply_rule
-from torch_mlcalc.quadrature.audit import AUDITOR, audit_settings, audited
 from torch_mlcalc.quadrature.checks import (
     FAILURES,
     Settings,
@@ -21,96 +17,26 @@ from torch_mlcalc.quadrature.checks import (
     refuse_fixed,
     refuse_tolerance,
 )
-from torch_mlcalc.quadrature.cubature import engine as cubature
-from torch_mlcalc.quadrature.cubature import known, line
-from torch_mlcalc.quadrature.cubature import problem as solid
+from torch_mlcalc.quadrature.cubature import known
 from torch_mlcalc.quadrature.cubature.at_once import attempt_at_once
 from torch_mlcalc.quadrature.cubature.box import Box, Solid
 from torch_mlcalc.quadrature.domains import Domain, HalfLine, Interval, Line, RealLine
+from torch_mlcalc.quadrature.engine import engine_of, shared
 from torch_mlcalc.quadrature.estimate import Estimate
 from torch_mlcalc.quadrature.fixed import apply_at_once
 from torch_mlcalc.quadrature.integrand import Function
 from torch_mlcalc.quadrature.line_plan import LinePlan
 from torch_mlcalc.quadrature.plan import Plan
-from torch_mlcalc.quadrature.problem import Breakpoints, pose
+from torch_mlcalc.quadrature.problem import Breakpoints
 from torch_mlcalc.quadrature.rules import FixedRule, Rule
-from torch_mlcalc.quadrature.sharding import Ranks, ranks_of
+from torch_mlcalc.quadrature.sharding import ranks_of
 from torch_mlcalc.quadrature.slopes import search
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-
-class Engine(NamedTuple):
-    """What an integral goes through, on a line or in several dimensions."""
-
-    pose: Callable[..., Any]
-    refuse_reversed: Callable[[Any], None]
-    apply_rule: Callable[..., Tensor]
-    find: Callable[..., Any]
-    value_of: Callable[[Any], Tensor]
-    estimate_of: Callable[[Any], Estimate]
-    plan_of: Callable[[Any], Plan]
-
-
-_LINE = Engine(
-    pose, checks.refuse_reversed, apply_rule, find, value_of, estimate_of, freeze
-)
-_SOLID = Engine(
-    solid.pose,
-    cubature.refuse_reversed,
-    cubature.apply_rule,
-    cubature.find,
-    cubature.value_of,
-    cubature.estimate_of,
-    cubature.plan_of,
-)
-
 #: To ask whether one of them is a Line takes ten times as long.
 _LINES = (Interval, RealLine, HalfLine)
-
-
-# A rule for any dimension on a line.
-_AXIS = _SOLID._replace(pose=line.pose)
-
-
-def _engine(domain: Domain, rule: Rule | None) -> Engine:
-    # Their classes are abstract, and to ask what they are takes ten times as long.
-    if domain.solid:
-        return _SOLID
-    return _AXIS if rule is not None and rule.cubic else _LINE
-
-
-def _shared(
-    problem: Any,  # noqa: ANN401
-    ranks: Ranks | None,
-    domain: Domain,
-    rule: Rule | None,
-    settings: Settings,
-    *,
-    log: bool,
-) -> Any:  # noqa: ANN401
-    """The problem as one in log form, and that several processes work on."""
-    if log:
-        problem = problem._replace(integrand=problem.integrand._replace(log=True))
-    if ranks is None:
-        return problem
-    if settings.grad_rtol is not None:
-        raise ValueError(
-            "grad_rtol looks at the gradient, of which each rank of process_group has "
-            "a part; make a plan by adapt(..., grad_rtol=...) on every rank alone, and "
-            "pass the plan as the rule with process_group."
-        )
-    integrand = problem.integrand
-    alike = settings._replace(memory=None, generator=None)._asdict().items()
-    words = [
-        [type(domain).__name__, *vars(domain).values()],
-        f"rule {rule}, log={log}, batch_shape={integrand.batch_shape}",
-        *(f"{name}={value}" for name, value in alike if value is not None),
-    ]
-    tensors = [t for t in integrand.args if isinstance(t, Tensor)] + problem.tensors
-    ranks.describe(words, tensors, integrand.dtype)
-    return problem._replace(integrand=integrand._replace(ranks=ranks))
 
 
 def _by_known_nodes(integrand: Function, domain: Domain, rule: Rule) -> Tensor | None:
@@ -241,11 +167,11 @@ def integrate(
         ranks_of(process_group) as ranks,
         check(integrand, domain, rule, settings, progress) as call,
     ):
-        engine = _engine(domain, rule)
+        engine = engine_of(domain, rule)
         problem = engine.pose(call, domain, args, batch_shape, breakpoints)
         if attempt is not None:
             problem = problem._replace(begun=attempt.begun, spent=attempt.spent)
-        problem = _shared(problem, ranks, domain, rule, settings, log=False)
+        problem = shared(problem, ranks, domain, rule, settings, log=False)
         if rule is not None and rule.fixed:
             refuse_tolerance(rule, settings)
             if max_evals is not None and isinstance(rule, Plan):
@@ -314,9 +240,9 @@ def integrate_with_error(
         check(integrand, domain, rule, settings, progress) as call,
     ):
         refuse_fixed(rule)
-        engine = _engine(domain, rule)
+        engine = engine_of(domain, rule)
         problem = engine.pose(call, domain, args, batch_shape, breakpoints)
-        problem = _shared(problem, ranks, domain, rule, settings, log=False)
+        problem = shared(problem, ranks, domain, rule, settings, log=False)
         if grad_rtol is not None:
             return search(engine, problem, rule, settings, log=False)
         return engine.estimate_of(engine.find(problem, rule, settings, log=False))
@@ -386,9 +312,9 @@ def log_integrate(
         ranks_of(process_group) as ranks,
         check(log_integrand, domain, rule, settings, progress) as call,
     ):
-        engine = _engine(domain, rule)
+        engine = engine_of(domain, rule)
         problem = engine.pose(call, domain, args, batch_shape, breakpoints)
-        problem = _shared(problem, ranks, domain, rule, settings, log=True)
+        problem = shared(problem, ranks, domain, rule, settings, log=True)
         engine.refuse_reversed(problem)
         if rule is not None and rule.fixed:
             refuse_tolerance(rule, settings)
@@ -460,95 +386,10 @@ def log_integrate_with_error(
         check(log_integrand, domain, rule, settings, progress) as call,
     ):
         refuse_fixed(rule)
-        engine = _engine(domain, rule)
+        engine = engine_of(domain, rule)
         problem = engine.pose(call, domain, args, batch_shape, breakpoints)
-        problem = _shared(problem, ranks, domain, rule, settings, log=True)
+        problem = shared(problem, ranks, domain, rule, settings, log=True)
         engine.refuse_reversed(problem)
         if grad_rtol is not None:
             return search(engine, problem, rule, settings, log=True)
         return engine.estimate_of(engine.find(problem, rule, settings, log=True))
-
-
-def adapt(
-    integrand: Function,
-    domain: Domain,
-    rule: Rule | None = None,
-    *,
-    log: bool = False,
-    audit: bool = False,
-    args: Sequence[Any] = (),
-    batch_shape: Sequence[int] | None = None,
-    breakpoints: Breakpoints | None = None,
-    rtol: float | None = None,
-    atol: float | None = None,
-    grad_rtol: float | None = None,
-    max_evals: int | None = None,
-    memory: int | None = None,
-    generator: torch.Generator | None = None,
-    on_failure: str = "warn",
-    progress: bool = False,
-    process_group: ProcessGroup | None = None,
-) -> Plan:
-    """Find the nodes that an integral needs, to use them again; see :func:`integrate`.
-
-    Args:
-        integrand: As for :func:`integrate`, and so are the others.
-        domain: Where to integrate.
-        rule: None or an adaptive rule.
-        log: Whether the integrand returns logs, as for :func:`log_integrate`.
-        audit: Whether to test the plan on 131,072 points of an independent, randomly
-            shifted lattice, and to downgrade its status where that disagrees: a peak
-            that no node of the search has seen is found if it fills more than about
-            1e-4 of the domain.
-        args: Further arguments of the integrand.
-        batch_shape: Shape of the batch.
-        breakpoints: Where to split.
-        rtol: Wanted relative error.
-        atol: Wanted absolute error.
-        grad_rtol: Wanted relative error of the gradient.
-        max_evals: Points that each integral may use.
-        memory: Bytes that a block may use.
-        generator: What seeds a random rule, and the lattice of an audit.
-        on_failure: ``"warn"``, ``"raise"`` or ``"ignore"``.
-        progress: Whether to show a bar.
-        process_group: Processes that share the points.
-
-    Returns:
-        A fixed rule for this batch, with error and status of the search.
-
-    Raises:
-        TypeError: If an argument is of the wrong type.
-        ValueError: If an argument has a value or shape that does not fit, or the rule
-            is fixed already.
-        IntegrationError: If an integral did not converge and ``on_failure="raise"``.
-
-    Example:
-        >>> import torch, torch_mlcalc as mlc
-        >>> plan = mlc.adapt(torch.sqrt, mlc.Interval(0, 1))
-        >>> mlc.integrate(lambda x: x * torch.sqrt(x), mlc.Interval(0, 2), plan)
-        tensor(2.2627)
-    """
-    settings = Settings(rtol, atol, max_evals, memory, on_failure, generator, grad_rtol)
-    with (
-        ranks_of(process_group) as ranks,
-        check(integrand, domain, rule, settings, progress, audit=audit) as call,
-    ):
-        refuse_fixed(rule)
-        engine = _engine(domain, rule)
-        problem = engine.pose(call, domain, args, batch_shape, breakpoints)
-        problem = _shared(problem, ranks, domain, rule, settings, log=log)
-        if log:
-            engine.refuse_reversed(problem)
-        if grad_rtol is not None:
-            plan = cast(Plan, search(engine, problem, rule, settings, log=log).plan)
-        else:
-            plan = engine.plan_of(engine.find(problem, rule, settings, log=log))
-        if not audit:
-            return plan
-        other = _engine(domain, AUDITOR)
-        again = other.pose(call, domain, args, batch_shape, None)
-        again = _shared(again, ranks, domain, AUDITOR, settings, log=log)
-        looked = other.find(again, AUDITOR, audit_settings(settings), log=log)
-        with torch.no_grad():
-            value = engine.apply_rule(problem, plan, settings, log=log)
-        return audited(plan, value, other.estimate_of(looked), settings)

@@ -314,7 +314,7 @@ def _halve_ends(weights: Array, n: int, start: int, stop: int) -> None:
 
 def check_count(name: str, value: object, least: int) -> None:
     """Refuse a number of nodes that is not an integer or too small."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(
             f"{name} is {value!r} ({type(value).__name__}); an integer is wanted."
         )

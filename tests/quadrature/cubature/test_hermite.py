@@ -465,3 +465,14 @@ def test_applying_a_plan_compiles() -> None:
         fullgraph=True,
     )
     torch.testing.assert_close(apply(a, b), exact(a, b))
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_a_step_next_to_the_mode_is_seen(d: int) -> None:
+    def log_density(x: Tensor) -> Tensor:
+        return -x.square().sum(-1) / 2 - (x[..., 0] > 0.05).double()
+
+    value = mlc.log_integrate(log_density, space(d), Rule()).exp()
+    below = torch.special.ndtr(torch.tensor(0.05, dtype=DOUBLE))
+    want = (below + (1 - below) / math.e) * (2 * math.pi) ** (d / 2)
+    assert value.item() == pytest.approx(want.item(), rel=1e-5)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Laplace, MixtureSameFamily
@@ -14,7 +12,7 @@ from torch_mlcalc.density.normalized import NormalizedDensity
 from torch_mlcalc.density.support import extent_of
 from torch_mlcalc.density.wide import is_known, widened
 from torch_mlcalc.quadrature.cubature.box import Solid
-from torch_mlcalc.quadrature.domains import Domain, Interval, RealLine, domain_of
+from torch_mlcalc.quadrature.domains import Domain, RealLine, domain_of
 from torch_mlcalc.quadrature.problem import as_breakpoints
 
 
@@ -31,12 +29,6 @@ def place_of(distribution: Distribution) -> Domain:
     """The support, with nodes placed by location and scale where there are such."""
     if isinstance(distribution, NormalizedDensity):
         return distribution.domain
-    if isinstance(distribution, MixtureSameFamily):
-        lower, upper = extent_of(place_of(distribution.component_distribution))[:2]
-        if lower == -math.inf and upper == math.inf:
-            return RealLine(distribution.mean.detach(), distribution.stddev.detach())
-        lower = lower.amin(-1) if isinstance(lower, Tensor) else lower
-        return Interval(lower, upper.amax(-1) if isinstance(upper, Tensor) else upper)
     domain = domain_of(distribution)
     if isinstance(domain, RealLine):
         at, width = centre_of(distribution)

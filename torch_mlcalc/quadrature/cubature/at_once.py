@@ -45,7 +45,7 @@ from torch_mlcalc.quadrature.cubature.single_kinks import find_kinks_single
 from torch_mlcalc.quadrature.estimate import Tolerance
 from torch_mlcalc.quadrature.evaluator import Values
 from torch_mlcalc.quadrature.host import SMALL, dual_level, transforming
-from torch_mlcalc.quadrature.integrand import Function, checked, default_device
+from torch_mlcalc.quadrature.integrand import Function, ask, checked, default_device
 from torch_mlcalc.quadrature.rules import Array
 
 #: Of limits and of values.
@@ -126,7 +126,7 @@ class _Cube:
             x = x.to(self.span.dtype)
         if self.low is not None:
             x = torch.addcmul(self.low, self.span, x)
-        values: object = self.function(x)
+        values = ask(self.function, x)
         if not (
             isinstance(values, Tensor)
             and values.dtype in KNOWN

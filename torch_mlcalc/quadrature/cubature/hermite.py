@@ -53,14 +53,15 @@ from torch_mlcalc.quadrature.placement import WHOLE
 from torch_mlcalc.quadrature.rules import Array, table
 
 #: Nodes on each axis, by dimension, each checked by the next. The last of each has
-#: 4,000 to 400,000 nodes.
+#: 4,000 to 400,000 nodes. One of two neighbours is odd: even ones share the gap around
+#: the mode, and agree on any step in it.
 LADDERS = {
     1: LINE,
-    2: (4, 8, 16, 32, 64),
-    3: (4, 7, 12, 20, 32),
-    4: (3, 5, 8, 12, 18),
+    2: (4, 9, 16, 33, 64),
+    3: (4, 7, 12, 21, 32),
+    4: (3, 5, 8, 13, 18),
     5: (3, 5, 7, 9, 12),
-    6: (3, 4, 6, 8),
+    6: (3, 4, 5, 8),
     7: (3, 4, 5, 6),
     8: (3, 4, 5),
 }
