@@ -309,7 +309,7 @@ def _entropy_slope_value(p: Tensor, t: Tensor) -> Tensor:
 
 
 def _entropy_both(p: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    # NaN where p is 0, 1 or out of range.
+    # NaN where 0 times infinity should be 0, and where p is out of range.
     gains = p.neg().log1p_().lerp_(p.log(), t)
     return gains, (p - t).div_((constant(1.0, p.dtype) - p).mul_(p))
 
@@ -351,7 +351,7 @@ def _logistic_slope_value(x: Tensor, t: Tensor) -> Tensor:
 
 
 def _logistic_both(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    # NaN where x is infinite.
+    # NaN where 0 times infinity should be 0.
     if x.numel() <= FEW:
         sure = _nn.log_sigmoid(x)
         gains = _nn.log_sigmoid(-x).lerp_(sure, t)
