@@ -6,6 +6,7 @@ import io
 import warnings
 from collections.abc import Callable
 
+import mpmath
 import pytest
 import torch
 from torch import Tensor
@@ -14,28 +15,19 @@ import torch_mlcalc as mlc
 
 Loss = Callable[[Tensor], Tensor]
 
-#: Losses of an input between 0 and 1, of shape (3, 4), that a kernel of torch computes
-#: and of which the derivative is hung on a hook.
-HOOKED: dict[str, Loss] = {
+#: Losses of an input between 0 and 1, of shape (3, 4).
+LOSSES: dict[str, Loss] = {
     "bce": lambda x: mlc.binary_cross_entropy(x, (x.detach() > 0.5).to(x.dtype)),
-    "multi_margin": lambda x: mlc.multi_margin_loss(x, torch.tensor([0, 1, 2]), p=2),
-}
-#: And those that are a Function.
-SHORT: dict[str, Loss] = {
     "logits": lambda x: mlc.binary_cross_entropy_with_logits(x, 0.3 + 0 * x.detach()),
     "soft_margin": lambda x: mlc.soft_margin_loss(x, torch.ones_like(x)),
+    "multi_margin": lambda x: mlc.multi_margin_loss(x, torch.tensor([0, 1, 2]), p=2),
 }
-every_loss = pytest.mark.parametrize("name", [*HOOKED, *SHORT])
-hooked = pytest.mark.parametrize("name", HOOKED)
+every_loss = pytest.mark.parametrize("name", LOSSES)
 
 
 def _input() -> Tensor:
     generator = torch.Generator().manual_seed(3)
     return torch.rand(3, 4, dtype=torch.float64, generator=generator).requires_grad_()
-
-
-def _loss(name: str) -> Loss:
-    return {**HOOKED, **SHORT}[name]
 
 
 def _twice(loss: Tensor, x: Tensor) -> Tensor:
@@ -46,7 +38,7 @@ def _twice(loss: Tensor, x: Tensor) -> Tensor:
 @every_loss
 def test_one_graph_can_be_derived_again_and_again(name: str) -> None:
     x = _input()
-    loss = _loss(name)(x)
+    loss = LOSSES[name](x)
     plain = torch.autograd.grad(loss, x, retain_graph=True)[0]
     second = _twice(loss, x)
     assert second.abs().max() > 0
@@ -58,7 +50,7 @@ def test_one_graph_can_be_derived_again_and_again(name: str) -> None:
 @every_loss
 def test_second_derivative_of_what_follows_a_loss(name: str) -> None:
     def of(x: Tensor) -> Tensor:
-        loss = _loss(name)(x)
+        loss = LOSSES[name](x)
         # Asked for its own gradient a loss is reached and its kernel is not.
         torch.autograd.grad(loss.square(), loss, create_graph=True)
         return loss.square() + loss.exp()
@@ -66,10 +58,10 @@ def test_second_derivative_of_what_follows_a_loss(name: str) -> None:
     assert torch.autograd.gradgradcheck(of, _input())
 
 
-@hooked
+@every_loss
 def test_a_hook_of_the_caller_is_called_as_well(name: str) -> None:
     x = _input()
-    loss, seen = _loss(name)(x), []
+    loss, seen = LOSSES[name](x), []
     handle = loss.register_hook(lambda grad: seen.append(grad) or 2 * grad)
     (doubled,) = torch.autograd.grad(loss, x, create_graph=True)
     handle.remove()
@@ -77,12 +69,12 @@ def test_a_hook_of_the_caller_is_called_as_well(name: str) -> None:
     assert len(seen) == 1
     torch.testing.assert_close(doubled, 2 * once)
     curved = torch.autograd.grad(once.square().sum(), x)[0]
-    torch.testing.assert_close(curved, _twice(_loss(name)(x), x))
+    torch.testing.assert_close(curved, _twice(LOSSES[name](x), x))
 
 
-@hooked
+@every_loss
 def test_a_loss_in_a_checkpoint_warns_of_nothing(name: str) -> None:
-    loss = _loss(name)(_input())
+    loss = LOSSES[name](_input())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         torch.save(loss, io.BytesIO())
@@ -97,9 +89,9 @@ def test_evaluation_in_inference_mode_leaves_nothing_that_training_cannot_use(
     if name == "multi_margin":
         x = x[:, :4]
     with torch.inference_mode():
-        expected = _loss(name)(x)
+        expected = LOSSES[name](x)
     x.requires_grad_()
-    loss = _loss(name)(x)
+    loss = LOSSES[name](x)
     torch.testing.assert_close(loss, expected.clone())
     loss.backward(retain_graph=True)
     assert _twice(loss.square(), x).isfinite().all()
@@ -109,5 +101,57 @@ def test_evaluation_in_inference_mode_leaves_nothing_that_training_cannot_use(
 def test_what_has_left_a_transform_has_its_graph(name: str) -> None:
     x, kept = _input(), []
     torch.func.grad(lambda x: kept.append(x.clone()) or x.sum())(x)
-    (found,) = torch.autograd.grad(_loss(name)(kept[0]), x)
-    torch.testing.assert_close(found, torch.autograd.grad(_loss(name)(x), x)[0])
+    (found,) = torch.autograd.grad(LOSSES[name](kept[0]), x)
+    torch.testing.assert_close(found, torch.autograd.grad(LOSSES[name](x), x)[0])
+
+
+@every_loss
+def test_elements_in_another_order_of_memory(name: str) -> None:
+    x = _input()
+    turned = x.detach().T.contiguous().T.requires_grad_()
+    (expected,) = torch.autograd.grad(LOSSES[name](x), x)
+    (found,) = torch.autograd.grad(LOSSES[name](turned), turned)
+    torch.testing.assert_close(found, expected)
+
+
+def _logistic(x: float, t: float) -> tuple[float, float, float]:
+    """Loss, slope, and the sum of the two sides of the slope."""
+    with mpmath.workdps(60):
+        x, t = mpmath.mpf(x), mpmath.mpf(t)
+        down, up = mpmath.exp(-x), mpmath.exp(x)
+        loss = t * mpmath.log1p(down) + (1 - t) * mpmath.log1p(up)
+        rise, fall = (1 - t) / (1 + down), t / (1 + up)
+        return float(loss), float(rise - fall), float(rise + fall)
+
+
+@pytest.mark.parametrize("copies", [1, 128], ids=["few", "many"])
+def test_logistic_loss_keeps_its_digits_in_few_operations(copies: int) -> None:
+    points = [0.0, -0.0, 1e-9, -1e-9, 1.0, -1.0, 30.0, -30.0, 80.0, -80.0]
+    targets = torch.tensor([0.0, 1.0, 0.5, 1e-9, 1 - 1e-7])
+    x = torch.tensor(points).repeat_interleave(5).requires_grad_()
+    t = targets.repeat(10)
+    rows = zip(x.tolist(), t.tolist(), strict=True)
+    value, slope, scale = torch.tensor([_logistic(*row) for row in rows]).unbind(1)
+    for i in range(len(t)):
+        # One by one, so that a large loss does not hide the digits of a small one.
+        one = x[i].repeat(copies * 50)
+        loss = mlc.binary_cross_entropy_with_logits(one, t[i].repeat(copies * 50))
+        torch.testing.assert_close(loss, value[i], rtol=1e-6, atol=0)
+        (found,) = torch.autograd.grad(loss, x)
+        assert (found[i] - slope[i]).abs() <= 4e-7 * scale[i]
+
+
+@pytest.mark.parametrize(
+    ("loss", "x", "t"),
+    [
+        (mlc.binary_cross_entropy, 3.8e-44, 0.0),
+        (mlc.binary_cross_entropy_with_logits, -100.0, 0.0),
+        (mlc.soft_margin_loss, 100.0, 1.0),
+    ],
+    ids=["bce", "logits", "soft_margin"],
+)
+def test_shares_that_are_0_in_their_dtype_add_up_to_a_loss(
+    loss: Callable[[Tensor, Tensor], Tensor], x: float, t: float
+) -> None:
+    found = loss(torch.full((1000,), x), torch.full((1000,), t))
+    torch.testing.assert_close(found.item(), 3.8e-44, rtol=0, atol=3e-45)

@@ -96,7 +96,6 @@ def shortened(
             to compute it, and the derivative of the loss by the first argument.
         slope: That derivative, differentiable.
     """
-
     mean, total = (_reduced(both, slope, mean=mean) for mean in (True, False))
 
     def short(input: Tensor, target: Tensor, count: int) -> Tensor | None:
