@@ -144,14 +144,14 @@ def test_logistic_loss_keeps_its_digits_in_few_operations(copies: int) -> None:
 @pytest.mark.parametrize(
     ("loss", "x", "t"),
     [
-        (mlc.binary_cross_entropy, 3.8e-44, 0.0),
-        (mlc.binary_cross_entropy_with_logits, -100.0, 0.0),
-        (mlc.soft_margin_loss, 100.0, 1.0),
+        (mlc.binary_cross_entropy, 2.03e-42, 0.0),
+        (mlc.binary_cross_entropy_with_logits, -96.0, 0.0),
+        (mlc.soft_margin_loss, 96.0, 1.0),
     ],
     ids=["bce", "logits", "soft_margin"],
 )
-def test_shares_that_are_0_in_their_dtype_add_up_to_a_loss(
+def test_shares_that_their_dtype_rounds_to_one_digit_add_up_to_a_loss(
     loss: Callable[[Tensor, Tensor], Tensor], x: float, t: float
 ) -> None:
     found = loss(torch.full((1000,), x), torch.full((1000,), t))
-    torch.testing.assert_close(found.item(), 3.8e-44, rtol=0, atol=3e-45)
+    torch.testing.assert_close(found.item(), 2.03e-42, rtol=0.01, atol=0)
