@@ -175,22 +175,24 @@ def _memory_rows(size: int) -> Iterator[Row]:
 
 
 #: The least that is right at small sizes, of what is known: what the package comes to
-#: after its checks of the arguments, which are another 5 %. In parts of torch's time of
-#: BCE, where the second backward pass finds little in the cache:
+#: after its checks of the arguments, which are another 5 %.
 #:
-#: The kernels of the binary losses clamp, cancel or overflow. A Function that computes
-#: value and derivative together is right with 5 operations for the margin, 8 for logits
-#: and 9 for probabilities. A product of two vectors takes 0.45 forward and backward, a
-#: Function in its place another 0.15, what it saves, scales and reads 0.15, and each
-#: operation 0.03 to 0.09. Composed of operations that autograd differentiates logits
-#: take 1.7, because each has a node; a product with a hook for the second derivative is
-#: no faster than a Function, and slower in two dimensions.
+#: The kernel of BCE clamps logarithms and slopes, and that of the hinge forgets NaN, so
+#: that each is used after a look at the extremes, 9 to 20 % of torch's time: a sum, a
+#: norm, a product or two looks take as long or longer, and so does numpy, after which
+#: the storage of the input cannot be resized. The sum of the losses that the kernel
+#: returns says nothing, because a loss that is clamped adds 100 to about 700. Their
+#: second derivatives cancel or are an error, which a hook that is asked in each backward
+#: pass whether to replace them puts right, 6 to 12 %.
 #:
-#: The kernel of the hinge forgets NaN, so that it is used after a look at the extremes,
-#: 15 to 20 % of its time: a sum, a norm, a product or two calls take longer, and so
-#: does numpy, after which the storage of the input cannot be resized. Its second
-#: derivative is an error, which a hook puts right that is asked in each backward pass,
-#: 10 %. Composed of operations it would take longer: it is one kernel each way.
+#: The kernels of logits and of the soft margin cancel or overflow. Value and derivative
+#: together, in a Function, are 8 operations with logits and 5 with the margin: of the
+#: time of torch's logits a product of two vectors takes 0.45 forward and backward, a
+#: Function instead of it 0.15 more, what it saves, scales and reads 0.15, and each
+#: operation 0.03 to 0.09. Composed of operations that autograd derives logits take 1.7,
+#: because each has a node; and that product, with its value replaced and a hook for the
+#: second derivative, takes as long as the Function. For BCE a Function of 9 operations
+#: is as fast at 1000 elements and slower below.
 #:
 #: The divergences have two nodes of the graph less than torch's.
 FLOORS: dict[str, Callable[[Tensor, Tensor, int], Tensor | None]] = {

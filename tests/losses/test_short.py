@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import itertools
 import warnings
 from collections.abc import Callable
 
-import mpmath
+import mpmath as mp
 import pytest
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ Loss = Callable[[Tensor], Tensor]
 #: Losses of an input between 0 and 1, of shape (3, 4).
 LOSSES: dict[str, Loss] = {
     "bce": lambda x: mlc.binary_cross_entropy(x, (x.detach() > 0.5).to(x.dtype)),
+    "bce of a vector": lambda x: LOSSES["bce"](x.flatten()),
+    "bce of many": lambda x: LOSSES["bce"](x.repeat(1, 100)),
     "logits": lambda x: mlc.binary_cross_entropy_with_logits(x, 0.3 + 0 * x.detach()),
     "soft_margin": lambda x: mlc.soft_margin_loss(x, torch.ones_like(x)),
     "multi_margin": lambda x: mlc.multi_margin_loss(x, torch.tensor([0, 1, 2]), p=2),
@@ -114,31 +117,49 @@ def test_elements_in_another_order_of_memory(name: str) -> None:
     torch.testing.assert_close(found, expected)
 
 
-def _logistic(x: float, t: float) -> tuple[float, float, float]:
+def _logits(x: mp.mpf, t: mp.mpf) -> tuple[mp.mpf, ...]:
     """Loss, slope, and the sum of the two sides of the slope."""
-    with mpmath.workdps(60):
-        x, t = mpmath.mpf(x), mpmath.mpf(t)
-        down, up = mpmath.exp(-x), mpmath.exp(x)
-        loss = t * mpmath.log1p(down) + (1 - t) * mpmath.log1p(up)
-        rise, fall = (1 - t) / (1 + down), t / (1 + up)
-        return float(loss), float(rise - fall), float(rise + fall)
+    down, up = mp.exp(-x), mp.exp(x)
+    rise, fall = (1 - t) / (1 + down), t / (1 + up)
+    return (
+        t * mp.log1p(down) + (1 - t) * mp.log1p(up),
+        rise - fall,
+        rise + fall,
+    )
 
 
-@pytest.mark.parametrize("copies", [1, 128], ids=["few", "many"])
-def test_logistic_loss_keeps_its_digits_in_few_operations(copies: int) -> None:
-    points = [0.0, -0.0, 1e-9, -1e-9, 1.0, -1.0, 30.0, -30.0, 80.0, -80.0]
-    targets = torch.tensor([0.0, 1.0, 0.5, 1e-9, 1 - 1e-7])
-    x = torch.tensor(points).repeat_interleave(5).requires_grad_()
-    t = targets.repeat(10)
-    rows = zip(x.tolist(), t.tolist(), strict=True)
-    value, slope, scale = torch.tensor([_logistic(*row) for row in rows]).unbind(1)
-    for i in range(len(t)):
+def _bce(p: mp.mpf, t: mp.mpf) -> tuple[mp.mpf, ...]:
+    loss = -t * mp.log(p) - (1 - t) * mp.log(1 - p)
+    slope = (p - t) / (p * (1 - p))
+    return loss, slope, abs(slope)
+
+
+HARD = {
+    "logits": (
+        mlc.binary_cross_entropy_with_logits,
+        _logits,
+        [0.0, -0.0, 1e-9, -1e-9, 1.0, -1.0, 30.0, -30.0, 80.0, -80.0],
+    ),
+    "bce": (mlc.binary_cross_entropy, _bce, [1e-30, 1e-9, 0.3, 0.7, 0.999, 1 - 6e-8]),
+}
+
+
+@pytest.mark.parametrize("size", [40, 1400, 7000])
+@pytest.mark.parametrize("name", HARD)
+def test_digits_are_kept_in_few_operations(name: str, size: int) -> None:
+    function, exact, points = HARD[name]
+    for x, t in itertools.product(points, [0.0, 1.0, 0.5, 1e-9, 1 - 1e-7]):
         # One by one, so that a large loss does not hide the digits of a small one.
-        one = x[i].repeat(copies * 50)
-        loss = mlc.binary_cross_entropy_with_logits(one, t[i].repeat(copies * 50))
-        torch.testing.assert_close(loss, value[i], rtol=1e-6, atol=0)
-        (found,) = torch.autograd.grad(loss, x)
-        assert (found[i] - slope[i]).abs() <= 4e-7 * scale[i]
+        one = torch.tensor(x, requires_grad=True)
+        target = torch.full((size,), t)
+        loss = function(one.expand(size), target)
+        (found,) = torch.autograd.grad(loss, one)
+        with mp.workdps(60):
+            arguments = mp.mpf(one.item()), mp.mpf(target[0].item())
+            value, slope, scale = map(float, exact(*arguments))
+        # Where equal numbers are added the roundings do not cancel.
+        assert loss.item() == pytest.approx(value, rel=4e-6, abs=0)
+        assert abs(found.item() - slope) <= 4e-6 * scale
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,8 @@ def _reduced(
                 return gains.sum().mul_(constant(factor, x.dtype))
             # A fourth of the time of both, and as exact for so few.
             if x.ndim != 1:
-                gains = gains.reshape(-1)
+                # In whatever order: half the time of a view.
+                gains.resize_(size)
             return torch.dot(gains, constant(factor, x.dtype, size))
 
         @staticmethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch._C import _nn
@@ -22,13 +24,19 @@ from torch_mlcalc.losses.pointwise import (
 )
 from torch_mlcalc.losses.reduction import (
     FEW,
+    KERNEL_REDUCTION,
     Reduction,
     as_dtype,
     prepare,
+    with_slope,
 )
 from torch_mlcalc.losses.short import constant, is_usual, shortened
 from torch_mlcalc.losses.validation import check_values, is_validated
 from torch_mlcalc.losses.watch import can_read
+
+# Whose annotation in torch is wrong.
+_kernel: Any = _nn.binary_cross_entropy
+_FEW_OF_KERNEL = 1024
 
 
 def binary_cross_entropy(
@@ -308,6 +316,39 @@ def _entropy_slope_value(p: Tensor, t: Tensor) -> Tensor:
     return slope.add_(q.mul_(p).sqrt_().add_(t).mul_(0))
 
 
+def entropy_in_short(p: Tensor, t: Tensor, count: int) -> Tensor | None:
+    """Return the entropy in the fewest operations, or None where that is not right.
+
+    Args:
+        p: Predicted probabilities.
+        t: Probabilities to predict.
+        count: What to divide by, the number of elements or 1.
+    """
+    # Torch's kernel is the fastest up to 1000 elements, less its mean, which is a fifth
+    # of its time: at 50 it takes 1.16 of that and operations 1.5, at 4000 1.1 and 0.8.
+    if p.numel() > _FEW_OF_KERNEL:
+        return _entropy_of_many(p, t, count)
+    # It takes 100 for larger losses, p (1 - p) for 1e-12 at least in the derivative,
+    # and adds 1e-12 to both in the second, which cancels for p near 1.
+    low, high = p.data.aminmax()
+    if not (low.item() > 1e-11 and high.item() < 1 - 1e-11):
+        return None
+    code = KERNEL_REDUCTION["none" if p.ndim == 1 else "sum"]
+    try:
+        loss: Tensor = _kernel(p, t, None, code)
+    except RuntimeError:
+        # It looks at the targets, of which one is NaN or out of range.
+        return None
+    with_slope(loss, _entropy_pulled, p, t)
+    if p.ndim == 1:
+        return loss.dot(constant(1 / count, p.dtype, len(p)))
+    return loss if count == 1 else loss * constant(1 / count, p.dtype)
+
+
+def _entropy_pulled(grad: Tensor, p: Tensor, t: Tensor) -> Tensor:
+    return _entropy_slope(p, t) * grad
+
+
 def _entropy_both(p: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     # NaN where 0 times infinity should be 0, and where p is out of range.
     gains = p.neg().log1p_().lerp_(p.log(), t)
@@ -319,7 +360,7 @@ _entropy_slope = Pointwise(
     lambda p, t: quotient(quotient(1 - t, 1 - p), 1 - p) + quotient(quotient(t, p), p),
     lambda p, t: -(1 - p).reciprocal() - p.reciprocal(),
 )
-entropy_in_short = shortened(_entropy_both, _entropy_slope)
+_entropy_of_many = shortened(_entropy_both, _entropy_slope)
 _entropy = Pointwise(
     _entropy_value,
     _entropy_slope,
