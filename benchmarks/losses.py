@@ -182,8 +182,8 @@ def _memory_rows(size: int) -> Iterator[Row]:
 #: norm, a product or two looks take as long or longer, and so does numpy, after which
 #: the storage of the input cannot be resized. The sum of the losses that the kernel
 #: returns says nothing, because a loss that is clamped adds 100 to about 700. Their
-#: second derivatives cancel or are an error, which a hook that is asked in each backward
-#: pass whether to replace them puts right, 6 to 12 %.
+#: second derivatives cancel or are an error, which a hook puts right that is asked in
+#: each backward pass whether to replace them, 6 to 12 %.
 #:
 #: The kernels of logits and of the soft margin cancel or overflow. Value and derivative
 #: together, in a Function, are 8 operations with logits and 5 with the margin: of the

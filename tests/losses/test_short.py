@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import warnings
 from collections.abc import Callable
 
@@ -20,7 +21,7 @@ Loss = Callable[[Tensor], Tensor]
 LOSSES: dict[str, Loss] = {
     "bce": lambda x: mlc.binary_cross_entropy(x, (x.detach() > 0.5).to(x.dtype)),
     "bce of a vector": lambda x: LOSSES["bce"](x.flatten()),
-    "bce of many": lambda x: LOSSES["bce"](x.repeat(1, 100)),
+    "bce of many": lambda x: LOSSES["bce"](x.T.repeat(1, 100).T),
     "logits": lambda x: mlc.binary_cross_entropy_with_logits(x, 0.3 + 0 * x.detach()),
     "soft_margin": lambda x: mlc.soft_margin_loss(x, torch.ones_like(x)),
     "multi_margin": lambda x: mlc.multi_margin_loss(x, torch.tensor([0, 1, 2]), p=2),
@@ -115,6 +116,27 @@ def test_elements_in_another_order_of_memory(name: str) -> None:
     (expected,) = torch.autograd.grad(LOSSES[name](x), x)
     (found,) = torch.autograd.grad(LOSSES[name](turned), turned)
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("shape", [(40,), (4, 10), (1400,), (5000,)], ids=str)
+@pytest.mark.parametrize(
+    "function",
+    [
+        mlc.binary_cross_entropy,
+        mlc.binary_cross_entropy_with_logits,
+        mlc.soft_margin_loss,
+    ],
+)
+def test_the_sum_is_that_of_all_elements(
+    function: Callable[[Tensor, Tensor, str], Tensor], shape: tuple[int, ...]
+) -> None:
+    x = torch.linspace(0.1, 0.9, math.prod(shape), dtype=torch.float64)
+    x = x.reshape(shape).requires_grad_()
+    t = x.detach().round()
+    loss, expected = function(x, t, "sum"), function(x, t, "none").sum()
+    torch.testing.assert_close(loss, expected)
+    slopes = (torch.autograd.grad(each, x)[0] for each in (loss, expected))
+    torch.testing.assert_close(*slopes)
 
 
 def _logits(x: mp.mpf, t: mp.mpf) -> tuple[mp.mpf, ...]:
