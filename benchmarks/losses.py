@@ -175,7 +175,7 @@ def _memory_rows(size: int) -> Iterator[Row]:
 
 
 #: The least that is right at small sizes, of what is known: what the package comes to
-#: after its checks of the arguments, which are another 5 %.
+#: after its checks of the arguments, which are another 5 to 10 %.
 #:
 #: The kernel of BCE clamps logarithms and slopes, and that of the hinge forgets NaN, so
 #: that each is used after a look at the extremes, 9 to 20 % of torch's time: a sum, a
