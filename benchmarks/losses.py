@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import torch_mlcalc as mlc
-from torch_mlcalc.losses.classification import binary, divergence, margin
+from torch_mlcalc.losses.classification import divergence, margin, two_classes
 
 TITLE = "Losses against torch.nn"
 
@@ -196,10 +196,10 @@ def _memory_rows(size: int) -> Iterator[Row]:
 #:
 #: The divergences have two nodes of the graph less than torch's.
 FLOORS: dict[str, Callable[[Tensor, Tensor, int], Tensor | None]] = {
-    "BCELoss": binary.entropy_in_short,
-    "BCEWithLogitsLoss": binary.logistic_in_short,
-    "BCEWithLogitsLoss of probabilities": binary.logistic_in_short,
-    "SoftMarginLoss": binary.margin_in_short,
+    "BCELoss": two_classes.entropy_in_short,
+    "BCEWithLogitsLoss": two_classes.logistic_in_short,
+    "BCEWithLogitsLoss of probabilities": two_classes.logistic_in_short,
+    "SoftMarginLoss": two_classes.margin_in_short,
     "KLDivLoss": divergence.probability_in_short,
     "KLDivLoss, log_target": divergence.log_in_short,
     "MultiMarginLoss": lambda x, t, _: margin.mean_in_short(x, t, 1, 1.0),
