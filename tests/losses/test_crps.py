@@ -447,6 +447,18 @@ def test_slopes_of_few_counts_in_single_precision() -> None:
         assert found.item() == pytest.approx(float(slope(case, row, i)), rel=1e-5)
 
 
+def test_a_censored_forecast_far_from_its_limits_is_at_one_of_them() -> None:
+    # The distance of the limits had gone into the rounding error of that to the mean.
+    row = (7e5, 3e-6, 0.011, 0.016, -0.75)
+    for sign in (1, -1):
+        loc, scale, low, high, y = (torch.tensor(v).requires_grad_() for v in row)
+        limits = (low, high) if sign == 1 else (-high, -low)
+        score = mlc.crps_censored_normal(sign * loc, scale, *limits, sign * y)
+        assert score.item() == pytest.approx(0.766)
+        slopes = torch.autograd.grad(score, (loc, scale, low, high, y))
+        assert [s.item() for s in slopes] == [0, 0, 0, 1, -1]
+
+
 DENSITIES: dict[str, tuple[Callable[..., Tensor], tuple[float, ...], Callable]] = {
     "laplace": (mlc.crps_laplace, (0.0, 1.0), stats.laplace.pdf),
     "logistic": (mlc.crps_logistic, (0.0, 1.0), stats.logistic.pdf),
