@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -445,6 +446,42 @@ def test_slopes_of_few_counts_in_single_precision() -> None:
     slopes = torch.autograd.grad(case.function(*inputs), inputs[:2])
     for i, found in enumerate(slopes):
         assert found.item() == pytest.approx(float(slope(case, row, i)), rel=1e-5)
+
+
+def test_a_censored_forecast_far_from_its_limits_is_at_one_of_them() -> None:
+    # The distance of the limits had gone into the rounding error of that to the mean.
+    row = (7e5, 3e-6, 0.011, 0.016, -0.75)
+    for sign in (1, -1):
+        loc, scale, low, high, y = (torch.tensor(v).requires_grad_() for v in row)
+        limits = (low, high) if sign == 1 else (-high, -low)
+        score = mlc.crps_censored_normal(sign * loc, scale, *limits, sign * y)
+        assert score.item() == pytest.approx(0.766)
+        slopes = torch.autograd.grad(score, (loc, scale, low, high, y))
+        assert [s.item() for s in slopes] == [0, 0, 0, 1, -1]
+
+
+NEXT_TO_0 = {torch.float32: 1e-40, DOUBLE: 5e-320}
+OF_A_LOCATION = ("normal", "laplace", "logistic", "log_normal", "student_t")
+LIMITED = ("censored_normal", "truncated_normal")
+
+
+@pytest.mark.parametrize("name", OF_A_LOCATION + LIMITED)
+@pytest.mark.parametrize("dtype", NEXT_TO_0, ids=str)
+def test_scales_next_to_0_leave_the_distance(name: str, dtype: torch.dtype) -> None:
+    # Such as softplus makes of -100. The slopes had gone through an infinite quotient.
+    row = {"df": 3.0, "loc": -1.5, "scale": NEXT_TO_0[dtype], "lower": -9.0}
+    row["upper"] = 9.0
+    parameters = inspect.signature(getattr(mlc, f"crps_{name}")).parameters
+    row = {key: row[key] for key in row if key in parameters} | {"target": 2.0}
+    inputs = {k: torch.tensor(v, dtype=dtype).requires_grad_() for k, v in row.items()}
+    score = getattr(mlc, f"crps_{name}")(**inputs)
+    slopes = torch.autograd.grad(score, inputs.values())
+    found = {k: s.item() for k, s in zip(inputs, slopes, strict=True)}
+    loc = math.exp(-1.5) if name == "log_normal" else -1.5
+    assert score.item() == pytest.approx(2 - loc)
+    assert found["loc"] == pytest.approx(-loc if name == "log_normal" else -1)
+    assert found["target"] == 1
+    assert all(map(math.isfinite, found.values())), found
 
 
 DENSITIES: dict[str, tuple[Callable[..., Tensor], tuple[float, ...], Callable]] = {

@@ -41,10 +41,10 @@ def upper_beta(a: truth.Number, b: truth.Number, x: truth.Number) -> truth.Numbe
 
 GAMMA = [
     (a, x)
-    for a in (1e-3, 0.3, 1.6, 40.0, 1e3)
+    for a in (1e-8, 1e-3, 0.12, 0.3, 1.6, 40.0, 1e3)
     for x in (1e-4 * a, 0.6 * a, a, a + 4 * a**0.5)
     if x > 0
-]
+] + [(1e-6, 0.7), (0.12, 0.99), (0.1, 1e-20)]
 BETA = [
     (a, b, x)
     for a, b in ((1e-3, 2.0), (0.4, 0.4), (3.0, 0.01), (7.0, 90.0), (200.0, 30.0))
@@ -139,9 +139,10 @@ def test_single_precision_is_that_of_its_arguments(case: Case) -> None:
     shift = sum((s * x).abs() for s, x in zip(slopes, wide, strict=True))
     error = (found - value).abs()
     some = value > 1e-30
-    # With a small shape the smaller of the two is the difference of the other to 1.
-    for shape in narrow[:-1]:
-        some &= shape >= 0.4
+    if "beta" in case.function.__name__:
+        # With a small shape the smaller of the two is the difference of the other to 1.
+        for shape in narrow[:-1]:
+            some &= shape >= 0.4
     assert some.any()
     assert (error <= 2e-6 * (value + shift))[some].all()
     assert (found[value <= 1e-30] <= 1e-29).all()
@@ -219,7 +220,7 @@ def test_slopes_at_the_edges_are_the_density() -> None:
 
 
 POINTS = {
-    "gammainc": ((0.3, 30.0), (0.5, 25.0)),
+    "gammainc": ((0.3, 30.0, 0.06), (0.5, 25.0, 0.7)),
     "betainc": ((0.7,), (4.0,), (0.2,)),
     "stdtr": ((1.5, 40.0, 90.0), (-0.3, 2.2, -1.8)),
 }

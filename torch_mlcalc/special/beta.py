@@ -62,8 +62,10 @@ def betaincc(a: Tensor | float, b: Tensor | float, x: Tensor | float) -> Tensor:
 
     .. math:: 1 - I_x(a, b) = \frac{1}{B(a, b)} \int_x^1 t^{a - 1} (1 - t)^{b - 1}\,dt
 
-    computed as such where it is small. Its derivatives are those of :func:`betainc`
-    with the other sign; for their source see there.
+    computed as such where it is small, unless that is so because ``a`` is: then, as
+    :func:`betainc` where ``b`` is, it is the difference to 1, of which a shape of 1e-4
+    leaves 11 digits, 2 in single precision. Its derivatives are those of
+    :func:`betainc` with the other sign; for their source see there.
 
     Args:
         a: First shape, not negative.

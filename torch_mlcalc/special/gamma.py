@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from scipy import special
 from torch import Tensor
 
 from torch_mlcalc.special.arguments import promoted
@@ -13,8 +15,22 @@ from torch_mlcalc.special.tail import (
     depth,
     log_ratio,
     tail_integral,
+    where_wanted,
     without_gradient,
 )
+
+#: Shape below which Q, as small as that, is not the difference of P to 1.
+_SLIGHT = 0.125
+
+_ORDERS = np.arange(2, 20)
+#: Taylor coefficients at 0 of log Gamma(1 + a) / a (DLMF 5.7.3); the next is 1e-18.
+_LOG_FACTORIAL = [
+    -np.euler_gamma,
+    *((-1.0) ** _ORDERS * special.zeta(_ORDERS) / _ORDERS).tolist(),
+]
+
+#: Terms of the series of P at x = 1; the next is 1e-18.
+_TERMS = 19
 
 
 def gammainc(a: Tensor | float, x: Tensor | float) -> Tensor:
@@ -66,8 +82,7 @@ def gammaincc(a: Tensor | float, x: Tensor | float) -> Tensor:
         = \frac{1}{\Gamma(a)} \int_x^\infty t^{a - 1} e^{-t}\,dt
 
     computed as such where it is small. Its derivatives are those of :func:`gammainc`
-    with the other sign; for their source see there. Only for x < 1, where it
-    is about as small as ``a``, it is the difference to 1.
+    with the other sign; for their source see there.
 
     Args:
         a: Shape, not negative.
@@ -144,7 +159,36 @@ def _inside(a: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     for k in range(SHIFT, 0, -1):
         series = 1 + low / (a + k) * series
     p, q = density * series, density * a * integral
-    return torch.where(lower, p, 1 - q), torch.where(lower, 1 - p, q)
+    p, q = torch.where(lower, p, 1 - q), torch.where(lower, 1 - p, q)
+    slight = lower & (a < _SLIGHT) & (p > 0.5)
+    pair = torch.where(slight, a, _SLIGHT), torch.where(slight, x, 1.0)
+    rest = where_wanted(slight, _rest, *pair)
+    return torch.where(slight, 1 - rest, p), torch.where(slight, rest, q)
+
+
+def _rest(a: Tensor, x: Tensor) -> Tensor:
+    r"""Q of a small shape and of x up to 1, by the series of P.
+
+    .. math:: Q = 1 - \frac{x^a}{\Gamma(1 + a)} (1 - a S), \qquad
+        S = \sum_{n=1}^\infty \frac{-(-x)^n}{n!\,(n + a)}
+
+    where the difference is that of an exponential to 1; DLMF 8.7.1.
+
+    Args:
+        a: Shapes.
+        x: Limits.
+
+    Returns:
+        Q.
+    """
+    log_factorial = torch.full_like(a, _LOG_FACTORIAL[-1])
+    for coefficient in reversed(_LOG_FACTORIAL[:-1]):
+        log_factorial = log_factorial * a + coefficient
+    series = 1 / (a + _TERMS)
+    for n in range(_TERMS - 1, 0, -1):
+        series = 1 / (a + n) - x / (n + 1) * series
+    power = a * (torch.log(x) - log_factorial)
+    return torch.exp(power) * (a * x * series) - torch.expm1(power)
 
 
 def _width(a: Tensor, x: Tensor, sign: Tensor) -> Tensor:

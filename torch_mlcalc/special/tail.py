@@ -130,8 +130,10 @@ def where_wanted(
     places = mask.reshape(-1).nonzero().squeeze(1)
     if len(places) == mask.numel():
         return function(*arguments)
-    found = function(*(argument.reshape(-1)[places] for argument in arguments))
-    whole = found.new_zeros(mask.numel()).scatter(0, places, found)
+    whole = arguments[0].new_zeros(mask.numel())
+    if len(places):
+        found = function(*(argument.reshape(-1)[places] for argument in arguments))
+        whole = whole.scatter(0, places, found)
     return whole.reshape(mask.shape)
 
 

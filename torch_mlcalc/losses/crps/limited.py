@@ -222,6 +222,8 @@ def _squared_cdf_between(
     at, low = (_placed(end, loc) for end in (stop, start))
     difference = _squared_cdf(at, scale) - _squared_cdf(low, scale)
     width = stop - start
+    # Limits far from the mean lose the digits of their distance when measured from it.
+    difference = torch.where(low > FAR * scale, width, difference)
     narrow = width < _NARROW * scale
     # As above all targets of a forecast without an upper limit: a third of the time.
     if is_plain(narrow) and not narrow.any():

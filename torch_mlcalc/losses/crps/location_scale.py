@@ -263,13 +263,13 @@ def student_t(df: Tensor, loc: Tensor, scale: Tensor, target: Tensor) -> Tensor:
     """
     df = df.clamp(max=MOST_DF)
     difference = target - loc
-    endless = difference.isinf()
-    z = torch.where(endless, 0.0, difference) / scale
+    most = torch.finfo(scale.dtype).max ** 0.45
+    z, near = standardised(difference, scale, most)
+    endless = ~near
     middle, tail = middle_and_tail(df, z)
     outside = torch.where(z < 0, tail - 0.5, 0.5 - tail)
     share = torch.where(is_central(df, z), middle, outside)
     share = torch.where(endless, difference.sign() / 2, share)
-    most = torch.finfo(z.dtype).max ** 0.45
     reach = (z / df.sqrt()).clamp(-most, most).square()
     reach = torch.where(endless, most**2, reach)
     constant = torch.exp(2 * log_half_step(df / 2) - log_half_step(df - 0.5))

@@ -237,7 +237,9 @@ def log_normal(loc: Tensor, scale: Tensor, target: Tensor) -> Tensor:
     """CRPS of each element."""
     above, endless = target > 0, target == torch.inf
     positive = torch.where(above & ~endless, target, 1.0)
-    z = (torch.log(positive) - loc) / scale
+    difference = torch.log(positive) - loc
+    z, near = standardised(difference, scale, FAR**2)
+    z = torch.where(near, z, FAR**2 * difference.sign())
     # Clamped where they have reached 0 or 1, since an infinite z has no derivative.
     share = torch.erf(z.clamp(-FAR, FAR) / math.sqrt(2))
     upper = torch.erfc((scale - z).clamp(-FAR, FAR) / math.sqrt(2))

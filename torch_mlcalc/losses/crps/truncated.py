@@ -102,6 +102,7 @@ def truncated_normal(
     # no derivative is a difference of large ones the mode is a constant, unless there
     # is nothing but the mode.
     spread = reach >= torch.finfo(reach.dtype).tiny
+    slope, scale = torch.where(spread, slope, 0.0), torch.where(spread, scale, 1.0)
     mode = torch.where(spread, mode.detach(), mode)
     start, stop, at = mode - lower, upper - mode, target - mode
     start = -torch.where(start < reach, start, reach)
