@@ -79,3 +79,22 @@ def test_what_has_left_a_transform_keeps_its_gradient(
     (found,) = torch.autograd.grad(loss(left[0], t), leaf)
     (wanted,) = torch.autograd.grad(loss(leaf, t), leaf)
     assert torch.equal(found, wanted)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_trace_of_torchscript_holds_for_other_values() -> None:
+    """It would keep the short ways that the values of its example allow."""
+    shares, inf = torch.rand(4), torch.inf
+    for name, given, other, target in (
+        ("binary_cross_entropy", shares, [0.0, 1.0, 0.5, 1e-30], shares.round()),
+        ("binary_cross_entropy_with_logits", shares, [-inf, inf, 0.0, 9.0], shares),
+        ("kl_div", shares.log(), [-inf, -1.0, -inf, 0.0], shares.new_zeros(4)),
+    ):
+        loss = getattr(mlc, name)
+        traced = torch.jit.trace(loss, (given.clone().requires_grad_(), target))
+        found, wanted = (torch.tensor(other, requires_grad=True) for _ in range(2))
+        torch.testing.assert_close(traced(found, target), loss(wanted, target))
+        traced(found, target).backward()
+        loss(wanted, target).backward()
+        torch.testing.assert_close(found.grad, wanted.grad)

@@ -1359,3 +1359,13 @@ def test_limits_in_tensors_that_nobody_differentiates_are_read(
         value = q.integrate(torch.exp, q.Interval(-0.1875, limit), rule)
         torch.testing.assert_close(value, wanted.detach().to(limit.dtype))
     assert numbers[2:] == [True, True]
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_trace_of_torchscript_holds_for_other_limits() -> None:
+    rule = q.GaussLegendre(5)
+    area = lambda end: q.integrate(parabola, q.Interval(0, end), rule)  # noqa: E731
+    # A second trace, to check it by, finds the tables that the first has made.
+    traced = torch.jit.trace(area, t(1.0), check_trace=False)
+    assert traced(t(2.0)) == pytest.approx(8)

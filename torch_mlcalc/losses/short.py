@@ -12,7 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C import _are_functorch_transforms_active, _len_torch_dispatch_stack
+from torch._C import (
+    _are_functorch_transforms_active,
+    _get_tracing_state,
+    _len_torch_dispatch_stack,
+)
 from torch._C._functorch import unwrap_if_dead
 from torch.autograd import forward_ad
 from torch.compiler import is_dynamo_compiling
@@ -60,6 +64,7 @@ def is_usual(
         and not _are_functorch_transforms_active()
         and forward_ad._current_level < 0
         and not _len_torch_dispatch_stack()
+        and _get_tracing_state() is None
         and not target.requires_grad
         and (dtype := input.dtype) is target.dtype
         and dtype in PLAIN

@@ -7,7 +7,11 @@ the same, to rounding, where it may not.
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch._C import _are_functorch_transforms_active, _len_torch_dispatch_stack
+from torch._C import (
+    _are_functorch_transforms_active,
+    _get_tracing_state,
+    _len_torch_dispatch_stack,
+)
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling, is_dynamo_compiling
 
@@ -44,4 +48,6 @@ def can_read(tensor: Tensor) -> bool:
         and not _are_functorch_transforms_active()
         and forward_ad._current_level < 0
         and not _len_torch_dispatch_stack()
+        # Of torch.jit.trace, whose trace would keep what this batch allows.
+        and _get_tracing_state() is None
     )

@@ -85,11 +85,13 @@ def transforming() -> bool:
 
 
 def readable(tensor: Tensor) -> bool:
-    """Whether reading a value is free: not on a GPU, while compiling, or mapped."""
+    """Whether reading a value is free: not on a GPU, while tracing, or mapped."""
     return (
         tensor.device.type == "cpu"
         and not torch.compiler.is_compiling()
         and not transforming()
+        # Of torch.jit.trace, whose trace would keep the value.
+        and torch._C._get_tracing_state() is None
     )
 
 
