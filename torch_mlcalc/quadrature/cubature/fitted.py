@@ -17,6 +17,7 @@ from torch_mlcalc.quadrature.cubature.genz_malik import DEGREE, Looked
 from torch_mlcalc.quadrature.cubature.genz_malik_table import count_nodes
 from torch_mlcalc.quadrature.cubature.grid import (
     Sizes,
+    absolute_of,
     marginals,
     means_of,
     values_on,
@@ -244,20 +245,21 @@ def _measured(
     if values is None:
         return None
     volume = np.multiply.reduce(regions.high - regions.low, 1) * probe.volume
-    found = marginals(values[1], sizes)
-    absolute = means_of(np.abs(values[1]), sizes) * np.abs(volume)
-    whole = float(np.add.reduce(absolute))
+    size, found = np.abs(volume), marginals(values[1], sizes)
+    columns = np.empty((3, len(volume)))
+    np.multiply(found.means, volume, out=columns[0])
+    np.multiply(absolute_of(values[1], sizes, found.means), size, out=columns[2])
+    total, whole = np.add.reduce(columns[::2], 1).tolist()
     if not 0 < whole < math.inf:
         return None
-    total = float(found.means @ volume)
-    change = abs(total - float(means_of(values[0], less) @ volume)) / whole
+    change = abs(total - float(means_of(values[0], less).dot(volume))) / whole
     predicted = _together(lines.sloped, sizes)
     expected = _together(lines.errors, less)
     rounding = ROUNDING * probe.terms.epsilon
     # Of more nodes, the error is wrong by more than that of the smaller.
-    tails: list[float] = (found.tails @ np.abs(volume) / whole).tolist()
+    tails: list[float] = found.tails.dot(size).tolist()
     wrong = max(
-        tail / max(float(own[n - 1]), float(own[max(n - 2, 1)]), rounding)
+        tail / whole / max(float(own[n - 1]), float(own[max(n - 2, 1)]), rounding)
         for tail, own, n in zip(tails, lines.sizes, sizes, strict=True)
     )
     if ridge:
@@ -266,10 +268,7 @@ def _measured(
     seen = max(change / max(expected, rounding), wrong, LEAST)
     doubt = seen * max(seen / EXACT, 1.0)
     error = max(SAFE * doubt * predicted, rounding) * whole
-    columns = np.empty((3, len(volume)))
-    columns[0] = found.means * volume
-    columns[1] = absolute * (error / whole)
-    columns[2] = absolute
+    np.multiply(columns[2], error / whole, out=columns[1])
     return Sum(total, error, whole), doubt, Fitted(sizes, regions, columns)
 
 

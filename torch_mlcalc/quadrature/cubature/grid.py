@@ -95,8 +95,28 @@ def _by_blocks(probe: Probe, regions: Regions, sizes: Sizes) -> Values | None:
 def marginals(values: Values, sizes: Sizes) -> Marginals:
     """Integrals of values ``(m, k)`` on a grid, and how well each axis is resolved."""
     m, d = len(values), len(sizes)
-    found = (integrated(values, sizes) @ _ends(sizes)).T
+    found = (_halves(values, sizes) @ _ends(sizes)).T
     return Marginals(found[-1], np.maximum.reduce(np.abs(found[:-1].reshape(2, d, m))))
+
+
+def _halves(values: Values, sizes: Sizes) -> Array:
+    """Means over the axes of either half, at the nodes of the other, ``(m, k)``."""
+    # All axes of a half at once: one by one five take 1.5 to 2 times as long.
+    front, behind = map(weights_of, _halved(sizes))
+    grid = values.reshape(-1, len(front), len(behind))
+    if values.size <= SMALL:
+        return np.concatenate([grid @ behind, front @ grid], 1)
+    own = torch.from_numpy(grid)
+    parts = own @ torch.from_numpy(behind), torch.from_numpy(front) @ own
+    return np.concatenate([part.numpy() for part in parts], 1)
+
+
+@lru_cache(maxsize=64)
+def _halved(sizes: Sizes) -> tuple[Sizes, Sizes]:
+    """The first axes and the last, with about as many nodes."""
+    splits = range(1, len(sizes))
+    at = min(splits, key=lambda i: math.prod(sizes[:i]) + math.prod(sizes[i:]))
+    return sizes[:at], sizes[at:]
 
 
 def integrated(values: Values, sizes: Sizes) -> Array:
@@ -121,9 +141,18 @@ def means_of(values: Values, sizes: Sizes) -> Array:
     """Integrals of values ``(m, k)`` on a grid."""
     if values.size <= SMALL:
         return values @ weights_of(sizes)
-    for n in reversed(sizes):
-        values = _summed(values, n)
-    return values
+    front, behind = map(weights_of, _halved(sizes))
+    own = torch.from_numpy(values.reshape(-1, len(behind))) @ torch.from_numpy(behind)
+    means: Array = (own.view(-1, len(front)) @ torch.from_numpy(front)).numpy()
+    return means
+
+
+def absolute_of(values: Values, sizes: Sizes, means: Array) -> Array:
+    """Integrals of the sizes of values on a grid whose integrals are known."""
+    # A third of the time of what follows; most are of one sign.
+    if np.minimum.reduce(values, None) >= 0:
+        return np.abs(means)
+    return means_of(np.abs(values), sizes)
 
 
 def _summed(values: Values, n: int) -> Values:
@@ -151,19 +180,24 @@ def _shared(n: int) -> torch.Tensor:
 
 @lru_cache(maxsize=16)
 def _ends(sizes: Sizes) -> Array:
-    """What the marginals of all axes count in their last coefficients, and the mean.
+    """What means over halves of the axes count in last coefficients, and in the mean.
 
     Returns:
         Weights of the last Legendre coefficient but one, but not of the first, of each
-        axis, of the last of each, and of the mean, ``(sum(sizes), 2 d + 1)``.
+        axis, of the last of each, and of the mean, ``(k, 2 d + 1)``.
     """
-    d, found, start = len(sizes), np.zeros((sum(sizes), 2 * len(sizes) + 1)), 0
-    for axis, n in enumerate(sizes):
-        own = found[start : start + n]
-        own[:, [axis, d + axis]] = coefficients(n, (max(n - 2, 1), n - 1))
-        start += n
-    found[: sizes[0], -1] = gauss_table(sizes[0]).weights
-    return found
+    d, found, axis = len(sizes), [], 0
+    for half in _halved(sizes):
+        own = np.zeros((math.prod(half), 2 * d + 1))
+        for i, n in enumerate(half):
+            last = coefficients(n, (max(n - 2, 1), n - 1))
+            before, after = weights_of(half[:i]), weights_of(half[i + 1 :])
+            spread = np.kron(np.kron(before[:, None], last), after[:, None])
+            own[:, [axis, d + axis]] = spread
+            axis += 1
+        found.append(own)
+    found[0][:, -1] = weights_of(_halved(sizes)[0])
+    return np.concatenate(found)
 
 
 @lru_cache(maxsize=64)
