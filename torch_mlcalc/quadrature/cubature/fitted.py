@@ -54,10 +54,13 @@ SAFE = 2.0
 #: the value: they are odd, and the lines only bound what is even.
 WORTH = {8: 4_000}
 
-#: The part that is taken to be seen on a grid where the rule of Genz and Malik saw the
-#: least that is believed, as of a corner peak, whose coefficients fall faster on most
-#: lines than on those near the corner: in 8 dimensions it takes half the points.
-RIDGE = 0.4
+#: The part that is taken to be seen on a grid where the rule of Genz and Malik saw less
+#: than is believed: so many times as much, and at least the second. Coefficients of a
+#: corner peak fall faster on most lines than on those near the corner. Of 750 of them
+#: in 4 to 8 dimensions no error was above 0.53 of what was allowed; in 8 dimensions
+#: they take a quarter of the points that they take with 0.4 for all of them. Of 5,520
+#: hidden bumps in 4 to 8 dimensions, 1,278 are claimed falsely and not 1,280.
+RIDGE = 10.0, 0.12
 
 #: Times that a rule is made larger.
 TRIES = 3
@@ -155,9 +158,9 @@ def _climb(
         doubt, most = 1.0, MOST
     else:
         doubt, most = (EXACT if flat else 1.0), MOST_ON_ONE[not flat]
-    ridge = not flat and expected <= SEEN
+    ridge = expected <= SEEN
     if ridge:
-        doubt = RIDGE
+        doubt, expected = max(RIDGE[0] * expected, RIDGE[1]), SEEN
     for attempt in range(TRIES):
         allowed = probe.terms.allowed(seen) / seen.absolute / SAFE
         sizes = _sizes(lines.sloped, allowed / doubt)
@@ -256,20 +259,29 @@ def _measured(
     predicted = _together(lines.sloped, sizes)
     expected = _together(lines.errors, less)
     rounding = ROUNDING * probe.terms.epsilon
-    # Of more nodes, the error is wrong by more than that of the smaller.
-    tails: list[float] = found.tails.dot(size).tolist()
-    wrong = max(
-        tail / whole / max(float(own[n - 1]), float(own[max(n - 2, 1)]), rounding)
-        for tail, own, n in zip(tails, lines.sizes, sizes, strict=True)
-    )
-    if ridge:
-        # Equal at degree 0, those of marginals fall by as much again to twice theirs.
-        wrong *= min(wrong, 1.0)
+    tails = found.tails.dot(size) / whole
+    wrong = _wrong(tails, lines.sizes, sizes, rounding, ridge=ridge)
     seen = max(change / max(expected, rounding), wrong, LEAST)
     doubt = seen * max(seen / EXACT, 1.0)
     error = max(SAFE * doubt * predicted, rounding) * whole
     np.multiply(columns[2], error / whole, out=columns[1])
     return Sum(total, error, whole), doubt, Fitted(sizes, regions, columns)
+
+
+def _wrong(
+    tails: Array, lines: Array, sizes: Sizes, rounding: float, *, ridge: bool
+) -> float:
+    """By how much the last coefficients on lines are wrong of those of marginals."""
+    # Of more nodes, the error is wrong by more than that of the smaller.
+    each = [
+        tail / max(float(own[n - 1]), float(own[max(n - 2, 1)]), rounding)
+        for tail, own, n in zip(tails.tolist(), lines, sizes, strict=True)
+    ]
+    if ridge:
+        # Equal at degree 0, those of marginals fall on to the degree of the error.
+        both = zip(each, sizes, strict=True)
+        each = [x ** (2 * n / max(n - 2, 1)) if x < 1 else x for x, n in both]
+    return max(each)
 
 
 def _together(errors: Array, sizes: Sizes) -> float:

@@ -57,8 +57,13 @@ class Predicted(NamedTuple):
     second: float
 
     def seen(self, first: float, second: float) -> float:
-        """The part that is believed, given both differences."""
-        return max(first / self.first, second / self.second, SEEN)
+        """The part that is seen, given both differences."""
+        return max(first / self.first, second / self.second)
+
+    def error(self, seen: float) -> float:
+        """That of the rule, of which so much is seen; without safety."""
+        part = max(seen, SEEN)
+        return self.missed * part * max(part, 1.0)
 
 
 def judge(looked: Looked, lines: Lines) -> tuple[float, float]:
@@ -70,13 +75,13 @@ def judge(looked: Looked, lines: Lines) -> tuple[float, float]:
     come from the same products, and these differences are known.
 
     Returns:
-        The error, without safety, and the part that is believed.
+        The error, without safety, and the part that is seen.
     """
     predicted = predict(lines.sizes, (MISSED, MISSED))
     if predicted.first == 0:
-        return 0.0, SEEN
+        return 0.0, 0.0
     part = predicted.seen(looked.first, looked.second)
-    return predicted.missed * part * max(part, 1.0), part
+    return predicted.error(part), part
 
 
 def predict(sizes: Array, bounds: tuple[float, float]) -> Predicted:
@@ -123,8 +128,7 @@ def on_all(probe: Probe, regions: Regions, predicted: Predicted) -> Fitted | Non
     if not 0 < whole < math.inf:
         return None
     part = predicted.seen(*(float(np.abs(x).sum()) / whole for x in (first, second)))
-    error = SAFE * predicted.missed * part * max(part, 1.0)
-    error = max(error, ROUNDING * probe.terms.epsilon)
+    error = max(SAFE * predicted.error(part), ROUNDING * probe.terms.epsilon)
     if error * whole > probe.terms.allowed(Sum(total, error * whole, whole)):
         return None
     columns[1] = error * columns[2]
