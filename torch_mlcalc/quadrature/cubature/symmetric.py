@@ -14,6 +14,7 @@ from torch_mlcalc.quadrature.cubature.genz_malik_table import symmetric_table
 from torch_mlcalc.quadrature.cubature.parts import Fitted
 from torch_mlcalc.quadrature.cubature.regions import Regions
 from torch_mlcalc.quadrature.ledger import ROUNDING
+from torch_mlcalc.quadrature.pieces import Index
 from torch_mlcalc.quadrature.rules import Array
 
 #: Bounds of what the rule, and the first of its differences, make of products of
@@ -93,7 +94,9 @@ def predict(sizes: Array, bounds: tuple[float, float]) -> Predicted:
     return Predicted(missed, first, second)
 
 
-def in_halves(lines: Lines, allowed: float, most: int) -> tuple[list[int], Predicted]:
+def in_halves(
+    lines: Lines, allowed: float, most: int
+) -> tuple[list[int], Predicted] | None:
     """Axes to halve, so that the rule will do in all parts.
 
     Args:
@@ -102,18 +105,31 @@ def in_halves(lines: Lines, allowed: float, most: int) -> tuple[list[int], Predi
         most: Number of parts.
 
     Returns:
-        The axes, and what is predicted for the rule on all parts.
+        The fewest of those on which there is the most to gain, and what is predicted
+        for the rule on all parts; None where there are none.
     """
-    sizes, halved = lines.sizes.copy(), lines.halved
-    gain = np.add.reduce((sizes - halved)[:, 2::2], 1)
-    axes: list[int] = []
-    for axis in (-gain).argsort().tolist():
-        axes.append(axis)
-        sizes[axis] = halved[axis]
-        predicted = predict(sizes, PARTED)
-        if predicted.missed <= allowed or 2 << len(axes) > most:
-            break
-    return axes, predicted
+    gain = np.add.reduce((lines.sizes - lines.halved)[:, 2::2], 1)
+    order, few = (-gain).argsort(), 1
+    many = min(most.bit_length() - 1, int(np.count_nonzero(gain > 0)))
+    # Most that fail do so even where as many are halved as may be.
+    found = _predict_halves(lines, order[:many])
+    if many < few or found.missed > allowed:
+        return None
+    while few < many:
+        middle = (few + many) // 2
+        less = _predict_halves(lines, order[:middle])
+        if less.missed <= allowed:
+            many, found = middle, less
+        else:
+            few = middle + 1
+    return order[:many].tolist(), found
+
+
+def _predict_halves(lines: Lines, axes: Index) -> Predicted:
+    """What is predicted where some axes are halved."""
+    sizes = lines.sizes.copy()
+    sizes[axes] = lines.halved[axes]
+    return predict(sizes, PARTED)
 
 
 def on_all(probe: Probe, regions: Regions, predicted: Predicted) -> Fitted | None:
