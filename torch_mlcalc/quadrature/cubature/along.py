@@ -82,7 +82,7 @@ class Line(NamedTuple):
             ...`` nodes, one column each, ``(k, k // 2)``.
         quarters: Which are in the last quarter, and in the one before, ``(k, 2)``.
         slopes: How much more than this counts, ``(k // 2)``.
-        halves: Weights of the coefficients on either half, ``(k, 2 k)``.
+        halves: Weights of coefficients 2, 4, ... on either half, one column each.
     """
 
     nodes: Array
@@ -132,16 +132,21 @@ class Lines:
         worst: Array = np.maximum.reduce(missed.reshape(b, d, -1))
         return worst
 
+    @property
+    def even(self) -> Array:
+        """Those of degrees 2, 4, ... of them."""
+        return self.sizes[:, 2::2]
+
     @cached_property
     def halved(self) -> Array:
-        """As :attr:`sizes`, of the coefficients on either half of each axis."""
+        """As :attr:`even`, of the coefficients on either half of each axis."""
         assert self.values is not None  # noqa: S101
         b, d, k = self.values.shape
         sizes = np.abs(product(self.values.reshape(-1, k), self.line.halves))
-        sizes = sizes.reshape(-1, 2, k) - self.line.noise
+        sizes = sizes.reshape(b * d, 2, -1) - self.line.noise[2::2]
         own = np.add.reduce(np.maximum(sizes, 0.0, out=sizes), 1)
         own *= 0.5
-        worst: Array = np.maximum.reduce(own.reshape(b, d, k))
+        worst: Array = np.maximum.reduce(own.reshape(b, d, -1))
         return worst
 
     @cached_property
@@ -278,7 +283,7 @@ def _line(k: int, epsilon: float) -> Line:
     noise = epsilon * (2 * np.arange(k) + 1) / math.sqrt(k)
     slopes = np.maximum(1.0, np.arange(1, half + 1) / SLOPES)
     inside = [
-        np.polynomial.legendre.legvander(nodes + end, k - 1).T @ rows
+        np.polynomial.legendre.legvander(nodes + end, k - 1).T @ rows[:, 2::2]
         for end in (-1.0, 0.0)
     ]
     halves = rows @ np.concatenate(inside, 1)

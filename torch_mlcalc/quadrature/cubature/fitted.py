@@ -198,18 +198,15 @@ def _symmetric(
         The integral, or None where this takes more points, or is not enough.
     """
     most = count // count_nodes(DEGREE, len(parts))
-    if lines.values is None:
-        predicted = predict(lines.sizes, PARTED)
-        if predicted.missed > allowed:
-            return None
-    else:
-        found = in_halves(lines, allowed, most)
-        if found is None:
-            return None
-        axes, predicted = found
+    if lines.values is not None:
+        axes, predicted = in_halves(lines, allowed, most)
         parts = [[0.0, 0.5, 1.0] if i in axes else ends for i, ends in enumerate(parts)]
-    regions = between(parts)
-    return on_all(probe, regions, predicted) if len(regions.owner) <= most else None
+    else:
+        predicted = predict(lines.even, PARTED)
+    regions = math.prod(len(ends) - 1 for ends in parts)
+    if regions > most or predicted.missed > allowed:
+        return None
+    return on_all(probe, parts, predicted)
 
 
 def _less(n: int) -> int:
