@@ -23,7 +23,7 @@ from torch_mlcalc.quadrature.cubature.grid import (
     nodes_of,
     values_on,
 )
-from torch_mlcalc.quadrature.cubature.regions import Regions, whole_cubes
+from torch_mlcalc.quadrature.cubature.parts import between as regions_of
 from torch_mlcalc.quadrature.cubature.symmetric import judge
 from torch_mlcalc.quadrature.estimate import Tolerance
 
@@ -211,7 +211,7 @@ def test_a_rule_corrects_what_lines_predict() -> None:
     errors = []
     for factor in (1.0, 0.01, 5.0):
         own = Lines(factor * lines.each, factor * lines.missing, lines.line)
-        cube = whole_cubes(1, (1, 1, 1))
+        cube = [[0.0, 1.0]] * 3
         total, _, _ = measured(probe_of(f, 3), cube, (3, 4, 3), own)
         missed = abs(total.value - exact)
         assert missed <= total.tail
@@ -224,16 +224,11 @@ def test_a_rule_corrects_what_lines_predict() -> None:
 
 def test_a_grid_is_the_same_in_blocks() -> None:
     f = lambda x: np.exp(x @ np.array([1.0, -2.0, 0.5]))  # noqa: E731
-    low = np.array([[0.0, 0.0, 0.0], [0.2, 0.0, 0.5]])
-    high = np.array([[0.2, 1.0, 0.5], [1.0, 1.0, 1.0]])
-    both = Regions(np.zeros(2, int), np.zeros((2, 3), int), low, high)
-    for regions in (both, both.take(np.array([0]))):
-        whole, parts = probe_of(f, 3), probe_of(f, 3)
-        parts.block = 7
-        if len(regions.owner) == 1:
-            regions = regions._replace(low=0 * regions.low, high=1 + 0 * regions.high)
-        one = values_on(whole, regions, (5, 4, 3), (4, 3, 2))
-        other = values_on(parts, regions, (5, 4, 3), (4, 3, 2))
+    for ends in ([[0.0, 0.2, 1.0], [0.0, 1.0], [0.0, 0.5, 1.0]], [[0.0, 1.0]] * 3):
+        whole, blocks = probe_of(f, 3), probe_of(f, 3)
+        blocks.block, regions = 7, regions_of(ends)
+        one = values_on(whole, ends, (5, 4, 3), (4, 3, 2))
+        other = values_on(blocks, ends, (5, 4, 3), (4, 3, 2))
         for a, b in zip(one, other, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-15)
         exact = np.ones(len(regions.owner))

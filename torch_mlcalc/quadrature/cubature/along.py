@@ -246,6 +246,40 @@ def _missing(line: Line, sizes: Array) -> Array:
     )
 
 
+def in_parts(nodes: Array, parts: Parts) -> list[Array]:
+    """Nodes ``(d, n)`` in all parts of each axis, ``(parts, n)``."""
+    return [
+        own[None] if len(ends) == 2 else _in_parts(own, np.array(ends))
+        for own, ends in zip(nodes, parts, strict=True)
+    ]
+
+
+def _in_parts(nodes: Array, ends: Array) -> Array:
+    low = ends[:-1, None]
+    found: Array = low + (ends[1:, None] - low) * nodes
+    return found
+
+
+def combinations(parts: Parts) -> Index:
+    """Which part of each axis every region is in, ``(d, m)``."""
+    return _combinations(tuple(len(ends) - 1 for ends in parts))
+
+
+@lru_cache(maxsize=16)
+def _combinations(counts: tuple[int, ...]) -> Index:
+    return np.indices(counts).reshape(len(counts), -1)
+
+
+def copied(placed: list[Array], which: Index, out: Array | None = None) -> Array:
+    """Nodes in regions, from those in the parts of each axis, ``(d, m, n)``."""
+    if out is None:
+        out = np.empty((*which.shape, placed[0].shape[1]))
+    # In half the time that it takes to place them in every region.
+    for own, nodes, at in zip(out, placed, which, strict=True):
+        nodes.take(at, 0, out=own, mode="clip")
+    return out
+
+
 def product(values: Values, table: Array) -> Values:
     """Of two matrices, on the threads that torch has; see :func:`contract`."""
     alone = SMALL if len(values) == 1 or table.shape[1] == 1 else ALONE

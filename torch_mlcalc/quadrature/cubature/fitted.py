@@ -23,7 +23,6 @@ from torch_mlcalc.quadrature.cubature.grid import (
     values_on,
 )
 from torch_mlcalc.quadrature.cubature.parts import Fitted, between, climb_parts
-from torch_mlcalc.quadrature.cubature.regions import Regions
 from torch_mlcalc.quadrature.cubature.single_kinks import find_kinks_single
 from torch_mlcalc.quadrature.cubature.symmetric import (
     EXPECTED,
@@ -153,8 +152,8 @@ def _climb(
     probe: Probe, seen: Sum, parts: Parts, lines: Lines, expected: float
 ) -> Fitted | None:
     """Rules that are made larger until one of them will do."""
-    regions, flat = between(parts), len(parts) <= FLAT
-    if len(regions.owner) > 1:
+    regions, flat = math.prod(len(ends) - 1 for ends in parts), len(parts) <= FLAT
+    if regions > 1:
         doubt, most = 1.0, MOST
     else:
         doubt, most = (EXACT if flat else 1.0), MOST_ON_ONE[not flat]
@@ -166,14 +165,14 @@ def _climb(
         sizes = _sizes(lines.sloped, allowed / doubt)
         if sizes is None:
             return None
-        count = len(regions.owner) * (math.prod(sizes) + math.prod(map(_less, sizes)))
+        count = regions * (math.prod(sizes) + math.prod(map(_less, sizes)))
         if not attempt and count > WORTH.get(len(parts), math.inf):
             found = _symmetric(probe, parts, lines, allowed / expected, count)
             if found is not None:
                 return found
         if count > most or probe.spent + count > probe.budget:
             return None
-        measured = _measured(probe, regions, sizes, lines, ridge=ridge)
+        measured = _measured(probe, parts, sizes, lines, ridge=ridge)
         if measured is None:
             return None
         seen, doubt, fitted = measured
@@ -240,11 +239,11 @@ def _sizes(errors: Array, allowed: float) -> tuple[int, ...] | None:
 
 
 def _measured(
-    probe: Probe, regions: Regions, sizes: Sizes, lines: Lines, *, ridge: bool = False
+    probe: Probe, parts: Parts, sizes: Sizes, lines: Lines, *, ridge: bool = False
 ) -> tuple[Sum, float, Fitted] | None:
     """The integral by a rule, and by how much the lines are wrong of it."""
-    less = tuple(map(_less, sizes))
-    values = values_on(probe, regions, sizes, less)
+    less, regions = tuple(map(_less, sizes)), between(parts)
+    values = values_on(probe, parts, sizes, less)
     if values is None:
         return None
     volume = np.multiply.reduce(regions.high - regions.low, 1) * probe.volume

@@ -9,8 +9,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from torch_mlcalc.quadrature.cubature.along import Probe
-from torch_mlcalc.quadrature.cubature.regions import Regions, Table, gauss_table
+from torch_mlcalc.quadrature.cubature.along import (
+    Parts,
+    Probe,
+    combinations,
+    copied,
+    in_parts,
+)
+from torch_mlcalc.quadrature.cubature.regions import Table, gauss_table
 from torch_mlcalc.quadrature.evaluator import Values
 from torch_mlcalc.quadrature.host import SMALL
 from torch_mlcalc.quadrature.rules import Array
@@ -36,29 +42,29 @@ class Marginals(NamedTuple):
 
 
 def values_on(
-    probe: Probe, regions: Regions, sizes: Sizes, less: Sizes
+    probe: Probe, parts: Parts, sizes: Sizes, less: Sizes
 ) -> list[Values] | None:
-    """Values ``(m, k)`` on two grids in regions, if they are all finite.
+    """Values ``(m, k)`` on two grids in all parts, if they are all finite.
 
     Args:
         probe: The integrand.
-        regions: Where.
+        parts: Ends of the parts of each axis.
         sizes: Of one grid, whose values are the last that are asked for.
         less: Of the other.
 
     Returns:
         Those of either.
     """
-    m, counts = len(regions.owner), [math.prod(less), math.prod(sizes)]
+    which, counts = combinations(parts), [math.prod(less), math.prod(sizes)]
+    d, m = which.shape
     if m * sum(counts) > probe.block:
-        found = [_by_blocks(probe, regions, own) for own in (less, sizes)]
+        found = [_by_blocks(probe, parts, own) for own in (less, sizes)]
         return None if found[1] is None else [v for v in found if v is not None]
     points = _both(sizes, less)
     if m > 1:
-        low, width = regions.low.T[..., None], (regions.high - regions.low).T[..., None]
-        parts = np.split(points, counts[:1], 1)
-        placed = [low + width * p[:, None] for p in parts]
-        points = np.concatenate([p.reshape(len(p), -1) for p in placed], 1)
+        both = np.split(points, counts[:1], 1)
+        every = [copied(in_parts(nodes, parts), which) for nodes in both]
+        points = np.concatenate([own.reshape(d, -1) for own in every], 1)
     values = probe(points.T)
     if values is None:
         return None
@@ -66,26 +72,26 @@ def values_on(
     return [values[:split].reshape(m, -1), values[split:].reshape(m, -1)]
 
 
-def _by_blocks(probe: Probe, regions: Regions, sizes: Sizes) -> Values | None:
-    """Values ``(m, k)`` on a grid in regions."""
-    m, split = len(regions.owner), 0
+def _by_blocks(probe: Probe, parts: Parts, sizes: Sizes) -> Values | None:
+    """Values ``(m, k)`` on a grid in all parts."""
+    which, split = combinations(parts), 0
+    d, m = which.shape
     while math.prod(sizes[split:]) > probe.block:
         split += 1
-    outer, inner = nodes_of(sizes[:split]), nodes_of(sizes[split:])
-    low, width = regions.low.T[..., None], (regions.high - regions.low).T[..., None]
-    b, a = outer.shape[1], inner.shape[1]
+    outer = in_parts(nodes_of(sizes[:split]), parts[:split])
+    inner = in_parts(nodes_of(sizes[split:]), parts[split:])
+    b, a = math.prod(sizes[:split]), math.prod(sizes[split:])
     some, values = max(probe.block // a, 1), np.empty((m * b, a))
     for first in range(0, m * b, some):
         region, front = np.divmod(np.arange(first, min(first + some, m * b)), b)
+        at = which[:, region]
         # The coordinates of all points one after another: sums over the few of a point
         # then run over many points at once, in a half to a fifth of the time.
-        points = np.empty((len(sizes), len(region), a))
-        points[:split] = outer[:, front, None]
-        points[split:] = inner[:, None]
-        if m > 1:
-            points *= width[:, region]
-            points += low[:, region]
-        found = probe(points.reshape(len(sizes), -1).T)
+        points = np.empty((d, len(region), a))
+        for axis, nodes in enumerate(outer):
+            points[axis] = nodes[at[axis], front][:, None]
+        copied(inner, at[split:], out=points[split:])
+        found = probe(points.reshape(d, -1).T)
         if found is None:
             return None
         values[first : first + some] = found.reshape(-1, a)

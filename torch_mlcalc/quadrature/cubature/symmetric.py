@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
-from torch_mlcalc.quadrature.cubature.along import SLOPES, Lines, Parts, Probe
+from torch_mlcalc.quadrature.cubature.along import (
+    SLOPES,
+    Lines,
+    Parts,
+    Probe,
+    combinations,
+    copied,
+    in_parts,
+)
 from torch_mlcalc.quadrature.cubature.climbed import Sum
 from torch_mlcalc.quadrature.cubature.genz_malik import DEGREE, Looked
 from torch_mlcalc.quadrature.cubature.genz_malik_table import symmetric_table
 from torch_mlcalc.quadrature.cubature.parts import Fitted, between
 from torch_mlcalc.quadrature.cubature.regions import Regions
 from torch_mlcalc.quadrature.ledger import ROUNDING
-from torch_mlcalc.quadrature.pieces import Index
 from torch_mlcalc.quadrature.rules import Array
 
 #: Bounds of what the rule, and the first of its differences, make of products of
@@ -146,17 +151,12 @@ def _sums(probe: Probe, parts: Parts, regions: Regions) -> Array | None:
     n, rows = len(table.nodes), table.rows[:3].T
     if probe.spent + m * n > probe.budget:
         return None
-    # Copies of the nodes in the parts of each axis take half the time of placing all.
-    placed = [
-        _in_parts(own, ends) for own, ends in zip(table.nodes.T, parts, strict=True)
-    ]
-    which = _combinations(tuple(map(len, placed)))
+    placed = in_parts(table.nodes.T, parts)
+    which = combinations(parts)
     sums, some = np.empty((m, 4)), max(probe.block // n, 1)
     for first in range(0, m, some):
         own = slice(first, first + some)
-        points = np.empty((d, len(regions.owner[own]), n))
-        for axis, nodes in enumerate(placed):
-            nodes.take(which[axis, own], 0, out=points[axis], mode="clip")
+        points = copied(placed, which[:, own])
         values = probe(points.reshape(d, -1).T)
         if values is None:
             return None
@@ -168,19 +168,6 @@ def _sums(probe: Probe, parts: Parts, regions: Regions) -> Array | None:
     found = sums.T * (np.multiply.reduce(width, 1) * probe.volume)
     found[3] *= math.copysign(1.0, probe.volume)
     return found
-
-
-def _in_parts(nodes: Array, ends: list[float]) -> Array:
-    """Nodes in all parts of an axis, ``(parts, n)``."""
-    if len(ends) == 2:
-        return nodes[None]
-    return np.array([low + (high - low) * nodes for low, high in pairwise(ends)])
-
-
-@lru_cache(maxsize=16)
-def _combinations(counts: tuple[int, ...]) -> Index:
-    """Which part of each axis every region is in, ``(d, m)``."""
-    return np.indices(counts).reshape(len(counts), -1)
 
 
 def _product(series: Array) -> tuple[list[float], float]:
