@@ -24,7 +24,7 @@ from torch_mlcalc.quadrature.cubature.grid import (
     values_on,
 )
 from torch_mlcalc.quadrature.cubature.parts import between as regions_of
-from torch_mlcalc.quadrature.cubature.symmetric import judge
+from torch_mlcalc.quadrature.cubature.symmetric import Predicted, judge, on_all
 from torch_mlcalc.quadrature.estimate import Tolerance
 
 D = torch.float64
@@ -201,6 +201,24 @@ def test_lines_bound_the_error_of_the_symmetric_rule(d: int, rate: float) -> Non
     # The more the rules of lower degree differ from it, the less is it believed.
     doubtful = looked._replace(first=1e3 * looked.first, second=1e3 * looked.second)
     assert judge(doubtful, lines)[0] > 1e3 * judge(looked, lines)[0]
+    # Where they agree by accident, not all of it is believed.
+    agreed = looked._replace(first=0.0, second=0.0)
+    assert judge(agreed, lines)[0] > 0
+
+
+def test_sizes_on_parts_are_not_those_of_the_integrals() -> None:
+    table, parts = symmetric_table(DEGREE, 4), [[0.0, 0.5, 1.0], *[[0.0, 1.0]] * 3]
+    weighted = np.sign(table.weights)
+    known = Predicted(0.0, 1.0, 1.0)
+    for f, values, size in (
+        (lambda x: x[:, 0] - 0.25, (0.0, 0.25), (0.0625, 0.25)),
+        # Weights are of either sign: their sum is less than the integral.
+        (lambda x: np.tile(weighted, 2), [np.abs(table.weights).sum() / 2] * 2, None),
+    ):
+        found = on_all(probe_of(f, 4), parts, known)
+        np.testing.assert_allclose(found.columns[0], values, atol=1e-15)
+        wanted = np.abs(values) if size is None else size
+        np.testing.assert_allclose(found.columns[2], wanted, rtol=0.3)
 
 
 def test_a_rule_corrects_what_lines_predict() -> None:
