@@ -14,6 +14,7 @@ import torch_mlcalc as mlc
 from torch_mlcalc.quadrature.cubature.along import Lines, Probe, look_along
 from torch_mlcalc.quadrature.cubature.climbed import Sum, Terms
 from torch_mlcalc.quadrature.cubature.fitted import _measured as measured
+from torch_mlcalc.quadrature.cubature.fitted import _sizes as sizes_for
 from torch_mlcalc.quadrature.cubature.genz_malik import DEGREE, look_at_one
 from torch_mlcalc.quadrature.cubature.genz_malik_table import symmetric_table
 from torch_mlcalc.quadrature.cubature.grid import (
@@ -219,6 +220,14 @@ def test_sizes_on_parts_are_not_those_of_the_integrals() -> None:
         np.testing.assert_allclose(found.columns[0], values, atol=1e-15)
         wanted = np.abs(values) if size is None else size
         np.testing.assert_allclose(found.columns[2], wanted, rtol=0.3)
+
+
+def test_large_errors_of_axes_are_multiplied() -> None:
+    errors = np.array([[9.0, 0.2, 0.01], [9.0, 0.2, 0.01]])
+    assert sizes_for(errors, 0.45) == (2, 2)
+    # Their sum is 0.4, and the error of a product 1.2 ** 2 - 1.
+    assert sizes_for(errors, 0.42) == (3, 2)
+    assert sizes_for(errors, 0.001) is None
 
 
 def test_a_rule_corrects_what_lines_predict() -> None:
