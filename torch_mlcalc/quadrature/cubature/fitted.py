@@ -17,12 +17,12 @@ from torch_mlcalc.quadrature.cubature.genz_malik import DEGREE, Looked
 from torch_mlcalc.quadrature.cubature.genz_malik_table import count_nodes
 from torch_mlcalc.quadrature.cubature.grid import (
     Sizes,
+    absolute_of,
     marginals,
     means_of,
     values_on,
 )
 from torch_mlcalc.quadrature.cubature.parts import Fitted, between, climb_parts
-from torch_mlcalc.quadrature.cubature.regions import Regions
 from torch_mlcalc.quadrature.cubature.single_kinks import find_kinks_single
 from torch_mlcalc.quadrature.cubature.symmetric import (
     EXPECTED,
@@ -53,10 +53,15 @@ SAFE = 2.0
 #: the value: they are odd, and the lines only bound what is even.
 WORTH = {8: 4_000}
 
-#: The part that is taken to be seen on a grid where the rule of Genz and Malik saw the
-#: least that is believed, as of a corner peak, whose coefficients fall faster on most
-#: lines than on those near the corner: in 8 dimensions it takes half the points.
-RIDGE = 0.4
+#: The part that is taken to be seen on a grid where the rule of Genz and Malik saw less
+#: than is believed: so many times as much, and at least the second. Coefficients of a
+#: corner peak fall faster on most lines than on those near the corner. Of 750 of them
+#: in 4 to 8 dimensions no error was above 0.53 of what was allowed; in 8 dimensions
+#: they take a quarter of the points that they take with 0.4 for all of them. Of 2,880
+#: hidden bumps in 4 to 6 dimensions 599 are claimed falsely, and 600 were. In up to
+#: FLAT dimensions it has to be half as little: with all, smooth peaks, of which 1 in 6
+#: is seen so little by accident, take 1.04 times the points, with half 1.01.
+RIDGE, SCARCE = (10.0, 0.12), (SEEN / 2, SEEN)
 
 #: Times that a rule is made larger.
 TRIES = 3
@@ -149,27 +154,27 @@ def _climb(
     probe: Probe, seen: Sum, parts: Parts, lines: Lines, expected: float
 ) -> Fitted | None:
     """Rules that are made larger until one of them will do."""
-    regions, flat = between(parts), len(parts) <= FLAT
-    if len(regions.owner) > 1:
+    regions, flat = math.prod(len(ends) - 1 for ends in parts), len(parts) <= FLAT
+    if regions > 1:
         doubt, most = 1.0, MOST
     else:
         doubt, most = (EXACT if flat else 1.0), MOST_ON_ONE[not flat]
-    ridge = not flat and expected <= SEEN
+    ridge = expected <= SCARCE[not flat]
     if ridge:
-        doubt = RIDGE
+        doubt, expected = max(RIDGE[0] * expected, RIDGE[1]), SEEN
     for attempt in range(TRIES):
         allowed = probe.terms.allowed(seen) / seen.absolute / SAFE
         sizes = _sizes(lines.sloped, allowed / doubt)
         if sizes is None:
             return None
-        count = len(regions.owner) * (math.prod(sizes) + math.prod(map(_less, sizes)))
+        count = regions * (math.prod(sizes) + math.prod(map(_less, sizes)))
         if not attempt and count > WORTH.get(len(parts), math.inf):
             found = _symmetric(probe, parts, lines, allowed / expected, count)
             if found is not None:
                 return found
         if count > most or probe.spent + count > probe.budget:
             return None
-        measured = _measured(probe, regions, sizes, lines, ridge=ridge)
+        measured = _measured(probe, parts, sizes, lines, ridge=ridge)
         if measured is None:
             return None
         seen, doubt, fitted = measured
@@ -198,11 +203,11 @@ def _symmetric(
         axes, predicted = in_halves(lines, allowed, most)
         parts = [[0.0, 0.5, 1.0] if i in axes else ends for i, ends in enumerate(parts)]
     else:
-        predicted = predict(lines.sizes, PARTED)
-    regions = between(parts)
-    if len(regions.owner) > most or predicted.missed > allowed:
+        predicted = predict(lines.even, PARTED)
+    regions = math.prod(len(ends) - 1 for ends in parts)
+    if regions > most or predicted.missed > allowed:
         return None
-    return on_all(probe, regions, predicted)
+    return on_all(probe, parts, predicted)
 
 
 def _less(n: int) -> int:
@@ -226,7 +231,8 @@ def _sizes(errors: Array, allowed: float) -> tuple[int, ...] | None:
         return None
     sizes = [n + 1 for n in at]
     own = [float(errors[axis, n]) for axis, n in enumerate(at)]
-    while sum(own) > allowed:
+    # Else the sum of large errors would be met by a rule that is said to miss it.
+    while math.expm1(sum(map(math.log1p, own))) > allowed:
         axis = own.index(max(own))
         if sizes[axis] == errors.shape[1]:
             return None
@@ -236,41 +242,48 @@ def _sizes(errors: Array, allowed: float) -> tuple[int, ...] | None:
 
 
 def _measured(
-    probe: Probe, regions: Regions, sizes: Sizes, lines: Lines, *, ridge: bool = False
+    probe: Probe, parts: Parts, sizes: Sizes, lines: Lines, *, ridge: bool = False
 ) -> tuple[Sum, float, Fitted] | None:
     """The integral by a rule, and by how much the lines are wrong of it."""
-    less = tuple(map(_less, sizes))
-    values = values_on(probe, regions, sizes, less)
+    less, regions = tuple(map(_less, sizes)), between(parts)
+    values = values_on(probe, parts, sizes, less)
     if values is None:
         return None
     volume = np.multiply.reduce(regions.high - regions.low, 1) * probe.volume
-    found = marginals(values[1], sizes)
-    absolute = means_of(np.abs(values[1]), sizes) * np.abs(volume)
-    whole = float(np.add.reduce(absolute))
+    size, found = np.abs(volume), marginals(values[1], sizes)
+    columns = np.empty((3, len(volume)))
+    np.multiply(found.means, volume, out=columns[0])
+    np.multiply(absolute_of(values[1], sizes, found.means), size, out=columns[2])
+    total, whole = np.add.reduce(columns[::2], 1).tolist()
     if not 0 < whole < math.inf:
         return None
-    total = float(found.means @ volume)
-    change = abs(total - float(means_of(values[0], less) @ volume)) / whole
+    change = abs(total - float(means_of(values[0], less).dot(volume))) / whole
     predicted = _together(lines.sloped, sizes)
     expected = _together(lines.errors, less)
     rounding = ROUNDING * probe.terms.epsilon
-    # Of more nodes, the error is wrong by more than that of the smaller.
-    tails: list[float] = (found.tails @ np.abs(volume) / whole).tolist()
-    wrong = max(
-        tail / max(float(own[n - 1]), float(own[max(n - 2, 1)]), rounding)
-        for tail, own, n in zip(tails, lines.sizes, sizes, strict=True)
-    )
-    if ridge:
-        # Equal at degree 0, those of marginals fall by as much again to twice theirs.
-        wrong *= min(wrong, 1.0)
+    tails = found.tails.dot(size) / whole
+    wrong = _wrong(tails, lines.sizes, sizes, rounding, ridge=ridge)
     seen = max(change / max(expected, rounding), wrong, LEAST)
     doubt = seen * max(seen / EXACT, 1.0)
     error = max(SAFE * doubt * predicted, rounding) * whole
-    columns = np.empty((3, len(volume)))
-    columns[0] = found.means * volume
-    columns[1] = absolute * (error / whole)
-    columns[2] = absolute
+    np.multiply(columns[2], error / whole, out=columns[1])
     return Sum(total, error, whole), doubt, Fitted(sizes, regions, columns)
+
+
+def _wrong(
+    tails: Array, lines: Array, sizes: Sizes, rounding: float, *, ridge: bool
+) -> float:
+    """By how much the last coefficients on lines are wrong of those of marginals."""
+    # Of more nodes, the error is wrong by more than that of the smaller.
+    each = [
+        tail / max(float(own[n - 1]), float(own[max(n - 2, 1)]), rounding)
+        for tail, own, n in zip(tails.tolist(), lines, sizes, strict=True)
+    ]
+    if ridge:
+        # Equal at degree 0, those of marginals fall on to the degree of the error.
+        both = zip(each, sizes, strict=True)
+        each = [x ** (2 * n / max(n - 2, 1)) if x < 1 else x for x, n in both]
+    return max(each)
 
 
 def _together(errors: Array, sizes: Sizes) -> float:

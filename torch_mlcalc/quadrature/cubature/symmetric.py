@@ -7,11 +7,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from torch_mlcalc.quadrature.cubature.along import SLOPES, Lines, Probe
+from torch_mlcalc.quadrature.cubature.along import (
+    SLOPES,
+    Lines,
+    Parts,
+    Probe,
+    combinations,
+    copied,
+    in_parts,
+)
 from torch_mlcalc.quadrature.cubature.climbed import Sum
 from torch_mlcalc.quadrature.cubature.genz_malik import DEGREE, Looked
 from torch_mlcalc.quadrature.cubature.genz_malik_table import symmetric_table
-from torch_mlcalc.quadrature.cubature.parts import Fitted
+from torch_mlcalc.quadrature.cubature.parts import Fitted, between
 from torch_mlcalc.quadrature.cubature.regions import Regions
 from torch_mlcalc.quadrature.ledger import ROUNDING
 from torch_mlcalc.quadrature.rules import Array
@@ -57,8 +65,13 @@ class Predicted(NamedTuple):
     second: float
 
     def seen(self, first: float, second: float) -> float:
-        """The part that is believed, given both differences."""
-        return max(first / self.first, second / self.second, SEEN)
+        """The part that is seen, given both differences."""
+        return max(first / self.first, second / self.second)
+
+    def error(self, seen: float) -> float:
+        """That of the rule, of which so much is seen; without safety."""
+        part = max(seen, SEEN)
+        return self.missed * part * max(part, 1.0)
 
 
 def judge(looked: Looked, lines: Lines) -> tuple[float, float]:
@@ -70,18 +83,18 @@ def judge(looked: Looked, lines: Lines) -> tuple[float, float]:
     come from the same products, and these differences are known.
 
     Returns:
-        The error, without safety, and the part that is believed.
+        The error, without safety, and the part that is seen.
     """
-    predicted = predict(lines.sizes, (MISSED, MISSED))
+    predicted = predict(lines.even, (MISSED, MISSED))
     if predicted.first == 0:
-        return 0.0, SEEN
+        return 0.0, 0.0
     part = predicted.seen(looked.first, looked.second)
-    return predicted.missed * part * max(part, 1.0), part
+    return predicted.error(part), part
 
 
-def predict(sizes: Array, bounds: tuple[float, float]) -> Predicted:
-    """What the rule makes of a product with such coefficients, ``(d, k)``."""
-    (_, _, six, eight, ten), rest = _product(sizes[:, 2::2])
+def predict(even: Array, bounds: tuple[float, float]) -> Predicted:
+    """What the rule makes of a product with coefficients 2, 4, ..., ``(d, k)``."""
+    (_, _, six, eight, ten), rest = _product(even)
     missed = STRETCHED * (bounds[0] * ten + bounds[1] * rest)
     first = FIRST[0] * eight + FIRST[1] * (ten + rest)
     second = SECOND[0] * six + SECOND[1] * eight + SECOND[2] * (ten + rest)
@@ -99,59 +112,60 @@ def in_halves(lines: Lines, allowed: float, most: int) -> tuple[list[int], Predi
     Returns:
         The axes, and what is predicted for the rule on all parts.
     """
-    sizes, halved = lines.sizes.copy(), lines.halved
-    gain = np.add.reduce((sizes - halved)[:, 2::2], 1)
+    even, halved = lines.even.copy(), lines.halved
     axes: list[int] = []
-    for axis in (-gain).argsort().tolist():
+    for axis in np.add.reduce(halved - even, 1).argsort().tolist():
         axes.append(axis)
-        sizes[axis] = halved[axis]
-        predicted = predict(sizes, PARTED)
+        even[axis] = halved[axis]
+        predicted = predict(even, PARTED)
         if predicted.missed <= allowed or 2 << len(axes) > most:
             break
     return axes, predicted
 
 
-def on_all(probe: Probe, regions: Regions, predicted: Predicted) -> Fitted | None:
-    """The integral by the rule on all of some regions, if that is enough."""
-    sums = _sums(probe, regions)
+def on_all(probe: Probe, parts: Parts, predicted: Predicted) -> Fitted | None:
+    """The integral by the rule on all parts of the cube, if that is enough."""
+    regions = between(parts)
+    sums = _sums(probe, parts, regions)
     if sums is None:
         return None
-    value, first, second, absolute = sums
-    # Weights are of either sign, so that their sum may be too small.
-    columns = np.stack([value, absolute, np.maximum(absolute, np.abs(value))])
-    total, _, whole = np.add.reduce(columns, 1).tolist()
+    # Weights are of either sign, so that the sum of sizes may be too small.
+    sizes = np.abs(sums)
+    np.maximum(sizes[0], sums[3], out=sizes[3])
+    first, second, whole = np.add.reduce(sizes[1:], 1).tolist()
+    total = float(np.add.reduce(sums[0]))
     if not 0 < whole < math.inf:
         return None
-    part = predicted.seen(*(float(np.abs(x).sum()) / whole for x in (first, second)))
-    error = SAFE * predicted.missed * part * max(part, 1.0)
-    error = max(error, ROUNDING * probe.terms.epsilon)
+    part = predicted.seen(first / whole, second / whole)
+    error = max(SAFE * predicted.error(part), ROUNDING * probe.terms.epsilon)
     if error * whole > probe.terms.allowed(Sum(total, error * whole, whole)):
         return None
-    columns[1] = error * columns[2]
+    columns = np.stack([sums[0], error * sizes[3], sizes[3]])
     return Fitted(None, regions, columns)
 
 
-def _sums(probe: Probe, regions: Regions) -> Array | None:
+def _sums(probe: Probe, parts: Parts, regions: Regions) -> Array | None:
     """The rule, both of its differences, and the absolute values, ``(4, m)``."""
-    d, m = regions.low.shape[1], len(regions.owner)
+    d, m = len(parts), len(regions.owner)
     table = symmetric_table(DEGREE, d)
-    n, nodes, rows = len(table.nodes), table.nodes.T[:, None], table.rows[:3].T
+    n, rows = len(table.nodes), table.rows[:3].T
     if probe.spent + m * n > probe.budget:
         return None
+    placed = in_parts(table.nodes.T, parts)
+    which = combinations(parts)
     sums, some = np.empty((m, 4)), max(probe.block // n, 1)
-    low, width = regions.low.T[..., None], (regions.high - regions.low).T[..., None]
     for first in range(0, m, some):
         own = slice(first, first + some)
-        points = width[:, own] * nodes
-        points += low[:, own]
+        points = copied(placed, which[:, own])
         values = probe(points.reshape(d, -1).T)
         if values is None:
             return None
+        same = np.minimum.reduce(values) >= 0
         values = values.reshape(-1, n)
         sums[own, :3] = values @ rows
-        sums[own, 3] = np.abs(values) @ table.weights
-    volume = np.multiply.reduce(width[..., 0], 0) * probe.volume
-    found = sums.T * volume
+        sums[own, 3] = sums[own, 0] if same else np.abs(values) @ table.weights
+    width = regions.high - regions.low
+    found = sums.T * (np.multiply.reduce(width, 1) * probe.volume)
     found[3] *= math.copysign(1.0, probe.volume)
     return found
 
