@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -13,8 +14,14 @@ from torch_mlcalc.quadrature.host import frozen, transforming
 #: have up to eight. Those beyond cost accuracy that the rule reports.
 MOST = 8
 
-#: Bisections that bring any bracket of float64 numbers of one sign to neighbours.
-BISECTIONS = 60
+#: Halvings that bring any bracket of float64 numbers of one sign to neighbours.
+HALVINGS = 60
+
+#: Points in a call of the function, for which brackets are cut into up to so many parts
+#: and not into halves: of so few points all that takes time is the call. The variation
+#: and Wasserstein distances of 3 pairs, with gradients, took 20 and 22 ms by halves, 12
+#: and 14 with these; those of 300 pairs 62 and 125 ms with up to 8192 or by halves.
+POINTS, MOST_PARTS = 2048, 32
 
 
 def crossings(function: Callable[[Tensor], Tensor], grid: Tensor) -> Tensor:
@@ -34,13 +41,7 @@ def crossings(function: Callable[[Tensor], Tensor], grid: Tensor) -> Tensor:
     """
     with frozen():
         low, high, found, rising = _brackets(function(grid) > 0, grid)
-        for _ in range(BISECTIONS):
-            middle = (low + high) / 2
-            above = (function(middle) > 0) == rising
-            low, high = (
-                torch.where(above, low, middle),
-                torch.where(above, middle, high),
-            )
+        low, high = _narrowed(function, low, high, rising)
         at = torch.where(found, (low + high) / 2, grid[:1])
         slope = _slope(function, at)
         width = (grid[1:] - grid[:-1]).amax(0)
@@ -59,6 +60,23 @@ def _brackets(positive: Tensor, grid: Tensor) -> tuple[Tensor, Tensor, Tensor, T
     found = change.gather(0, order)
     low, high = grid[:-1].gather(0, order), grid[1:].gather(0, order)
     return low, high, found, positive[1:].gather(0, order)
+
+
+def _narrowed(
+    function: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, rising: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The brackets cut again and again, each time to the first part with a change."""
+    parts = min(max(POINTS // max(low.numel(), 1), 2), MOST_PARTS)
+    shares = torch.arange(1, parts, dtype=low.dtype, device=low.device) / parts
+    shares = shares.reshape(-1, *(1,) * low.ndim)
+    for _ in range(math.ceil(HALVINGS / math.log2(parts))):
+        inner = low + (high - low) * shares
+        values = function(inner.flatten(0, 1)).reshape(inner.shape)
+        above = (values > 0) == rising
+        first = (above.cumsum(0) == 0).sum(0, keepdim=True)
+        edges = torch.cat([low[None], inner, high[None]])
+        low, high = edges.gather(0, first)[0], edges.gather(0, first + 1)[0]
+    return low, high
 
 
 def _slope(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
