@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from torch_mlcalc.quadrature.brackets import narrowed
 from torch_mlcalc.quadrature.host import frozen, transforming
 
 #: Sign changes that are looked for: two normal densities have two, mixtures of four
@@ -16,12 +16,6 @@ MOST = 8
 
 #: Halvings that bring any bracket of float64 numbers of one sign to neighbours.
 HALVINGS = 60
-
-#: Points in a call of the function, for which brackets are cut into up to so many parts
-#: and not into halves: of so few points all that takes time is the call. The variation
-#: and Wasserstein distances of 3 pairs, with gradients, took 20 and 22 ms by halves, 12
-#: and 14 with these; those of 300 pairs 62 and 125 ms with up to 8192 or by halves.
-POINTS, MOST_PARTS = 2048, 32
 
 
 def crossings(function: Callable[[Tensor], Tensor], grid: Tensor) -> Tensor:
@@ -41,7 +35,12 @@ def crossings(function: Callable[[Tensor], Tensor], grid: Tensor) -> Tensor:
     """
     with frozen():
         low, high, found, rising = _brackets(function(grid) > 0, grid)
-        low, high = _narrowed(function, low, high, rising)
+        low, high = narrowed(
+            lambda x: (function(x.flatten(0, 1)).reshape(x.shape) > 0) == rising,
+            low,
+            high,
+            HALVINGS,
+        )
         at = torch.where(found, (low + high) / 2, grid[:1])
         slope = _slope(function, at)
         width = (grid[1:] - grid[:-1]).amax(0)
@@ -60,23 +59,6 @@ def _brackets(positive: Tensor, grid: Tensor) -> tuple[Tensor, Tensor, Tensor, T
     found = change.gather(0, order)
     low, high = grid[:-1].gather(0, order), grid[1:].gather(0, order)
     return low, high, found, positive[1:].gather(0, order)
-
-
-def _narrowed(
-    function: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, rising: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The brackets cut again and again, each time to the first part with a change."""
-    parts = min(max(POINTS // max(low.numel(), 1), 2), MOST_PARTS)
-    shares = torch.arange(1, parts, dtype=low.dtype, device=low.device) / parts
-    shares = shares.reshape(-1, *(1,) * low.ndim)
-    for _ in range(math.ceil(HALVINGS / math.log2(parts))):
-        inner = low + (high - low) * shares
-        values = function(inner.flatten(0, 1)).reshape(inner.shape)
-        above = (values > 0) == rising
-        first = (above.cumsum(0) == 0).sum(0, keepdim=True)
-        edges = torch.cat([low[None], inner, high[None]])
-        low, high = edges.gather(0, first)[0], edges.gather(0, first + 1)[0]
-    return low, high
 
 
 def _slope(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
