@@ -22,7 +22,7 @@ from torch_mlcalc.losses import (
     set_default_validate,
     welsch_loss,
 )
-from torch_mlcalc.losses.robust.normalizer import log_normalizer
+from torch_mlcalc.losses.robust.normalizer import log_normalizer, log_normalizer_of
 from torch_mlcalc.testing import check_gradients
 
 INF = math.inf
@@ -398,3 +398,20 @@ def test_values_in_tensors_are_checked_on_request() -> None:
             general_robust_nll_loss(x, y, scale=bad)
     finally:
         set_default_validate(False)
+
+
+def test_normalizer_of_a_number_belongs_to_no_transform() -> None:
+    def loss(x: Tensor, alpha: float | Tensor = 1.2345) -> Tensor:
+        return general_robust_nll_loss(x, torch.zeros_like(x), alpha=alpha)
+
+    x = torch.tensor([0.3, -2.0], dtype=torch.float64)
+    slope = torch.func.grad(loss)(x)
+    kept = log_normalizer_of(1.2345, DOUBLE, x.device)
+    assert not torch._C._functorch.is_functorch_wrapped_tensor(kept)
+    with torch.inference_mode():
+        loss(x)
+    leaf = x.clone().requires_grad_()
+    value = loss(leaf)
+    assert torch.autograd.grad(value, leaf)[0].tolist() == slope.tolist()
+    assert value.item() == loss(x, torch.tensor(1.2345, dtype=torch.float64)).item()
+    assert loss(x, 1.3).item() != value.item()

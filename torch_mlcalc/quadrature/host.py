@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch._C import _get_tracing_state, _len_torch_dispatch_stack
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.autograd import forward_ad
 
 Maker = TypeVar("Maker", bound=Callable[..., Any])
@@ -50,6 +51,7 @@ def kept(most: int | None = None) -> Callable[[Maker], Maker]:
 
     One of the first caller's inference mode has no gradient for all who come after,
     and one made while ``torch.export`` or a ``FakeTensorMode`` looks on has no values.
+    What is made inside of a transform of ``torch.func`` is wrapped for it, also after.
     Under a dispatch mode it is made anew, as the mode wants it.
 
     Args:
@@ -61,7 +63,7 @@ def kept(most: int | None = None) -> Callable[[Maker], Maker]:
 
     def decorate(make: Maker) -> Maker:
         def lasting(*arguments: Hashable) -> object:
-            with torch.inference_mode(False):
+            with torch.inference_mode(False), temporarily_clear_interpreter_stack():
                 return make(*arguments)
 
         cached = lru_cache(maxsize=most)(lasting)

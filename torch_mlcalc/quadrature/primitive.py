@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from torch_mlcalc.precision import full_precision
+from torch_mlcalc.quadrature.brackets import narrowed
 from torch_mlcalc.quadrature.contract import accumulator
 from torch_mlcalc.quadrature.host import dual_level, transforming
 from torch_mlcalc.quadrature.integrand import Integrand
 from torch_mlcalc.quadrature.panels import NODES, Reach, at_end, series
 
-#: Bisections that bring a bracket of length 2 below the spacing of float64 at 1.
-BISECTIONS = 54
+#: Halvings that bring a bracket of length 2 below the spacing of float64 at 1.
+HALVINGS = 54
 
 
 class Mesh(NamedTuple):
@@ -140,15 +141,15 @@ class Piecewise(ABC):
             at_edges = self.at_edges.detach().to(torch.float64).cummax(0).values
             index = torch.minimum(find(at_edges, y), self.last)
             rest = y - at_edges.gather(0, index)
-            rows = [c.gather(0, index).to(torch.float64) for c in self.coefficients]
-            low, high = torch.full_like(rest, -1), torch.ones_like(rest)
-            for _ in range(BISECTIONS):
-                s = (low + high) / 2
-                value = torch.zeros_like(s)
-                for row, basis in zip(rows, _integrals(s, len(rows)), strict=True):
-                    value = value + row * basis
-                below = value < rest
-                low, high = torch.where(below, s, low), torch.where(below, high, s)
+            every = index.expand(len(self.coefficients), *index.shape)
+            rows = self.coefficients.gather(1, every).to(torch.float64)
+            series = _antiderivative(rows)
+            _, high = narrowed(
+                lambda s: ~(_clenshaw(series, s) < rest),
+                torch.full_like(rest, -1),
+                torch.ones_like(rest),
+                HALVINGS,
+            )
             return self.points(index, high)
 
 
@@ -235,6 +236,23 @@ def _integrals(s: Tensor, terms: int) -> Iterator[Tensor]:
         after = ((2 * k + 1) * s * here - k * before) / (k + 1)
         yield (after - before) / (2 * k + 1)
         before, here = here, after
+
+
+def _antiderivative(rows: Tensor) -> list[Tensor]:
+    """Legendre coefficients of the integral from -1 of a series ``(terms, ...)``."""
+    k = torch.arange(len(rows), dtype=rows.dtype, device=rows.device)
+    shares = rows / (2 * k + 1).reshape(-1, *(1,) * (rows.ndim - 1))
+    none = torch.zeros_like(rows[:1])
+    return [*(torch.cat([rows[:1], shares]) - torch.cat([shares[1:], none, none]))]
+
+
+def _clenshaw(series: list[Tensor], s: Tensor) -> Tensor:
+    """A Legendre series by its recurrence, two operations a term and not nine."""
+    value = above = torch.zeros_like(s)
+    for k in range(len(series) - 1, -1, -1):
+        rest = torch.sub(series[k], above, alpha=(k + 1) / (k + 2))
+        value, above = rest.addcmul(s, value, value=(2 * k + 1) / (k + 1)), value
+    return value
 
 
 def find(edges: Tensor, values: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from torch_mlcalc.special.arguments import promoted
-from torch_mlcalc.special.factorial import scaled_log_factorial
+from torch_mlcalc.special.factorial import scaled_log_factorial, steps
 from torch_mlcalc.special.tail import (
     SHIFT,
     cut,
@@ -108,10 +108,14 @@ def log_negative_binomial(a: Tensor, b: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return (
         a * log_ratio(x, a, excess / a, below)
         + b * log_ratio(y, b, -excess / b, above)
-        + scaled_log_factorial(total)
-        - scaled_log_factorial(a)
-        - scaled_log_factorial(b)
+        + log_choices(a, b)
     )
+
+
+def log_choices(a: Tensor, b: Tensor) -> Tensor:
+    """Scaled log factorial of a sum, less those of its terms."""
+    both, one, other = scaled_log_factorial(torch.stack([a + b, a, b]))
+    return both - one - other
 
 
 def both_betas(
@@ -197,8 +201,9 @@ def _tail(a: Tensor, b: Tensor, x: Tensor, y: Tensor, lower: Tensor) -> Tensor:
     near, share = torch.where(lower, a, b), torch.where(lower, b, a) / total
     factor = torch.where(lower, x, y)
     series = (near + SHIFT) * integral
-    for k in range(SHIFT, 0, -1):
-        series = 1 + factor * ((total + (k - 1)) / (near + k)) * series
+    k = steps(near, 1, SHIFT + 1)
+    for ratio in reversed((factor * ((total + (k - 1)) / (near + k))).unbind()):
+        series = 1 + ratio * series
     return torch.exp(log_negative_binomial(a, b, x, y)) * share * series
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -47,10 +48,9 @@ def scaled_log_factorial(a: Tensor) -> Tensor:
     shifted = torch.where(far, a, a + _FAR)
     series = torch.log(2 * math.pi * shifted) / 2 + _odd_series(shifted, _STIRLING)
     small = torch.where(far, 1.0, a)
-    ratios = torch.ones_like(small)
-    for k in range(1, int(_FAR)):
-        ratios = ratios * ((small + k) / (small + _FAR))
-    logs = small * (torch.log(small + _FAR) - torch.log(small)) - torch.log(ratios)
+    above = small + _FAR
+    rise = product(small + steps(small, 1, int(_FAR))) / above ** (_FAR - 1)
+    logs = small * (torch.log(above) - torch.log(small)) - torch.log(rise)
     return torch.where(far, series, series + (logs - _FAR))
 
 
@@ -74,11 +74,33 @@ def log_half_step(a: Tensor) -> Tensor:
     small = torch.where(far, 1.0, a)
     # Gamma(a + 1/2) / Gamma(a) = that at a + 10, times a / (a + 1/2), and so on; the
     # first ratio and sqrt(a) together are sqrt(a) / (a + 1/2).
-    ratios = torch.ones_like(small)
-    for k in range(int(_FAR)):
-        ratios = ratios * ((small + k) / (small + (k + 0.5)))
+    raised = small + steps(small, 0, int(_FAR))
+    ratios = product(raised / (raised + 0.5))
     near = torch.log(ratios) + (torch.log(small + _FAR) - torch.log(small)) / 2
     return torch.where(far, series, series + near)
+
+
+def steps(like: Tensor, start: int, stop: int) -> Tensor:
+    """Whole numbers along a new first dimension, to be combined with a tensor.
+
+    What depends on the number of a step is one operation then, and not one a step: up
+    to 1000 elements all that takes time is how many operations there are.
+
+    Args:
+        like: The tensor.
+        start: First number.
+        stop: The one after the last.
+
+    Returns:
+        The numbers.
+    """
+    numbers = torch.arange(start, stop, dtype=like.dtype, device=like.device)
+    return numbers.reshape(-1, *(1,) * like.ndim)
+
+
+def product(factors: Tensor) -> Tensor:
+    """Product along the first dimension; torch.prod looks for zeros, which waits."""
+    return reduce(torch.mul, factors.unbind())
 
 
 def _odd_series(a: Tensor, coefficients: Sequence[float]) -> Tensor:

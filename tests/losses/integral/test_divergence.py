@@ -265,6 +265,17 @@ def test_second_derivative_of_total_variation_sees_the_crossing_move() -> None:
     assert curvature.item() == pytest.approx(-0.25 * density, rel=1e-7)
 
 
+@pytest.mark.parametrize("elements", [1, 40, 500])
+def test_crossings_of_a_jump_are_neighbours_of_it(elements: int) -> None:
+    # However many parts a bracket is cut into; nothing but the sign says where.
+    jump = torch.linspace(0.11, 1.9, elements, dtype=DOUBLE)
+    grid = torch.linspace(0, 2, 9, dtype=DOUBLE)[:, None].expand(-1, elements)
+    for sign in (1, -1):
+        found = crossings(lambda x, s=sign: torch.where(x < jump, -s, s) * 1.0, grid)
+        assert (found[0] - jump).abs().max() <= 4e-16
+        assert (found[1:] == 0).all()
+
+
 def test_crossings_are_found_and_carry_a_gradient() -> None:
     a = number(2.0)
     grid = torch.linspace(-2.2, 2.3, 40, dtype=DOUBLE)

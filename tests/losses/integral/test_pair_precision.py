@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -33,6 +34,7 @@ from torch_mlcalc.density.wide import in_double, is_torchs
 
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "kl": mlc.kl_divergence_loss,
+    "reverse kl": partial(mlc.kl_divergence_loss, reverse=True),
     "chi2": mlc.chi2_loss,
     "hellinger": mlc.hellinger_loss,
     "jensen-shannon": mlc.jensen_shannon_loss,
@@ -65,6 +67,7 @@ LARGE: dict[str, Callable[[Tensor], Distribution]] = {
 #: splits where they cross; one cdf of each kind will do for these.
 PAIRS = [
     *((family, loss) for family in LARGE for loss in ("kl", "variation", "cramer")),
+    ("gamma", "reverse kl"),
     *((family, "wasserstein") for family in ("gamma", "normal", "gumbel")),
 ]
 

@@ -10,8 +10,12 @@ from torch import Tensor
 from torch_mlcalc.losses.crps.common import decay, prepare_parameters
 from torch_mlcalc.losses.reduction import Reduction, reduce
 from torch_mlcalc.losses.validation import check_values, is_validated
-from torch_mlcalc.special.beta import both_tails, log_negative_binomial
-from torch_mlcalc.special.factorial import log_half_step, scaled_log_factorial
+from torch_mlcalc.special.beta import (
+    both_tails,
+    log_choices,
+    log_negative_binomial,
+)
+from torch_mlcalc.special.factorial import log_half_step
 from torch_mlcalc.special.gamma import gammainc, log_poisson
 
 
@@ -302,15 +306,9 @@ def beta(concentration1: Tensor, concentration0: Tensor, target: Tensor) -> Tens
     density = torch.exp(log_negative_binomial(a, b, inside, 1 - inside)) * b / (a + b)
     bend = torch.where(between, 2 * inside * density, 0.0)
     # B(2a, 2b) / B(a, b)^2 without its large logs.
-    log_ratio = 2 * _log_scaled(a, b) - _log_scaled(2 * a, 2 * b)
+    log_ratio = 2 * log_choices(a, b) - log_choices(2 * a, 2 * b)
     spread = mean * (b / (a + b)) * torch.exp(log_ratio)
     return (target - mean) * (2 * share - 1) + bend - spread
-
-
-def _log_scaled(a: Tensor, b: Tensor) -> Tensor:
-    return (
-        scaled_log_factorial(a + b) - scaled_log_factorial(a) - scaled_log_factorial(b)
-    )
 
 
 def uniform(low: Tensor, high: Tensor, target: Tensor) -> Tensor:

@@ -7,14 +7,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from torch_mlcalc.quadrature.brackets import narrowed
 from torch_mlcalc.quadrature.host import frozen, transforming
 
 #: Sign changes that are looked for: two normal densities have two, mixtures of four
 #: have up to eight. Those beyond cost accuracy that the rule reports.
 MOST = 8
 
-#: Bisections that bring any bracket of float64 numbers of one sign to neighbours.
-BISECTIONS = 60
+#: Halvings that bring any bracket of float64 numbers of one sign to neighbours.
+HALVINGS = 60
 
 
 def crossings(function: Callable[[Tensor], Tensor], grid: Tensor) -> Tensor:
@@ -34,13 +35,12 @@ def crossings(function: Callable[[Tensor], Tensor], grid: Tensor) -> Tensor:
     """
     with frozen():
         low, high, found, rising = _brackets(function(grid) > 0, grid)
-        for _ in range(BISECTIONS):
-            middle = (low + high) / 2
-            above = (function(middle) > 0) == rising
-            low, high = (
-                torch.where(above, low, middle),
-                torch.where(above, middle, high),
-            )
+        low, high = narrowed(
+            lambda x: (function(x.flatten(0, 1)).reshape(x.shape) > 0) == rising,
+            low,
+            high,
+            HALVINGS,
+        )
         at = torch.where(found, (low + high) / 2, grid[:1])
         slope = _slope(function, at)
         width = (grid[1:] - grid[:-1]).amax(0)

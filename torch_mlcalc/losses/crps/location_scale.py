@@ -272,10 +272,12 @@ def student_t(df: Tensor, loc: Tensor, scale: Tensor, target: Tensor) -> Tensor:
     share = torch.where(endless, difference.sign() / 2, share)
     reach = (z / df.sqrt()).clamp(-most, most).square()
     reach = torch.where(endless, most**2, reach)
-    constant = torch.exp(2 * log_half_step(df / 2) - log_half_step(df - 0.5))
-    constant = constant / torch.exp(_log_less(df) / 2) / math.sqrt(math.pi)
+    half, whole = log_half_step(torch.stack([df / 2, df - 0.5]))
+    less = _log_less(df) / 2
+    constant = torch.exp(2 * half - whole - less) / math.sqrt(math.pi)
+    log_r = whole - half + (math.log(2) / 2 + less)
     # Not scale * z, whose slope in the scale is the rounding error of a large target.
-    return 2 * difference * share + scale * constant * _excess(df, z, reach)
+    return 2 * difference * share + scale * constant * _excess(df, z, reach, log_r)
 
 
 def _log_less(df: Tensor) -> Tensor:
@@ -285,13 +287,11 @@ def _log_less(df: Tensor) -> Tensor:
     return torch.where(many, torch.log1p(-inverse / 2), torch.log((few - 0.5) / few))
 
 
-def _excess(df: Tensor, z: Tensor, reach: Tensor) -> Tensor:
+def _excess(df: Tensor, z: Tensor, reach: Tensor, log_r: Tensor) -> Tensor:
     r""":math:`\nu (R (1 + r)^{-(\nu - 1) / 2} - 1) / (\nu - 1)`, also at 1."""
     above = df - 1
     near = above.abs() < _NEAR_ONE
     far = torch.where(near, 2.0, df)
-    log_r = log_half_step(far - 0.5) - log_half_step(far / 2)
-    log_r = log_r + (math.log(2) + _log_less(far)) / 2
     square = torch.where(reach < 1, z, 0.0).square()
     outer = decay(log_r - log_power(far, square, reach, -1)) / (1 - 1 / far)
     reach = torch.log1p(reach)

@@ -171,7 +171,7 @@ def alpha_divergence_loss(
     # The two directions of the family: D_alpha(p, q) = D_(1 - alpha)(q, p).
     swapped = alpha < 0.5
     if swapped:
-        pair = pair._replace(input=target, target=input)
+        pair = pair.swapped
     search = Search(rule, rtol, atol, max_evals, memory, on_failure)
     alpha = 1 - alpha if swapped else alpha
     loss = compare(

@@ -53,7 +53,8 @@ class Pair(NamedTuple):
     Attributes:
         input: The first, mostly a model.
         target: The second.
-        domain: The smallest interval that holds both supports.
+        places: Their supports.
+        domain: The smallest interval that holds both.
         breaks: Where densities have kinks, jumps or their mass, ``(k, *batch)``.
         batch: The batch shape.
         dtype: That of the parameters, and of the loss.
@@ -61,21 +62,29 @@ class Pair(NamedTuple):
 
     input: Distribution
     target: Distribution
+    places: tuple[Domain, Domain]
     domain: Domain
     breaks: Tensor
     batch: torch.Size
     dtype: torch.dtype
 
     @property
+    def swapped(self) -> Pair:
+        """The same with the roles exchanged."""
+        return self._replace(
+            input=self.target, target=self.input, places=self.places[::-1]
+        )
+
+    @property
     def uncovered(self) -> Tensor | bool:
         """Whether the target has mass where the input cannot have any."""
-        low, high = extent_of(place_of(self.input))[:2]
-        lower, upper = extent_of(place_of(self.target))[:2]
+        (low, high, *_), (lower, upper, *_) = map(extent_of, self.places)
         return (lower < low) | (upper > high)
 
     def log_densities(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Of the target and of the input, minus infinity outside of the supports."""
-        return _log_density(self.target, x), _log_density(self.input, x)
+        here, there = self.places
+        return _log_density(self.target, there, x), _log_density(self.input, here, x)
 
     def useful(self, points: Tensor) -> Tensor:
         """Points to split at, another break in the place of those that are of no use.
@@ -137,25 +146,31 @@ def pair_of(input: Distribution, target: Distribution) -> Pair:
         # parameters of 1e6 no digits: the divergence of Gamma(1e7) from one whose shape
         # is larger by one standard deviation was 22104 instead of 0.45.
         input, target, like = in_double(input), in_double(target), like.double()
-    domain = _union(place_of(input), place_of(target))
+    places = place_of(input), place_of(target)
+    domain = _union(*places)
     (at, width), (home, other) = (_middle(p, domain, like) for p in (input, target))
     gap = (at - home).abs()
     rows = [
-        _breaks(input, at, width, gap > APART * width, like),
-        _breaks(target, home, other, gap > APART * other, like),
+        _breaks(input, places[0], at, width, gap > APART * width, like),
+        _breaks(target, places[1], home, other, gap > APART * other, like),
     ]
     table, home = within(domain, torch.cat(rows)), within(domain, home)
     # Home comes second, as useful() wants.
-    pair = Pair(input, target, domain, home.expand(2, *batch), batch, dtype)
+    pair = Pair(input, target, places, domain, home.expand(2, *batch), batch, dtype)
     return pair._replace(breaks=pair.useful(table))
 
 
 def _breaks(
-    p: Distribution, at: Tensor, width: Tensor, apart: Tensor, like: Tensor
+    p: Distribution,
+    place: Domain,
+    at: Tensor,
+    width: Tensor,
+    apart: Tensor,
+    like: Tensor,
 ) -> Tensor:
     """Where one distribution has its mass, its ends and its kinks, ``(k, *batch)``."""
-    low, high = _sides(p, at, width, apart)
-    ends = [e for e in extent_of(place_of(p))[:2] if _is_end(e)]
+    low, high = _sides(p, place, at, width, apart)
+    ends = [e for e in extent_of(place)[:2] if _is_end(e)]
     rows = [low, at, high, *ends]
     breaks = [
         torch.as_tensor(r, dtype=like.dtype, device=like.device).expand(like.shape)[
@@ -167,13 +182,15 @@ def _breaks(
     return torch.cat([*breaks, *kinks])
 
 
-def _sides(p: Distribution, at: Tensor, width: Tensor, apart: Tensor) -> list[Tensor]:
+def _sides(
+    p: Distribution, place: Domain, at: Tensor, width: Tensor, apart: Tensor
+) -> list[Tensor]:
     """Where the mass of a distribution ends, to both sides."""
-    place, floor = place_of(p), math.log(torch.finfo(at.dtype).tiny)
+    floor = math.log(torch.finfo(at.dtype).tiny)
     sides = []
     with frozen():
         points = [at + n * w for w in (-width, width) for n in NEARER]
-        logs = _log_density(p, torch.stack(points)).split(len(NEARER))
+        logs = _log_density(p, place, torch.stack(points)).split(len(NEARER))
         for w, end, log in zip(
             (-width, width), (points[3], points[-1]), logs, strict=True
         ):
@@ -273,8 +290,7 @@ def _outer(
     return of_tensors(one, other)
 
 
-def _log_density(p: Distribution, x: Tensor) -> Tensor:
-    place = place_of(p)
+def _log_density(p: Distribution, place: Domain, x: Tensor) -> Tensor:
     within = inside(place, x)
     at = torch.where(within, x, inner_point(place, x))
     return torch.where(within, log_density(p, at), -math.inf)

@@ -99,6 +99,10 @@ def inner_point(domain: Domain, like: Tensor) -> Tensor:
     """A point of the domain, for each density of a batch on a line."""
     if isinstance(domain, Solid):
         return like.new_zeros(())
+    if isinstance(domain, RealLine):
+        return torch.as_tensor(
+            domain.loc, dtype=like.dtype, device=like.device
+        ).detach()
     lower, upper, loc, scale = (
         torch.as_tensor(t, dtype=like.dtype, device=like.device).detach()
         for t in extent_of(domain)

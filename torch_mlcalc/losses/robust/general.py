@@ -14,7 +14,7 @@ from torch_mlcalc.losses.robust.fixed import (
     geman_mcclure,
     welsch,
 )
-from torch_mlcalc.losses.robust.normalizer import log_normalizer
+from torch_mlcalc.losses.robust.normalizer import log_normalizer, log_normalizer_of
 from torch_mlcalc.losses.robust.scale import (
     check_broadcasts,
     check_setting,
@@ -180,8 +180,12 @@ def general_robust_nll_loss(
     if is_validated(validate):
         _check_setting_values(alpha, scale)
     loss, dtype = _general(input, target, reduction, alpha, scale, weight)
-    shape = _as_tensor(alpha, loss)
-    loss = loss + log_normalizer(shape) + _as_tensor(scale, loss).log()
+    log_z = (
+        log_normalizer(alpha.to(loss.dtype))
+        if isinstance(alpha, Tensor)
+        else log_normalizer_of(float(alpha), loss.dtype, loss.device)
+    )
+    loss = loss + log_z + _as_tensor(scale, loss).log()
     return reduce(loss, weight, reduction).to(dtype)
 
 
