@@ -20,7 +20,7 @@ from torch_mlcalc.quadrature.contract import (
     sum_blocks,
 )
 from torch_mlcalc.quadrature.domains import Extent, of_numbers
-from torch_mlcalc.quadrature.host import dual_level, kept, readable
+from torch_mlcalc.quadrature.host import dual_level, is_plain, kept, readable
 from torch_mlcalc.quadrature.integrand import (
     HALF,
     Function,
@@ -208,7 +208,7 @@ def _read(extent: Extent) -> Extent:
         return extent
     for limit in extent:
         if isinstance(limit, Tensor) and (
-            limit.ndim or limit.requires_grad or not readable(limit)
+            limit.ndim or limit.requires_grad or not is_plain(limit)
         ):
             return extent
     return Extent(*map(float, extent))

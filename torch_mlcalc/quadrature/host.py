@@ -93,17 +93,14 @@ def readable(tensor: Tensor) -> bool:
         and not torch.compiler.is_compiling()
         and not transforming()
         # Of torch.jit.trace, whose trace would keep the value.
-        and torch._C._get_tracing_state() is None
+        and _get_tracing_state() is None
     )
 
 
 def is_plain(tensor: Tensor) -> bool:
     """Whether a value may decide what is done: readable, and nothing makes a trace."""
     return (
-        readable(tensor)
-        and type(tensor) is Tensor
-        and not _len_torch_dispatch_stack()
-        and _get_tracing_state() is None
+        readable(tensor) and type(tensor) is Tensor and not _len_torch_dispatch_stack()
     )
 
 

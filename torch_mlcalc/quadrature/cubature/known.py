@@ -20,7 +20,7 @@ from torch_mlcalc.quadrature.cubature.nodes import block_of_nodes
 from torch_mlcalc.quadrature.cubature.product import Product
 from torch_mlcalc.quadrature.cubature.region_plan import RegionPlan
 from torch_mlcalc.quadrature.cubature.sparse_grid import SparseGrid
-from torch_mlcalc.quadrature.host import dual_level, frozen, kept, readable
+from torch_mlcalc.quadrature.host import dual_level, frozen, is_plain, kept
 from torch_mlcalc.quadrature.integrand import (
     HALF,
     Function,
@@ -89,7 +89,7 @@ def _read_corners(box: Box) -> tuple[Corner, Corner] | None:
     if not isinstance(lower, Tensor) or not isinstance(upper, Tensor) or dual_level():
         return None
     for limits in (lower, upper):
-        if limits.ndim != 1 or limits.requires_grad or not readable(limits):
+        if limits.ndim != 1 or limits.requires_grad or not is_plain(limits):
             return None
     return Box(lower.tolist(), upper.tolist(), box.dimension).corners
 
