@@ -37,6 +37,7 @@ from torch_mlcalc.quadrature.cubature.ladder import (
     pace_of,
     patience_of,
 )
+from torch_mlcalc.quadrature.cubature.regions import resolved
 from torch_mlcalc.quadrature.estimate import Tolerance
 from torch_mlcalc.quadrature.evaluator import Values
 from torch_mlcalc.quadrature.host import SMALL, contract
@@ -189,13 +190,16 @@ def sums_of_one(
     stage: Stage, values: Values, volume: float, epsilon: float
 ) -> list[Sum]:
     """What each rule of a stage says of values ``(n,)`` in a cube."""
-    # The same as contract, whose care for shapes takes as long as the sums.
-    small = stage.rows.size <= SMALL
-    rows: list[float] = (
-        stage.rows @ values if small else contract(stage.rows, values)
-    ).tolist()
+    rows: list[float]
+    if stage.axes:
+        rows = resolved(values, stage.axes)
+    elif stage.rows.size <= SMALL:
+        # The same as contract, whose care for shapes takes as long as the sums.
+        rows = stage.rows.dot(values).tolist()
+    else:
+        rows = contract(stage.rows, values).tolist()
     size = abs(volume)
-    absolute = float(np.abs(values) @ stage.table.weights) * size
+    absolute = float(np.abs(values).dot(stage.table.weights)) * size
     floor, found = ROUNDING * epsilon * absolute, []
     for first in range(0, len(rows), stage.each):
         value, *tail = rows[first : first + stage.each]

@@ -10,7 +10,12 @@ import numpy as np
 import torch
 
 from torch_mlcalc.quadrature.cubature.along import Probe
-from torch_mlcalc.quadrature.cubature.regions import Regions, Table, gauss_table
+from torch_mlcalc.quadrature.cubature.regions import (
+    Regions,
+    Table,
+    coefficients,
+    gauss_table,
+)
 from torch_mlcalc.quadrature.evaluator import Values
 from torch_mlcalc.quadrature.host import SMALL
 from torch_mlcalc.quadrature.rules import Array
@@ -163,16 +168,6 @@ def _ends(sizes: Sizes) -> Array:
         own[:, [axis, d + axis]] = coefficients(n, (max(n - 2, 1), n - 1))
         start += n
     found[: sizes[0], -1] = gauss_table(sizes[0]).weights
-    return found
-
-
-@lru_cache(maxsize=64)
-def coefficients(n: int, degrees: Sizes) -> Array:
-    """Weights of Legendre coefficients of these degrees, ``(n, degrees)``."""
-    u, w = gauss_table(n)
-    every = np.polynomial.legendre.legvander(2 * u - 1, n - 1)
-    of = np.array(degrees)
-    found: Array = w[:, None] * every[:, of] * (2 * of + 1)
     return found
 
 

@@ -18,13 +18,11 @@ from torch_mlcalc.quadrature.cubature.along import Lines, Probe
 from torch_mlcalc.quadrature.cubature.climbed import Sum
 from torch_mlcalc.quadrature.cubature.grid import (
     Sizes,
-    coefficients,
-    integrated,
     means_of,
     nodes_of,
 )
 from torch_mlcalc.quadrature.cubature.parts import Fitted
-from torch_mlcalc.quadrature.cubature.regions import gauss_table, whole_cubes
+from torch_mlcalc.quadrature.cubature.regions import mean_and, resolved, whole_cubes
 from torch_mlcalc.quadrature.evaluator import Values
 from torch_mlcalc.quadrature.ledger import ROUNDING
 from torch_mlcalc.quadrature.rules import Array
@@ -143,7 +141,7 @@ def _judged(probe: Probe, values: Values, sizes: Sizes) -> _Judged:
 
 def paces_of(values: Values, sizes: Sizes, noise: float) -> tuple[float, list[Pace]]:
     """The mean of values on a grid, and how coefficients fall along its axes."""
-    found: list[float] = (integrated(values[None], sizes)[0] @ _rows(sizes)).tolist()
+    found = resolved(values, tuple(map(_rows, sizes)))
     sizes_of_all, paces = list(map(abs, found)), []
     for axis, n in enumerate(sizes):
         own = sizes_of_all[1 + 4 * axis : 5 + 4 * axis]
@@ -160,14 +158,7 @@ def _smooth(n: int) -> float:
     return SMOOTH * (middle / last) ** (2 / (last - middle))
 
 
-@lru_cache(maxsize=32)
-def _rows(sizes: Sizes) -> Array:
-    """Weights of the mean, and of four Legendre coefficients along each axis."""
-    found, start = np.zeros((sum(sizes), 1 + 4 * len(sizes))), 0
-    for axis, n in enumerate(sizes):
-        own = found[start : start + n]
-        degrees = n // 2 - 1, n // 2, n - 2, n - 1
-        own[:, 1 + 4 * axis : 5 + 4 * axis] = coefficients(n, degrees)
-        start += n
-    found[: sizes[0], 0] = gauss_table(sizes[0]).weights
-    return found
+@lru_cache(maxsize=64)
+def _rows(n: int) -> Array:
+    """Weights of the mean, and of four Legendre coefficients along an axis."""
+    return mean_and(n, (n // 2 - 1, n // 2, n - 2, n - 1))
