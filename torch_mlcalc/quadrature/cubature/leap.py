@@ -135,8 +135,8 @@ def _parts(probe: Probe, begun: Climbed, base: Array, along: Values) -> Parts | 
     """The parts between kinks, if the lines show any."""
     assert begun.before is not None  # noqa: S101
     d = len(base)
-    known, axes = (_line(d), along.reshape(d, -1)), list(range(d))
-    places = find_kinks_single(probe, base, begun.before, axes, known)
+    known = _line(d), along
+    places = find_kinks_single(probe, base, begun.before, list(range(d)), known)
     if places is None or all(map(math.isnan, places)):
         return None
     return cut_places(places)

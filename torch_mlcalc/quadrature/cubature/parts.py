@@ -29,14 +29,13 @@ class Fitted(NamedTuple):
         sizes: Nodes of the rule on each axis; None for the rule of Genz and Malik.
         regions: Where.
         columns: Value, error and absolute integral of each region, ``(3, m)``.
-        by_nodes: Whether values were asked for node by node in all regions, and not
-            region by region.
+        each: Weights of the values in a region, if there are more than that rule has.
     """
 
     sizes: Sizes | None
     regions: Regions
     columns: Array
-    by_nodes: bool = False
+    each: Array | None = None
 
     @property
     def table(self) -> Table:
@@ -47,11 +46,10 @@ class Fitted(NamedTuple):
 
     @property
     def weights(self) -> Array:
-        """Those of all nodes in all regions, in the order of the values."""
+        """Those of all values, one region after another."""
         volume = (self.regions.high - self.regions.low).prod(1)
-        factors = (volume, self.table.weights)
-        found: Array = np.outer(*(factors[::-1] if self.by_nodes else factors))
-        return found.ravel()
+        own = self.table.weights if self.each is None else self.each
+        return np.outer(volume, own).ravel()
 
 
 def cut_places(places: list[float]) -> Parts:
@@ -90,12 +88,12 @@ def climb_parts(
         stage = stage_of(begun.step, d, first=begun.before is None)
         if stage.n * m > probe.block:
             return None
-        points = width.T[:, None] * stage.table.nodes.T[..., None]
-        points += regions.low.T[:, None]
+        points = width.T[..., None] * stage.table.nodes.T[:, None]
+        points += regions.low.T[..., None]
         values = probe(points.reshape(d, -1).T)
         if values is None:
             return None
-        columns = sums_of_parts(stage, values, volume)
+        columns = sums_of_parts(stage, values.reshape(m, -1).T, volume)
         sums = whole_sums(columns, terms.epsilon)
         if not sums[-1].absolute:
             return None
@@ -103,7 +101,7 @@ def climb_parts(
         if begun.done:
             kept = columns[-1]
             kept[1] = begun.error / m
-            return Fitted((stage.size,) * d, regions, kept, by_nodes=True)
+            return Fitted((stage.size,) * d, regions, kept, stage.table.weights)
     return None
 
 
