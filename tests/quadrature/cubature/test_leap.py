@@ -14,8 +14,8 @@ import torch_mlcalc as mlc
 from torch_mlcalc.quadrature.cubature.along import Lines, Probe, look_along
 from torch_mlcalc.quadrature.cubature.climbed import Sum, Terms
 from torch_mlcalc.quadrature.cubature.grid import nodes_of
+from torch_mlcalc.quadrature.cubature.grown import OnGrid, grow
 from torch_mlcalc.quadrature.cubature.grown import _judged as judged
-from torch_mlcalc.quadrature.cubature.grown import grow
 from torch_mlcalc.quadrature.cubature.kinks import eased
 from torch_mlcalc.quadrature.cubature.meeting import meeting
 from torch_mlcalc.quadrature.estimate import Tolerance
@@ -125,7 +125,7 @@ def grown(f: Function, rtol: float, n: int = 13) -> tuple[float, float] | None:
         assert found is not None
         return found
 
-    found = grow(probe, values, (n,) * 3, lines)
+    found = grow(probe, OnGrid.of(values, (n,) * 3), lines)
     return found and (float(found.columns[0, 0]), float(found.columns[1, 0]))
 
 
@@ -156,7 +156,8 @@ def test_a_kink_is_not_smooth() -> None:
 
 def test_a_weak_kink_falls_too_slowly() -> None:
     f = lambda x: np.exp(-0.2 * np.abs(x - 0.55).sum(-1))  # noqa: E731
-    found = judged(probe_of(f, 1e-2), f(nodes_of((13,) * 3).T), (13,) * 3)
+    grid = OnGrid.of(f(nodes_of((13,) * 3).T), (13,) * 3)
+    found = judged(probe_of(f, 1e-2), grid)
     assert found.total.tail < 1e-3 * found.total.value
     assert not found.enough
 

@@ -198,14 +198,20 @@ def sums_of_one(
         rows = stage.rows.dot(values).tolist()
     else:
         rows = contract(stage.rows, values).tolist()
+    absolute, each = float(np.abs(values).dot(stage.table.weights)), stage.each
+    return [
+        sum_of(rows[i : i + each], absolute, volume, epsilon)
+        for i in range(0, len(rows), each)
+    ]
+
+
+def sum_of(rows: list[float], absolute: float, volume: float, epsilon: float) -> Sum:
+    """The sum with this mean and last coefficients, and the mean of the size."""
+    mean, *tail = rows
     size = abs(volume)
-    absolute = float(np.abs(values).dot(stage.table.weights)) * size
-    floor, found = ROUNDING * epsilon * absolute, []
-    for first in range(0, len(rows), stage.each):
-        value, *tail = rows[first : first + stage.each]
-        last = max(max(tail), -min(tail)) * size
-        found.append(Sum(value * volume, max(last, floor), absolute))
-    return found
+    absolute *= size
+    last = max(max(tail), -min(tail)) * size
+    return Sum(mean * volume, max(last, ROUNDING * epsilon * absolute), absolute)
 
 
 def _extrapolated(

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from torch_mlcalc.quadrature.cubature.along import Lines, Probe
-from torch_mlcalc.quadrature.cubature.climbed import Sum
+from torch_mlcalc.quadrature.cubature.climbed import Sum, sum_of
 from torch_mlcalc.quadrature.cubature.grid import (
     Sizes,
     means_of,
@@ -65,8 +65,44 @@ class Pace(NamedTuple):
         return max(math.ceil((degrees + seen - 1) / 2), FEWEST)
 
 
+class OnGrid(NamedTuple):
+    """What values on a grid say, as means over the cube.
+
+    Attributes:
+        sizes: Nodes on each axis.
+        absolute: Of the size.
+        rows: Of the integrand, and then four Legendre coefficients along each axis: two
+            in the middle, and the last two.
+    """
+
+    sizes: Sizes
+    absolute: float
+    rows: list[float]
+
+    @staticmethod
+    def of(values: Values, sizes: Sizes) -> OnGrid:
+        """That of values ``(k)``."""
+        absolute = float(means_of(np.abs(values)[None], sizes)[0])
+        return OnGrid(sizes, absolute, resolved(values, tuple(map(_rows, sizes))))
+
+    def total(self, probe: Probe) -> Sum:
+        """As of a tensor rule, with its last coefficients."""
+        rows = self.rows[:1] + self.rows[3::4] + self.rows[4::4]
+        return sum_of(rows, self.absolute, probe.volume, probe.terms.epsilon)
+
+    def paces(self, noise: float) -> list[Pace]:
+        """How coefficients fall along each axis."""
+        paces, sizes_of_all = [], list(map(abs, self.rows))
+        for axis, n in enumerate(self.sizes):
+            first, second, third, fourth = sizes_of_all[1 + 4 * axis : 5 + 4 * axis]
+            middle, last = max(first, second), max(third, fourth)
+            rate = (last / middle) ** (1 / (n - 1 - n // 2)) if middle else 1.0
+            paces.append(Pace(last, rate if last > noise else 0.0))
+        return paces
+
+
 class _Judged(NamedTuple):
-    """What values on a grid say.
+    """What values on a grid are worth.
 
     Attributes:
         total: The integral, with its error for the last coefficients.
@@ -79,32 +115,29 @@ class _Judged(NamedTuple):
     larger: Sizes | None
 
 
-def grow(
-    probe: Probe, values: Values, sizes: Sizes, known: Callable[[], Lines]
-) -> Fitted | None:
+def grow(probe: Probe, grid: OnGrid, known: Callable[[], Lines]) -> Fitted | None:
     """Integrate by a grid on the cube, or one that is as large as this one says.
 
     Args:
         probe: The integrand.
-        values: It at the nodes of the grid, ``(k)``.
-        sizes: Nodes of it on each axis.
+        grid: What is known of it.
         known: What lines show.
 
     Returns:
         The integral, or None where this is not the way.
     """
-    first = _judged(probe, values, sizes)
-    larger = sizes if first.enough else first.larger
+    first = _judged(probe, grid)
+    larger = grid.sizes if first.enough else first.larger
     if larger is None or math.prod(larger) > probe.block:
         return None
     if not _agree(probe, first.total, larger, known()):
         return None
     if first.enough:
-        return on_whole(first.total, sizes)
-    more = probe(nodes_of(larger).T)
-    if more is None:
+        return on_whole(first.total, larger)
+    values = probe(nodes_of(larger).T)
+    if values is None:
         return None
-    last = _judged(probe, more, larger)
+    last = _judged(probe, OnGrid.of(values, larger))
     # By as much as was expected, or what was expected of the last is worth nothing.
     expected = abs(last.total.value - first.total.value) <= first.total.tail
     return on_whole(last.total, larger) if last.enough and expected else None
@@ -123,32 +156,20 @@ def on_whole(total: Sum, sizes: Sizes) -> Fitted:
     return Fitted(sizes, whole, np.array(total)[:, None])
 
 
-def _judged(probe: Probe, values: Values, sizes: Sizes) -> _Judged:
-    size = abs(probe.volume)
-    absolute = float(means_of(np.abs(values[None]), sizes)[0])
-    noise = ROUNDING * probe.terms.epsilon * absolute
-    mean, paces = paces_of(values, sizes, noise)
-    both = list(zip(paces, sizes, strict=True))
+def _judged(probe: Probe, grid: OnGrid) -> _Judged:
+    size, sizes = abs(probe.volume), grid.sizes
+    noise = ROUNDING * probe.terms.epsilon * grid.absolute
+    both = list(zip(grid.paces(noise), sizes, strict=True))
     error = SAFE * sum(pace.last * pace.rate ** (n + 1) for pace, n in both)
-    total = Sum(mean * probe.volume, max(error, noise) * size, absolute * size)
+    total = Sum(
+        grid.rows[0] * probe.volume, max(error, noise) * size, grid.absolute * size
+    )
     allowed = probe.terms.allowed(total)
     enough = total.tail <= allowed and all(p.rate < _smooth(n) for p, n in both)
-    if any(pace.rate >= TRIED for pace in paces):
+    if any(pace.rate >= TRIED for pace, _ in both):
         return _Judged(total, enough, None)
     each = allowed / (size * SAFE * MARGIN * len(sizes))
     return _Judged(total, enough, tuple(pace.enough(n, each) for pace, n in both))
-
-
-def paces_of(values: Values, sizes: Sizes, noise: float) -> tuple[float, list[Pace]]:
-    """The mean of values on a grid, and how coefficients fall along its axes."""
-    found = resolved(values, tuple(map(_rows, sizes)))
-    sizes_of_all, paces = list(map(abs, found)), []
-    for axis, n in enumerate(sizes):
-        own = sizes_of_all[1 + 4 * axis : 5 + 4 * axis]
-        middle, last = max(own[:2]), max(own[2:])
-        rate = (last / middle) ** (1 / (n - 1 - n // 2)) if middle else 1.0
-        paces.append(Pace(last, rate if last > noise else 0.0))
-    return found[0], paces
 
 
 @lru_cache(maxsize=64)

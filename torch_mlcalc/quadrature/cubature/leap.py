@@ -12,11 +12,11 @@ from functools import lru_cache, partial
 import numpy as np
 
 from torch_mlcalc.quadrature.cubature.along import NODES, Lines, Parts, Probe, lines_of
-from torch_mlcalc.quadrature.cubature.climbed import Climbed, Sum, sums_of_one
+from torch_mlcalc.quadrature.cubature.climbed import Climbed, Sum
 from torch_mlcalc.quadrature.cubature.fitted import fit, fit_parts
-from torch_mlcalc.quadrature.cubature.grown import grow, on_whole
+from torch_mlcalc.quadrature.cubature.grown import OnGrid, grow, on_whole
 from torch_mlcalc.quadrature.cubature.kinks import eased
-from torch_mlcalc.quadrature.cubature.ladder import FITTED, LADDERS, Stage, stage_of
+from torch_mlcalc.quadrature.cubature.ladder import FITTED, Stage, stage_of
 from torch_mlcalc.quadrature.cubature.parts import (
     Fitted,
     between,
@@ -62,20 +62,28 @@ def leap(probe: Probe, begun: Climbed) -> tuple[Climbed, Fitted | None]:
     if values is None:
         return begun, None
     along, values = values[: -stage.n], values[-stage.n :]
-    sums = sums_of_one(stage, values, probe.volume, terms.epsilon)
-    if not sums[0].absolute:
+    grid = OnGrid.of(values, (stage.size,) * d)
+    if not grid.absolute:
         return begun, None
-    begun = begun.judged(sums, terms, step - begun.step + 1).seen(stage, values)
+    begun = begun.judged([grid.total(probe)], terms, step - begun.step + 1)
+    begun, found = _concluded(probe, begun, base, along, grid)
+    return (begun if found else begun.seen(stage, values)), found
+
+
+def _concluded(
+    probe: Probe, begun: Climbed, base: Array, along: Values, grid: OnGrid
+) -> tuple[Climbed, Fitted | None]:
+    """The integral by what suits it, if that is enough."""
+    d = len(base)
+    assert begun.before is not None  # noqa: S101
     if begun.done:
-        assert begun.before is not None  # noqa: S101
-        total = begun.before._replace(tail=begun.error)
-        return begun, on_whole(total, (stage.size,) * d)
+        return begun, on_whole(begun.before._replace(tail=begun.error), grid.sizes)
     parts = _parts(probe, begun, base, along) if begun.rough else None
     if parts is not None:
         return _between_kinks(probe, begun, base, parts)
     if d not in FITTED or not (begun.left or begun.step >= FITTED[d]):
         return begun, None
-    return _fitted(probe, begun, base, along, values)
+    return _fitted(probe, begun, base, along, grid)
 
 
 def _between_kinks(
@@ -93,14 +101,13 @@ def _between_kinks(
 
 
 def _fitted(
-    probe: Probe, begun: Climbed, base: Array, along: Values, values: Values
+    probe: Probe, begun: Climbed, base: Array, along: Values, grid: OnGrid
 ) -> tuple[Climbed, Fitted | None]:
     """The integral by a rule that is fitted to what is known."""
-    d, seen, found = len(base), begun.before, None
+    seen, found = begun.before, None
     assert seen is not None  # noqa: S101
-    if begun.step >= FITTED[d]:
-        sizes = (LADDERS[d][begun.step - 1],) * d
-        found = grow(probe, values, sizes, partial(_lines, probe, seen, along))
+    if begun.step >= FITTED[len(base)]:
+        found = grow(probe, grid, partial(_lines, probe, seen, along))
     if found is None:
         found = fit(probe, seen, base)
     return begun._replace(fitted=True), found
