@@ -83,7 +83,7 @@ class OnGrid(NamedTuple):
     def of(values: Values, sizes: Sizes) -> OnGrid:
         """That of values ``(k)``."""
         absolute = float(means_of(np.abs(values)[None], sizes)[0])
-        return OnGrid(sizes, absolute, resolved(values, tuple(map(_rows, sizes))))
+        return OnGrid(sizes, absolute, _rows_of(values, sizes))
 
     def total(self, probe: Probe) -> Sum:
         """As of a tensor rule, with its last coefficients."""
@@ -92,10 +92,10 @@ class OnGrid(NamedTuple):
 
     def paces(self, noise: float) -> list[Pace]:
         """How coefficients fall along each axis."""
-        paces, sizes_of_all = [], list(map(abs, self.rows))
+        paces, rows = [], self.rows
         for axis, n in enumerate(self.sizes):
-            first, second, third, fourth = sizes_of_all[1 + 4 * axis : 5 + 4 * axis]
-            middle, last = max(first, second), max(third, fourth)
+            a, b, c, d = rows[1 + 4 * axis : 5 + 4 * axis]
+            middle, last = max(abs(a), abs(b)), max(abs(c), abs(d))
             rate = (last / middle) ** (1 / (n - 1 - n // 2)) if middle else 1.0
             paces.append(Pace(last, rate if last > noise else 0.0))
         return paces
@@ -107,12 +107,12 @@ class _Judged(NamedTuple):
     Attributes:
         total: The integral, with its error for the last coefficients.
         enough: Whether it is smooth, and the error is allowed.
-        larger: The grid that is expected to do, or None where none is.
+        paces: How coefficients fall.
     """
 
     total: Sum
     enough: bool
-    larger: Sizes | None
+    paces: list[Pace]
 
 
 def grow(probe: Probe, grid: OnGrid, known: Callable[[], Lines]) -> Fitted | None:
@@ -126,28 +126,43 @@ def grow(probe: Probe, grid: OnGrid, known: Callable[[], Lines]) -> Fitted | Non
     Returns:
         The integral, or None where this is not the way.
     """
-    first = _judged(probe, grid)
-    larger = grid.sizes if first.enough else first.larger
-    if larger is None or math.prod(larger) > probe.block:
-        return None
-    if not _agree(probe, first.total, larger, known()):
+    first, sizes = _judged(probe, grid), grid.sizes
+    if not first.enough:
+        larger = _larger(probe, first, sizes)
+        if larger is None:
+            return None
+        sizes = larger
+    if not _agree(probe, first.total, sizes, known()):
         return None
     if first.enough:
-        return on_whole(first.total, larger)
-    values = probe(nodes_of(larger).T)
+        return on_whole(first.total, sizes)
+    values = probe(nodes_of(sizes).T)
     if values is None:
         return None
-    last = _judged(probe, OnGrid.of(values, larger))
+    # Of the size a smaller grid tells enough.
+    last = _judged(probe, OnGrid(sizes, grid.absolute, _rows_of(values, sizes)))
     # By as much as was expected, or what was expected of the last is worth nothing.
     expected = abs(last.total.value - first.total.value) <= first.total.tail
-    return on_whole(last.total, larger) if last.enough and expected else None
+    return on_whole(last.total, sizes) if last.enough and expected else None
+
+
+def _larger(probe: Probe, first: _Judged, sizes: Sizes) -> Sizes | None:
+    """The grid that is expected to do, or None where none is, or it is too large."""
+    paces = first.paces
+    if max(pace.rate for pace in paces) >= TRIED:
+        return None
+    share = abs(probe.volume) * SAFE * MARGIN * len(sizes)
+    each = probe.terms.allowed(first.total) / share
+    larger = [pace.enough(n, each) for pace, n in zip(paces, sizes, strict=True)]
+    return tuple(larger) if math.prod(larger) <= probe.block else None
 
 
 def _agree(probe: Probe, total: Sum, sizes: Sizes, lines: Lines) -> bool:
     """Whether the error of a grid on lines is not much more than is allowed."""
-    most = lines.errors.shape[1]
-    each = (lines.errors[axis, min(n, most) - 1] for axis, n in enumerate(sizes))
-    return float(sum(each)) * total.absolute <= AGREED * probe.terms.allowed(total)
+    errors = lines.errors
+    most = errors.shape[1]
+    each = [errors.item(axis, min(n, most) - 1) for axis, n in enumerate(sizes)]
+    return sum(each) * total.absolute <= AGREED * probe.terms.allowed(total)
 
 
 def on_whole(total: Sum, sizes: Sizes) -> Fitted:
@@ -157,19 +172,15 @@ def on_whole(total: Sum, sizes: Sizes) -> Fitted:
 
 
 def _judged(probe: Probe, grid: OnGrid) -> _Judged:
-    size, sizes = abs(probe.volume), grid.sizes
-    noise = ROUNDING * probe.terms.epsilon * grid.absolute
-    both = list(zip(grid.paces(noise), sizes, strict=True))
-    error = SAFE * sum(pace.last * pace.rate ** (n + 1) for pace, n in both)
-    total = Sum(
-        grid.rows[0] * probe.volume, max(error, noise) * size, grid.absolute * size
-    )
-    allowed = probe.terms.allowed(total)
-    enough = total.tail <= allowed and all(p.rate < _smooth(n) for p, n in both)
-    if any(pace.rate >= TRIED for pace, _ in both):
-        return _Judged(total, enough, None)
-    each = allowed / (size * SAFE * MARGIN * len(sizes))
-    return _Judged(total, enough, tuple(pace.enough(n, each) for pace, n in both))
+    size, absolute = abs(probe.volume), grid.absolute
+    noise = ROUNDING * probe.terms.epsilon * absolute
+    paces, smooth, predicted = grid.paces(noise), True, 0.0
+    for (last, rate), n in zip(paces, grid.sizes, strict=True):
+        predicted += last * rate ** (n + 1)
+        smooth = smooth and rate < _smooth(n)
+    error = max(SAFE * predicted, noise)
+    total = Sum(grid.rows[0] * probe.volume, error * size, absolute * size)
+    return _Judged(total, smooth and total.tail <= probe.terms.allowed(total), paces)
 
 
 @lru_cache(maxsize=64)
@@ -177,6 +188,10 @@ def _smooth(n: int) -> float:
     """Fall from the middle to the end of a rule below which something is smooth."""
     middle, last = n // 2, n - 1
     return SMOOTH * (middle / last) ** (2 / (last - middle))
+
+
+def _rows_of(values: Values, sizes: Sizes) -> list[float]:
+    return resolved(values, tuple(map(_rows, sizes)))
 
 
 @lru_cache(maxsize=64)
