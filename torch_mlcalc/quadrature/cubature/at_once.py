@@ -42,7 +42,7 @@ from torch_mlcalc.quadrature.cubature.parts import (
     cut_places,
 )
 from torch_mlcalc.quadrature.cubature.single_kinks import find_kinks_single
-from torch_mlcalc.quadrature.estimate import Tolerance
+from torch_mlcalc.quadrature.estimate import tolerance_of
 from torch_mlcalc.quadrature.evaluator import Values
 from torch_mlcalc.quadrature.host import SMALL, dual_level, transforming
 from torch_mlcalc.quadrature.integrand import CPU, Function, checked, default_device
@@ -56,7 +56,7 @@ KNOWN = (torch.float64, torch.float32)
 #: calls; with four times as many, kinks in 8 take 1.3 times, and others no less.
 CALL = 2 * BLOCK_BYTES
 
-_ONES = np.ones(SMALL)
+_ONES, _DONE = np.ones(SMALL), Climbed(1, done=True)
 
 #: Lower and upper limits.
 Corners = tuple[tuple[float, ...], tuple[float, ...]]
@@ -98,7 +98,7 @@ def attempt_at_once(
         return None
     # In a fresh process half of 3 ms for 24,000 points were page faults.
     keep_freed()
-    tolerance, epsilon = Tolerance.of(rtol, atol, dtype), torch.finfo(dtype).eps
+    tolerance, epsilon = tolerance_of(rtol, atol, dtype), torch.finfo(dtype).eps
     terms = Terms(d, tolerance, epsilon)
     low, span, volume = _placed(corners, dtype)
     cube = _Cube(function, low, span)
@@ -244,7 +244,7 @@ def _symmetric(cube: _Cube, probe: Probe, look: Look) -> Attempt:
         cube(nodes)
     own = partial(np.multiply, weights, probe.volume)
     value = cube.result(look.total.value, own)
-    return Attempt(value, Climbed(1, done=True), probe.spent)
+    return Attempt(value, _DONE, probe.spent)
 
 
 def _limit(cube: _Cube, probe: Probe) -> bool:
@@ -268,7 +268,7 @@ def _ended(cube: _Cube, probe: Probe, found: Fitted) -> Attempt:
     """With the integral, of which the last values are all that it is made of."""
     value = sum(found.columns[0].tolist())
     result = cube.result(value, lambda: found.weights * probe.volume)
-    return Attempt(result, Climbed(1, done=True), probe.spent)
+    return Attempt(result, _DONE, probe.spent)
 
 
 @lru_cache(maxsize=64)

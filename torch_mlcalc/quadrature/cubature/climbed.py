@@ -170,7 +170,8 @@ class Climbed(NamedTuple):
         seen = change > rounding
         rough = rough + 1 if seen and not smooth else 0
         last = step + 1 == len(LADDERS[d])
-        left = (best > allowed and seen) or last or rough >= terms.patience(step, fall)
+        left = (best > allowed and seen) or last
+        left = left or bool(rough and rough >= terms.patience(step, fall))
         steep = step == 1 and fall > STEEP.get(d, math.inf)
         return Climbed(
             step + 1,

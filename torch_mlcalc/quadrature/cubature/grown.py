@@ -18,8 +18,8 @@ from torch_mlcalc.quadrature.cubature.along import Lines, Probe
 from torch_mlcalc.quadrature.cubature.climbed import Sum, sum_of
 from torch_mlcalc.quadrature.cubature.grid import (
     Sizes,
-    means_of,
     nodes_of,
+    weights_of,
 )
 from torch_mlcalc.quadrature.cubature.parts import Fitted
 from torch_mlcalc.quadrature.cubature.regions import mean_and, resolved, whole_cubes
@@ -82,7 +82,7 @@ class OnGrid(NamedTuple):
     @staticmethod
     def of(values: Values, sizes: Sizes) -> OnGrid:
         """That of values ``(k)``."""
-        absolute = float(means_of(np.abs(values)[None], sizes)[0])
+        absolute = float(np.abs(values).dot(weights_of(sizes)))
         return OnGrid(sizes, absolute, _rows_of(values, sizes))
 
     def total(self, probe: Probe) -> Sum:

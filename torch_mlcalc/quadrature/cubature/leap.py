@@ -67,7 +67,10 @@ def leap(probe: Probe, begun: Climbed) -> tuple[Climbed, Fitted | None]:
         return begun, None
     begun = begun.judged([grid.total(probe)], terms, step - begun.step + 1)
     begun, found = _concluded(probe, begun, base, along, grid)
-    return (begun if found else begun.seen(stage, values)), found
+    # Where tensor rules go on, the last of them tells that.
+    if found is None and (begun.left or begun.fitted):
+        begun = begun.seen(stage, values)
+    return begun, found
 
 
 def _concluded(
