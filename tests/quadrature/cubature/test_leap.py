@@ -66,6 +66,18 @@ def test_few_calls_are_enough(
             assert (found - wanted).abs().max() <= 10 * rtol * size
 
 
+def test_beside_jumps_small_rules_come_first() -> None:
+    row, sizes = genz("discontinuous", 2, 0.3), []
+
+    def f(x: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return row.integrand(x, *row.theta)
+
+    mlc.integrate(f, row.domain, rtol=1e-3)
+    # 4 and 8 nodes on each axis in 4 parts. The last coefficients on the whole say 15.
+    assert sizes[-1] == 4 * (4**2 + 8**2)
+
+
 def test_lines_are_heard_where_coefficients_fall_by_accident() -> None:
     # Rules of 8, 15 and 28 nodes agree; they are off by 12 times the tolerance.
     a, u = torch.tensor([1.9, 3.1]), torch.tensor([0.001, 0.762])

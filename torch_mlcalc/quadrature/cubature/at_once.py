@@ -208,10 +208,10 @@ def _climb(cube: _Cube, probe: Probe) -> Attempt:
 def _cut(cube: _Cube, probe: Probe, begun: Climbed, seen: Sum, base: Array) -> Attempt:
     """Tensor rules on the parts between kinks."""
     _limit(cube, probe)
-    places = find_kinks_single(probe, base, seen, list(range(len(base))))
-    if places is None or all(map(math.isnan, places)):
+    kinks = find_kinks_single(probe, base, seen, list(range(len(base))))
+    if kinks is None or kinks.none:
         return Attempt(None, begun, probe.spent)
-    found = climb_parts(probe, between(cut_places(places)))
+    found = climb_parts(probe, between(cut_places(kinks.places)))
     if found is None:
         return Attempt(None, begun, probe.spent)
     return _ended(cube, probe, found)

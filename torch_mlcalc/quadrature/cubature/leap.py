@@ -6,12 +6,11 @@ integrand rough, lines through its largest value show whether that is a kink.
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache, partial
 
 import numpy as np
 
-from torch_mlcalc.quadrature.cubature.along import NODES, Lines, Parts, Probe, lines_of
+from torch_mlcalc.quadrature.cubature.along import NODES, Lines, Probe, lines_of
 from torch_mlcalc.quadrature.cubature.climbed import Climbed, Sum
 from torch_mlcalc.quadrature.cubature.fitted import fit, fit_parts
 from torch_mlcalc.quadrature.cubature.grown import OnGrid, grow, on_whole
@@ -24,7 +23,7 @@ from torch_mlcalc.quadrature.cubature.parts import (
     cut_places,
 )
 from torch_mlcalc.quadrature.cubature.regions import gauss_table
-from torch_mlcalc.quadrature.cubature.single_kinks import find_kinks_single
+from torch_mlcalc.quadrature.cubature.single_kinks import Kinks, find_kinks_single
 from torch_mlcalc.quadrature.evaluator import Values
 from torch_mlcalc.quadrature.rules import Array
 
@@ -81,27 +80,27 @@ def _concluded(
     assert begun.before is not None  # noqa: S101
     if begun.done:
         return begun, on_whole(begun.before._replace(tail=begun.error), grid.sizes)
-    # Coefficients may fall by accident. Of 24,192 integrals of Genz's families in 2 and 3
-    # dimensions 16 were claimed falsely where lines only counted after that, now 9.
+    # Coefficients may fall by accident. Of 24,192 integrals of Genz's families in 2 and
+    # 3 dimensions 16 were claimed falsely where lines did not count then, now 9.
     looks = begun.rough or d not in FITTED
-    parts = _parts(probe, begun, base, along) if looks else None
-    if parts is not None:
-        return _between_kinks(probe, begun, base, parts)
+    kinks = _kinks(probe, begun, base, along) if looks else None
+    if kinks is not None and not kinks.none:
+        return _between_kinks(probe, begun, base, kinks)
     if d not in FITTED or not (begun.left or begun.step >= FITTED[d]):
         return begun, None
     return _fitted(probe, begun, base, along, grid)
 
 
 def _between_kinks(
-    probe: Probe, begun: Climbed, base: Array, parts: Parts
+    probe: Probe, begun: Climbed, base: Array, kinks: Kinks
 ) -> tuple[Climbed, Fitted | None]:
     """The integral by tensor rules on the parts, if they will do."""
-    assert begun.before is not None  # noqa: S101
+    seen, parts = begun.before, cut_places(kinks.places)
+    assert seen is not None  # noqa: S101
     if len(parts) in FITTED:
-        found = fit_parts(probe, begun.before, base, parts)
-        return begun._replace(fitted=True), found
-    seen = begun.before
-    gentle = seen.tail < GENTLE * seen.absolute
+        return begun._replace(fitted=True), fit_parts(probe, seen, base, parts)
+    # What a jump leaves of coefficients tells nothing of what is beside it.
+    gentle = kinks.jumps or seen.tail < GENTLE * seen.absolute
     found = climb_parts(probe, between(parts), begin=1 if gentle else BETWEEN)
     return begun._replace(left=found is None), found
 
@@ -144,12 +143,9 @@ def _line(d: int) -> Array:
     return eased((0.5 + np.arange(POINTS)) / POINTS)
 
 
-def _parts(probe: Probe, begun: Climbed, base: Array, along: Values) -> Parts | None:
-    """The parts between kinks, if the lines show any."""
+def _kinks(probe: Probe, begun: Climbed, base: Array, along: Values) -> Kinks | None:
+    """What the lines show of them."""
     assert begun.before is not None  # noqa: S101
     d = len(base)
     known = _line(d), along
-    places = find_kinks_single(probe, base, begun.before, list(range(d)), known)
-    if places is None or all(map(math.isnan, places)):
-        return None
-    return cut_places(places)
+    return find_kinks_single(probe, base, begun.before, list(range(d)), known)

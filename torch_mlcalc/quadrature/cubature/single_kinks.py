@@ -66,13 +66,30 @@ class _Look(NamedTuple):
     factor: float
 
 
+class Kinks(NamedTuple):
+    """What is found.
+
+    Attributes:
+        places: One for each axis, nan where there is none or none was looked for.
+        jumps: Whether the integrand jumps at any of them.
+    """
+
+    places: list[float]
+    jumps: bool
+
+    @property
+    def none(self) -> bool:
+        """Whether there are no places."""
+        return all(map(math.isnan, self.places))
+
+
 def find_kinks_single(
     probe: Probe,
     base: Array,
     seen: Sum,
     axes: list[int],
     known: tuple[Array, Array] | None = None,
-) -> list[float] | None:
+) -> Kinks | None:
     """Do what :func:`find_kinks` does, for one integral that tensor rules have left.
 
     Args:
@@ -84,14 +101,13 @@ def find_kinks_single(
             there are any.
 
     Returns:
-        One place for each axis, nan where there is none or none was looked for; None
-        where the integrand is not known to be a finite number everywhere.
+        They, or None where the integrand is not known to be a finite number everywhere.
     """
     rtol, atol, _ = probe.terms.tolerance
     size = min(seen.absolute, abs(seen.value))
     allowed = max(rtol * size, atol) / abs(probe.volume)
     places, factor = [math.nan] * len(base), float(APART)
-    lines = [_Line(axis, 0.0, 1.0, 0.0) for axis in axes]
+    lines, jumps = [_Line(axis, 0.0, 1.0, 0.0) for axis in axes], False
     for look in range(LOOKS):
         if look or known is None:
             steps = _OTHERS if look else _FIRST
@@ -109,20 +125,21 @@ def find_kinks_single(
         for i, line in enumerate(lines):
             start, stop = i * k, i * k + k
             own = _Look(steps, values[start:stop], second[start : stop - 2], factor)
-            place, closer = _seen(own, line, allowed, probe.terms.epsilon, look)
+            place, jump, closer = _seen(own, line, allowed, probe.terms.epsilon, look)
             places[line.axis] = line.low + line.width * place
+            jumps = jumps or jump
             if closer is not None:
                 going.append(closer)
         lines, factor = going, NARROWED
         if not lines:
             break
-    return [x if NEAR < x < 1 - NEAR else math.nan for x in places]
+    return Kinks([x if NEAR < x < 1 - NEAR else math.nan for x in places], jumps)
 
 
 def _seen(
     seen: _Look, line: _Line, allowed: float, epsilon: float, look: int
-) -> tuple[float, _Line | None]:
-    """Where there is a kink or jump, as a part of a line, and where to look closer."""
+) -> tuple[float, bool, _Line | None]:
+    """Where there is a kink, as a part of a line, if it jumps, where to look closer."""
     steps, values, second, factor = seen
     top = int(second.argmax())
     largest = float(second[top])
@@ -131,19 +148,19 @@ def _seen(
     noise = NOISE * epsilon * max(map(abs, values[top : top + 3].tolist()))
     visible = largest > noise
     if largest < factor**SMOOTH * before if visible else not look:
-        return math.nan, None
+        return math.nan, False, None
     jumps = largest > factor**JUMP * before
     if visible and not jumps:
         met = meeting(steps, values, second, top, BENT * allowed)
         if met is not None:
-            return met, None
+            return met, False, None
     place, beside = _centre(steps, second, top)
     low, high = steps[top : top + 3 : 2].tolist()
     low, width = line.low + line.width * low, line.width * (high - low)
     unsure = MISPLACED * width * largest / PLACED if jumps else beside / BENT
     if visible and unsure > allowed:
-        return place, _Line(line.axis, low, width, largest)
-    return place, None
+        return place, jumps, _Line(line.axis, low, width, largest)
+    return place, jumps, None
 
 
 def _along(probe: Probe, base: Array, lines: list[_Line], steps: Array) -> Array | None:
