@@ -191,15 +191,16 @@ def sums_of_one(
     stage: Stage, values: Values, volume: float, epsilon: float
 ) -> list[Sum]:
     """What each rule of a stage says of values ``(n,)`` in a cube."""
-    rows: list[float]
+    absolute = float(np.abs(values).dot(stage.table.weights))
     if stage.axes:
-        rows = resolved(values, stage.axes)
-    elif stage.rows.size <= SMALL:
+        return [sum_of(resolved(values, stage.axes), absolute, volume, epsilon)]
+    rows: list[float]
+    if stage.rows.size <= SMALL:
         # The same as contract, whose care for shapes takes as long as the sums.
         rows = stage.rows.dot(values).tolist()
     else:
         rows = contract(stage.rows, values).tolist()
-    absolute, each = float(np.abs(values).dot(stage.table.weights)), stage.each
+    each = stage.each
     return [
         sum_of(rows[i : i + each], absolute, volume, epsilon)
         for i in range(0, len(rows), each)

@@ -62,9 +62,9 @@ def between(parts: Parts) -> Regions:
     counts = tuple(len(ends) - 1 for ends in parts)
     if max(counts) == 1:
         return whole_cubes(1, counts)
-    owner, piece, first = _combinations(counts)
-    ends = np.array(list(itertools.chain(*parts)))
-    return Regions(owner, piece, ends[first], ends[first + 1])
+    owner, piece, corners = _combinations(counts)
+    low, high = np.array(list(itertools.chain(*parts)))[corners]
+    return Regions(owner, piece, low, high)
 
 
 def climb_parts(
@@ -109,12 +109,15 @@ def sums_of_parts(stage: Stage, values: Values, volume: Array) -> Array:
     """Value, last coefficients and absolute integral of regions, ``(rules, 3, m)``."""
     m = volume.size
     values = values.reshape(-1, m)
-    rows = (product(stage.rows, values) * volume).reshape(-1, stage.each, m)
+    rows = product(stage.rows, values).reshape(-1, stage.each, m)
     found = np.empty((len(rows), 3, m))
     found[:, 0] = rows[:, 0]
-    np.maximum.reduce(np.abs(rows[:, 1:]), 1, out=found[:, 1])
-    size = product(stage.table.weights[None], np.abs(values))
-    np.multiply(size, np.abs(volume), out=found[:, 2])
+    np.abs(rows, out=rows)
+    np.maximum.reduce(rows[:, 1:], 1, out=found[:, 1])
+    found[:, 2] = product(stage.table.weights[None], np.abs(values))
+    found *= np.abs(volume)
+    if volume[0] < 0:
+        found[:, 0] *= -1.0
     return found
 
 
@@ -127,7 +130,8 @@ def whole_sums(columns: Array, epsilon: float) -> list[Sum]:
 
 @lru_cache(maxsize=64)
 def _combinations(counts: tuple[int, ...]) -> tuple[Index, Index, Index]:
-    """Owner and piece of each region, and the number of its lower end on each axis."""
+    """Owner and piece of each region, and the numbers of its ends, ``(2, m, d)``."""
     begins = np.cumsum([0, *(k + 1 for k in counts[:-1])])
     first = np.array(list(itertools.product(*map(range, counts)))) + begins
-    return np.zeros(len(first), np.int64), np.zeros(first.shape, np.int64), first
+    corners = np.stack([first, first + 1])
+    return np.zeros(len(first), np.int64), np.zeros(first.shape, np.int64), corners
