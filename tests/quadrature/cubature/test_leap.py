@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -64,6 +65,23 @@ def test_few_calls_are_enough(
         ):
             size = wanted.abs().max() + exact.abs()
             assert (found - wanted).abs().max() <= 10 * rtol * size
+
+
+def test_a_slope_is_that_of_the_rule_where_lines_were_looked_at_again() -> None:
+    rate, sizes = torch.tensor(5.0, requires_grad=True), []
+
+    def f(x: Tensor) -> Tensor:
+        sizes.append(len(x))
+        bump = torch.exp(-((rate * (x - 0.4)) ** 2)).prod(-1)
+        # For a kink on a first line, which has no part in the integral.
+        return bump + 0.01 * torch.tanh(100 * (x[:, 0] - 0.5))
+
+    value = mlc.integrate(f, mlc.Box(0.0, 1.0, dimension=2), rtol=1e-2)
+    assert sizes == [80, 739, 513, 225]
+    own = (torch.erf(0.4 * rate) + torch.erf(0.6 * rate)) * math.sqrt(math.pi) / 2
+    (wanted,) = torch.autograd.grad((own / rate) ** 2, rate)
+    (slope,) = torch.autograd.grad(value, rate)
+    torch.testing.assert_close(slope, wanted, rtol=1e-2, atol=0)
 
 
 def test_beside_jumps_small_rules_come_first() -> None:
