@@ -18,7 +18,9 @@ from torch_mlcalc.quadrature.cubature.grid import nodes_of
 from torch_mlcalc.quadrature.cubature.grown import OnGrid, grow
 from torch_mlcalc.quadrature.cubature.grown import _judged as judged
 from torch_mlcalc.quadrature.cubature.kinks import eased
+from torch_mlcalc.quadrature.cubature.ladder import stage_of
 from torch_mlcalc.quadrature.cubature.meeting import meeting
+from torch_mlcalc.quadrature.cubature.regions import resolved
 from torch_mlcalc.quadrature.estimate import Tolerance
 
 Function = Callable[[np.ndarray], np.ndarray]
@@ -103,6 +105,18 @@ def test_lines_are_heard_where_coefficients_fall_by_accident() -> None:
         lambda x: continuous(x, a, u), mlc.Box(0.0, 1.0, dimension=2), rtol=1e-4
     )
     torch.testing.assert_close(value, continuous_exact(a, u), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("d", [2, 3, 4])
+def test_sums_axis_by_axis_are_those_of_all_nodes(d: int) -> None:
+    stage = stage_of(2, d, first=False)
+    values = np.random.default_rng(0).standard_normal(stage.n)
+    mean, *last = stage.rows @ values
+    found = resolved(values, stage.axes)
+    np.testing.assert_allclose(found[0], mean, rtol=1e-12)
+    # There both coefficients along an axis one after another, here first one of all.
+    wanted = np.reshape(last, (2, d)).T.ravel()
+    np.testing.assert_allclose(found[1:], wanted, rtol=1e-12)
 
 
 AT = eased((0.5 + np.arange(257)) / 257)

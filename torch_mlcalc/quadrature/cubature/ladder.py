@@ -214,7 +214,8 @@ def _stage(sizes: tuple[int, ...], dimension: int) -> Stage:
     # The coordinates of all nodes one after another; see grid.py.
     table = Table(np.asfortranarray(nodes), weights)
     table.nodes.setflags(write=False)
-    n, axes = sizes[-1], ()
+    n = sizes[-1]
+    axes: tuple[Array, ...] = ()
     if len(sizes) == 1:
         axes = (mean_and(n, (n - 2, n - 1)),) * dimension
     return Stage(n, table, rows, len(own[-1]), len(nodes), axes)
