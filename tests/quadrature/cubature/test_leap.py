@@ -98,6 +98,20 @@ def test_beside_jumps_small_rules_come_first() -> None:
     assert sizes[-1] == 4 * (4**2 + 8**2)
 
 
+def test_rounding_is_no_kink() -> None:
+    sizes = []
+
+    def f(x: Tensor) -> Tensor:
+        sizes.append(len(x))
+        one = torch.cos(20 * x[:, 1]).square() + torch.sin(20 * x[:, 1]).square()
+        return torch.where(x[:, 0] > 0.3, torch.exp(x[:, 0]), 0.0) * one
+
+    # Reversed, of which the sign of a sum over parts tells.
+    value = mlc.integrate(f, mlc.Box([1.0, 0.0], [0.0, 1.0]), rtol=1e-6)
+    assert float(value) == pytest.approx(math.exp(0.3) - math.e, rel=1e-6)
+    assert sizes[-1] == 2 * (4**2 + 8**2)
+
+
 def test_lines_are_heard_where_coefficients_fall_by_accident() -> None:
     # Rules of 8, 15 and 28 nodes agree; they are off by 12 times the tolerance.
     a, u = torch.tensor([1.9, 3.1]), torch.tensor([0.001, 0.762])
