@@ -6,8 +6,6 @@ is a batch, a plan to be made, a mapped dimension or another device.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,7 +18,7 @@ from torch_mlcalc.quadrature.adaptive import (
 )
 from torch_mlcalc.quadrature.automatic import run_single
 from torch_mlcalc.quadrature.domains import Extent, of_numbers
-from torch_mlcalc.quadrature.estimate import Tolerance
+from torch_mlcalc.quadrature.estimate import tolerance_of
 from torch_mlcalc.quadrature.evaluator import Evaluator
 from torch_mlcalc.quadrature.host import dual_level, transforming
 from torch_mlcalc.quadrature.integrand import CPU, Function, Integrand, default_device
@@ -31,17 +29,6 @@ from torch_mlcalc.quadrature.single import Single
 
 #: Of points, with the rounding error of one value.
 _EPSILON = {d: torch.finfo(d).eps for d in (torch.float64, torch.float32)}
-
-
-def _tolerance(rtol: float | None, atol: float | None, dtype: torch.dtype) -> Tolerance:
-    if type(rtol) is float and atol is None:
-        return _by_rtol(rtol, dtype)
-    return Tolerance.of(rtol, atol, dtype)
-
-
-@lru_cache(maxsize=64)
-def _by_rtol(rtol: float, dtype: torch.dtype) -> Tolerance:
-    return Tolerance.of(rtol, None, dtype)
 
 
 def integrate_alone(
@@ -70,7 +57,7 @@ def integrate_alone(
         return None
     if transforming() or dual_level():
         return None
-    tolerance = _tolerance(rtol, atol, dtype)
+    tolerance = tolerance_of(rtol, atol, dtype)
     pieces, home = between_numbers(extent, dtype)
     if pieces.numbers is None or not pieces.numbers.sign:
         return None

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from problems_nd import genz
+from problems_nd import continuous, continuous_exact, genz
 from torch import Tensor
 
 import torch_mlcalc as mlc
 from torch_mlcalc.quadrature.cubature.along import Lines, Probe, look_along
 from torch_mlcalc.quadrature.cubature.climbed import Sum, Terms
 from torch_mlcalc.quadrature.cubature.grid import nodes_of
+from torch_mlcalc.quadrature.cubature.grown import OnGrid, grow
 from torch_mlcalc.quadrature.cubature.grown import _judged as judged
-from torch_mlcalc.quadrature.cubature.grown import grow
 from torch_mlcalc.quadrature.cubature.kinks import eased
+from torch_mlcalc.quadrature.cubature.ladder import stage_of
 from torch_mlcalc.quadrature.cubature.meeting import meeting
+from torch_mlcalc.quadrature.cubature.regions import resolved
 from torch_mlcalc.quadrature.estimate import Tolerance
 
 Function = Callable[[np.ndarray], np.ndarray]
@@ -64,6 +67,70 @@ def test_few_calls_are_enough(
         ):
             size = wanted.abs().max() + exact.abs()
             assert (found - wanted).abs().max() <= 10 * rtol * size
+
+
+def test_a_slope_is_that_of_the_rule_where_lines_were_looked_at_again() -> None:
+    rate, sizes = torch.tensor(5.0, requires_grad=True), []
+
+    def f(x: Tensor) -> Tensor:
+        sizes.append(len(x))
+        bump = torch.exp(-((rate * (x - 0.4)) ** 2)).prod(-1)
+        # For a kink on a first line, which has no part in the integral.
+        return bump + 0.01 * torch.tanh(100 * (x[:, 0] - 0.5))
+
+    value = mlc.integrate(f, mlc.Box(0.0, 1.0, dimension=2), rtol=1e-2)
+    assert sizes == [80, 739, 513, 225]
+    own = (torch.erf(0.4 * rate) + torch.erf(0.6 * rate)) * math.sqrt(math.pi) / 2
+    (wanted,) = torch.autograd.grad((own / rate) ** 2, rate)
+    (slope,) = torch.autograd.grad(value, rate)
+    torch.testing.assert_close(slope, wanted, rtol=1e-2, atol=0)
+
+
+def test_beside_jumps_small_rules_come_first() -> None:
+    row, sizes = genz("discontinuous", 2, 0.3), []
+
+    def f(x: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return row.integrand(x, *row.theta)
+
+    mlc.integrate(f, row.domain, rtol=1e-3)
+    # 4 and 8 nodes on each axis in 4 parts. The last coefficients on the whole say 15.
+    assert sizes[-1] == 4 * (4**2 + 8**2)
+
+
+def test_rounding_is_no_kink() -> None:
+    sizes = []
+
+    def f(x: Tensor) -> Tensor:
+        sizes.append(len(x))
+        one = torch.cos(20 * x[:, 1]).square() + torch.sin(20 * x[:, 1]).square()
+        return torch.where(x[:, 0] > 0.3, torch.exp(x[:, 0]), 0.0) * one
+
+    # Reversed, of which the sign of a sum over parts tells.
+    value = mlc.integrate(f, mlc.Box([1.0, 0.0], [0.0, 1.0]), rtol=1e-6)
+    assert float(value) == pytest.approx(math.exp(0.3) - math.e, rel=1e-6)
+    assert sizes[-1] == 2 * (4**2 + 8**2)
+
+
+def test_lines_are_heard_where_coefficients_fall_by_accident() -> None:
+    # Rules of 8, 15 and 28 nodes agree; they are off by 12 times the tolerance.
+    a, u = torch.tensor([1.9, 3.1]), torch.tensor([0.001, 0.762])
+    value = mlc.integrate(
+        lambda x: continuous(x, a, u), mlc.Box(0.0, 1.0, dimension=2), rtol=1e-4
+    )
+    torch.testing.assert_close(value, continuous_exact(a, u), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("d", [2, 3, 4])
+def test_sums_axis_by_axis_are_those_of_all_nodes(d: int) -> None:
+    stage = stage_of(2, d, first=False)
+    values = np.random.default_rng(0).standard_normal(stage.n)
+    mean, *last = stage.rows @ values
+    found = resolved(values, stage.axes)
+    np.testing.assert_allclose(found[0], mean, rtol=1e-12)
+    # There both coefficients along an axis one after another, here first one of all.
+    wanted = np.reshape(last, (2, d)).T.ravel()
+    np.testing.assert_allclose(found[1:], wanted, rtol=1e-12)
 
 
 AT = eased((0.5 + np.arange(257)) / 257)
@@ -125,7 +192,7 @@ def grown(f: Function, rtol: float, n: int = 13) -> tuple[float, float] | None:
         assert found is not None
         return found
 
-    found = grow(probe, values, (n,) * 3, lines)
+    found = grow(probe, OnGrid.of(values, (n,) * 3), lines)
     return found and (float(found.columns[0, 0]), float(found.columns[1, 0]))
 
 
@@ -156,7 +223,8 @@ def test_a_kink_is_not_smooth() -> None:
 
 def test_a_weak_kink_falls_too_slowly() -> None:
     f = lambda x: np.exp(-0.2 * np.abs(x - 0.55).sum(-1))  # noqa: E731
-    found = judged(probe_of(f, 1e-2), f(nodes_of((13,) * 3).T), (13,) * 3)
+    grid = OnGrid.of(f(nodes_of((13,) * 3).T), (13,) * 3)
+    found = judged(probe_of(f, 1e-2), grid)
     assert found.total.tail < 1e-3 * found.total.value
     assert not found.enough
 

@@ -42,10 +42,16 @@ from torch_mlcalc.quadrature.cubature.parts import (
     cut_places,
 )
 from torch_mlcalc.quadrature.cubature.single_kinks import find_kinks_single
-from torch_mlcalc.quadrature.estimate import Tolerance
+from torch_mlcalc.quadrature.estimate import tolerance_of
 from torch_mlcalc.quadrature.evaluator import Values
 from torch_mlcalc.quadrature.host import SMALL, dual_level, transforming
-from torch_mlcalc.quadrature.integrand import Function, ask, checked, default_device
+from torch_mlcalc.quadrature.integrand import (
+    CPU,
+    Function,
+    ask,
+    checked,
+    default_device,
+)
 from torch_mlcalc.quadrature.rules import Array
 
 #: Of limits and of values.
@@ -56,7 +62,7 @@ KNOWN = (torch.float64, torch.float32)
 #: calls; with four times as many, kinks in 8 take 1.3 times, and others no less.
 CALL = 2 * BLOCK_BYTES
 
-_ONES = np.ones(SMALL)
+_ONES, _DONE = np.ones(SMALL), Climbed(1, done=True)
 
 #: Lower and upper limits.
 Corners = tuple[tuple[float, ...], tuple[float, ...]]
@@ -90,11 +96,15 @@ def attempt_at_once(
     if not 2 <= d <= MOST_AXES or dtype not in KNOWN or transforming() or dual_level():
         return None
     corners = box.corners
-    if corners is None or default_device().type != "cpu":
+    if corners is None:
+        return None
+    device = default_device()
+    # To ask for the type makes a string of it.
+    if device is not CPU and device.type != "cpu":
         return None
     # In a fresh process half of 3 ms for 24,000 points were page faults.
     keep_freed()
-    tolerance, epsilon = Tolerance.of(rtol, atol, dtype), torch.finfo(dtype).eps
+    tolerance, epsilon = tolerance_of(rtol, atol, dtype), torch.finfo(dtype).eps
     terms = Terms(d, tolerance, epsilon)
     low, span, volume = _placed(corners, dtype)
     cube = _Cube(function, low, span)
@@ -133,8 +143,10 @@ class _Cube:
             and values.shape == (len(points),)
         ):
             values = checked(values, x, points.shape[1])
+            if values.ndim != 1 or values.dtype not in KNOWN:
+                return None
         self.values = values
-        if values.ndim != 1 or values.dtype not in KNOWN or not values.is_cpu:
+        if not values.is_cpu:
             return None
         own = values.detach() if values.requires_grad else values
         numbers: Values = own.numpy()
@@ -160,7 +172,7 @@ def _is_finite(values: Values) -> bool:
     # Three quarters of the time of the sum itself; numpy's library divides longer ones
     # among threads.
     if len(values) <= SMALL:
-        return math.isfinite(np.dot(values, _ONES[: len(values)]))
+        return math.isfinite(values.dot(_ONES[: len(values)]))
     return math.isfinite(np.add.reduce(values))
 
 
@@ -202,10 +214,10 @@ def _climb(cube: _Cube, probe: Probe) -> Attempt:
 def _cut(cube: _Cube, probe: Probe, begun: Climbed, seen: Sum, base: Array) -> Attempt:
     """Tensor rules on the parts between kinks."""
     _limit(cube, probe)
-    places = find_kinks_single(probe, base, seen, list(range(len(base))))
-    if places is None or all(map(math.isnan, places)):
+    kinks = find_kinks_single(probe, base, seen, list(range(len(base))))
+    if kinks is None or kinks.none:
         return Attempt(None, begun, probe.spent)
-    found = climb_parts(probe, between(cut_places(places)))
+    found = climb_parts(probe, between(cut_places(kinks.places)))
     if found is None:
         return Attempt(None, begun, probe.spent)
     return _ended(cube, probe, found)
@@ -238,7 +250,7 @@ def _symmetric(cube: _Cube, probe: Probe, look: Look) -> Attempt:
         cube(nodes)
     own = partial(np.multiply, weights, probe.volume)
     value = cube.result(look.total.value, own)
-    return Attempt(value, Climbed(1, done=True), probe.spent)
+    return Attempt(value, _DONE, probe.spent)
 
 
 def _limit(cube: _Cube, probe: Probe) -> bool:
@@ -260,9 +272,9 @@ def _fit(cube: _Cube, probe: Probe, begun: Climbed, seen: Sum, base: Array) -> A
 
 def _ended(cube: _Cube, probe: Probe, found: Fitted) -> Attempt:
     """With the integral, of which the last values are all that it is made of."""
-    value = float(np.add.reduce(found.columns[0]))
+    value = sum(found.columns[0].tolist())
     result = cube.result(value, lambda: found.weights * probe.volume)
-    return Attempt(result, Climbed(1, done=True), probe.spent)
+    return Attempt(result, _DONE, probe.spent)
 
 
 @lru_cache(maxsize=64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -126,14 +125,14 @@ def _split_at_kinks(search: CubeSearch, regions: Regions) -> Regions:
     spare = search.ledger.max_evals - search.ledger.n_evals[regions.owner]
     if (spare < 2 * cost(dimension)).any():
         return regions
-    begun, places = search.begun, None
+    begun, kinks = search.begun, None
     if is_single(search) and begun and begun.before and begun.base is not None:
         axes, probe = list(range(dimension)), probe_of(search)
-        places = find_kinks_single(probe, begun.base, begun.before, axes)
-    if places is not None:
-        if all(map(math.isnan, places)):
+        kinks = find_kinks_single(probe, begun.base, begun.before, axes)
+    if kinks is not None:
+        if kinks.none:
             return _run_larger(search, regions)
-        return _run_parts(search, regions, between(cut_places(places)))
+        return _run_parts(search, regions, between(cut_places(kinks.places)))
     each = find_kinks(search, regions.owner)
     kinked = np.logical_or.reduce(~np.isnan(each), 1)
     smooth, parts = regions.take(~kinked), regions.take(kinked)

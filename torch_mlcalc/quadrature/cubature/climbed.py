@@ -37,6 +37,7 @@ from torch_mlcalc.quadrature.cubature.ladder import (
     pace_of,
     patience_of,
 )
+from torch_mlcalc.quadrature.cubature.regions import resolved
 from torch_mlcalc.quadrature.estimate import Tolerance
 from torch_mlcalc.quadrature.evaluator import Values
 from torch_mlcalc.quadrature.host import SMALL, contract
@@ -169,7 +170,8 @@ class Climbed(NamedTuple):
         seen = change > rounding
         rough = rough + 1 if seen and not smooth else 0
         last = step + 1 == len(LADDERS[d])
-        left = (best > allowed and seen) or last or rough >= terms.patience(step, fall)
+        left = (best > allowed and seen) or last
+        left = left or bool(rough and rough >= terms.patience(step, fall))
         steep = step == 1 and fall > STEEP.get(d, math.inf)
         return Climbed(
             step + 1,
@@ -189,19 +191,29 @@ def sums_of_one(
     stage: Stage, values: Values, volume: float, epsilon: float
 ) -> list[Sum]:
     """What each rule of a stage says of values ``(n,)`` in a cube."""
-    # The same as contract, whose care for shapes takes as long as the sums.
-    small = stage.rows.size <= SMALL
-    rows: list[float] = (
-        stage.rows @ values if small else contract(stage.rows, values)
-    ).tolist()
+    absolute = float(np.abs(values).dot(stage.table.weights))
+    if stage.axes:
+        return [sum_of(resolved(values, stage.axes), absolute, volume, epsilon)]
+    rows: list[float]
+    if stage.rows.size <= SMALL:
+        # The same as contract, whose care for shapes takes as long as the sums.
+        rows = stage.rows.dot(values).tolist()
+    else:
+        rows = contract(stage.rows, values).tolist()
+    each = stage.each
+    return [
+        sum_of(rows[i : i + each], absolute, volume, epsilon)
+        for i in range(0, len(rows), each)
+    ]
+
+
+def sum_of(rows: list[float], absolute: float, volume: float, epsilon: float) -> Sum:
+    """The sum with this mean and last coefficients, and the mean of the size."""
+    mean, *tail = rows
     size = abs(volume)
-    absolute = float(np.abs(values) @ stage.table.weights) * size
-    floor, found = ROUNDING * epsilon * absolute, []
-    for first in range(0, len(rows), stage.each):
-        value, *tail = rows[first : first + stage.each]
-        last = max(max(tail), -min(tail)) * size
-        found.append(Sum(value * volume, max(last, floor), absolute))
-    return found
+    absolute *= size
+    last = max(max(tail), -min(tail)) * size
+    return Sum(mean * volume, max(last, ROUNDING * epsilon * absolute), absolute)
 
 
 def _extrapolated(

@@ -115,11 +115,11 @@ def fit(
         return None
     rough, expected = _rough(probe, lines, seen), EXPECTED
     if rough:
-        places = find_kinks_single(probe, base, seen, rough)
-        if places is None or any(math.isnan(places[axis]) for axis in rough):
+        kinks = find_kinks_single(probe, base, seen, rough)
+        if kinks is None or any(math.isnan(kinks.places[axis]) for axis in rough):
             return None
         for axis in rough:
-            parts[axis].insert(1, places[axis])
+            parts[axis].insert(1, kinks.places[axis])
         return fit_parts(probe, seen, base, parts)
     if looked is not None:
         error, part = judge(looked, lines)

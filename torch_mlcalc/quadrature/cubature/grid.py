@@ -16,7 +16,11 @@ from torch_mlcalc.quadrature.cubature.along import (
     copied,
     in_parts,
 )
-from torch_mlcalc.quadrature.cubature.regions import Table, gauss_table
+from torch_mlcalc.quadrature.cubature.regions import (
+    Table,
+    coefficients,
+    gauss_table,
+)
 from torch_mlcalc.quadrature.evaluator import Values
 from torch_mlcalc.quadrature.host import SMALL
 from torch_mlcalc.quadrature.rules import Array
@@ -125,24 +129,6 @@ def _halved(sizes: Sizes) -> tuple[Sizes, Sizes]:
     return sizes[:at], sizes[at:]
 
 
-def integrated(values: Values, sizes: Sizes) -> Array:
-    """Means over all axes but one, at the nodes on each, ``(m, sum(sizes))``."""
-    m, d = len(values), len(sizes)
-    every, stop = np.empty((m, sum(sizes))), sum(sizes)
-    # Of the values with all axes behind summed up, those in front are.
-    behind = values
-    for axis in range(d - 1, -1, -1):
-        n = sizes[axis]
-        own = every[:, stop - n : stop]
-        if axis:
-            own[:] = _times(weights_of(sizes[:axis]), behind.reshape(m, -1, n))
-            behind = _summed(behind, n)
-        else:
-            own[:] = behind.reshape(m, n)
-        stop -= n
-    return every
-
-
 def means_of(values: Values, sizes: Sizes) -> Array:
     """Integrals of values ``(m, k)`` on a grid."""
     if values.size <= SMALL:
@@ -159,29 +145,6 @@ def absolute_of(values: Values, sizes: Sizes, means: Array) -> Array:
     if np.minimum.reduce(values, None) >= 0:
         return means
     return means_of(np.abs(values), sizes)
-
-
-def _summed(values: Values, n: int) -> Values:
-    """The sum over the last axis, whatever is before."""
-    weights, values = gauss_table(n).weights, values.reshape(-1, n)
-    if values.size <= SMALL:
-        return values @ weights
-    own: Values = (torch.from_numpy(values) @ _shared(n)).numpy()
-    return own
-
-
-def _times(weights: Array, table: Values) -> Values:
-    """The sum over the axis before the last, ``(m, n)``."""
-    if table.size <= SMALL * len(table):
-        return weights @ table
-    own: Values = (torch.from_numpy(weights) @ torch.from_numpy(table)).numpy()
-    return own
-
-
-@lru_cache(maxsize=64)
-def _shared(n: int) -> torch.Tensor:
-    with torch.inference_mode(False):
-        return torch.from_numpy(gauss_table(n).weights.copy())
 
 
 @lru_cache(maxsize=16)
@@ -204,16 +167,6 @@ def _ends(sizes: Sizes) -> Array:
         found.append(own)
     found[0][:, -1] = weights_of(_halved(sizes)[0])
     return np.concatenate(found)
-
-
-@lru_cache(maxsize=64)
-def coefficients(n: int, degrees: Sizes) -> Array:
-    """Weights of Legendre coefficients of these degrees, ``(n, degrees)``."""
-    u, w = gauss_table(n)
-    every = np.polynomial.legendre.legvander(2 * u - 1, n - 1)
-    of = np.array(degrees)
-    found: Array = w[:, None] * every[:, of] * (2 * of + 1)
-    return found
 
 
 def table_of(sizes: Sizes) -> Table:

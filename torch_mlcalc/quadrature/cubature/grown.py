@@ -15,16 +15,14 @@ from typing import NamedTuple
 import numpy as np
 
 from torch_mlcalc.quadrature.cubature.along import Lines, Probe
-from torch_mlcalc.quadrature.cubature.climbed import Sum
+from torch_mlcalc.quadrature.cubature.climbed import Sum, sum_of
 from torch_mlcalc.quadrature.cubature.grid import (
     Sizes,
-    coefficients,
-    integrated,
-    means_of,
     nodes_of,
+    weights_of,
 )
 from torch_mlcalc.quadrature.cubature.parts import Fitted
-from torch_mlcalc.quadrature.cubature.regions import gauss_table, whole_cubes
+from torch_mlcalc.quadrature.cubature.regions import mean_and, resolved, whole_cubes
 from torch_mlcalc.quadrature.evaluator import Values
 from torch_mlcalc.quadrature.ledger import ROUNDING
 from torch_mlcalc.quadrature.rules import Array
@@ -67,56 +65,104 @@ class Pace(NamedTuple):
         return max(math.ceil((degrees + seen - 1) / 2), FEWEST)
 
 
+class OnGrid(NamedTuple):
+    """What values on a grid say, as means over the cube.
+
+    Attributes:
+        sizes: Nodes on each axis.
+        absolute: Of the size.
+        rows: Of the integrand, and then four Legendre coefficients along each axis: two
+            in the middle, and the last two.
+    """
+
+    sizes: Sizes
+    absolute: float
+    rows: list[float]
+
+    @staticmethod
+    def of(values: Values, sizes: Sizes) -> OnGrid:
+        """That of values ``(k)``."""
+        absolute = float(np.abs(values).dot(weights_of(sizes)))
+        return OnGrid(sizes, absolute, _rows_of(values, sizes))
+
+    def total(self, probe: Probe) -> Sum:
+        """As of a tensor rule, with its last coefficients."""
+        rows = self.rows[:1] + self.rows[3::4] + self.rows[4::4]
+        return sum_of(rows, self.absolute, probe.volume, probe.terms.epsilon)
+
+    def paces(self, noise: float) -> list[Pace]:
+        """How coefficients fall along each axis."""
+        paces, rows = [], self.rows
+        for axis, n in enumerate(self.sizes):
+            a, b, c, d = rows[1 + 4 * axis : 5 + 4 * axis]
+            middle, last = max(abs(a), abs(b)), max(abs(c), abs(d))
+            rate = (last / middle) ** (1 / (n - 1 - n // 2)) if middle else 1.0
+            paces.append(Pace(last, rate if last > noise else 0.0))
+        return paces
+
+
 class _Judged(NamedTuple):
-    """What values on a grid say.
+    """What values on a grid are worth.
 
     Attributes:
         total: The integral, with its error for the last coefficients.
         enough: Whether it is smooth, and the error is allowed.
-        larger: The grid that is expected to do, or None where none is.
+        paces: How coefficients fall.
     """
 
     total: Sum
     enough: bool
-    larger: Sizes | None
+    paces: list[Pace]
 
 
-def grow(
-    probe: Probe, values: Values, sizes: Sizes, known: Callable[[], Lines]
-) -> Fitted | None:
+def grow(probe: Probe, grid: OnGrid, known: Callable[[], Lines]) -> Fitted | None:
     """Integrate by a grid on the cube, or one that is as large as this one says.
 
     Args:
         probe: The integrand.
-        values: It at the nodes of the grid, ``(k)``.
-        sizes: Nodes of it on each axis.
+        grid: What is known of it.
         known: What lines show.
 
     Returns:
         The integral, or None where this is not the way.
     """
-    first = _judged(probe, values, sizes)
-    larger = sizes if first.enough else first.larger
-    if larger is None or math.prod(larger) > probe.block:
-        return None
-    if not _agree(probe, first.total, larger, known()):
+    first, sizes = _judged(probe, grid), grid.sizes
+    if not first.enough:
+        larger = _larger(probe, first, sizes)
+        if larger is None:
+            return None
+        sizes = larger
+    if not _agree(probe, first.total, sizes, known()):
         return None
     if first.enough:
         return on_whole(first.total, sizes)
-    more = probe(nodes_of(larger).T)
-    if more is None:
+    values = probe(nodes_of(sizes).T)
+    if values is None:
         return None
-    last = _judged(probe, more, larger)
+    # Of the size a smaller grid tells enough.
+    last = _judged(probe, OnGrid(sizes, grid.absolute, _rows_of(values, sizes)))
     # By as much as was expected, or what was expected of the last is worth nothing.
     expected = abs(last.total.value - first.total.value) <= first.total.tail
-    return on_whole(last.total, larger) if last.enough and expected else None
+    return on_whole(last.total, sizes) if last.enough and expected else None
+
+
+def _larger(probe: Probe, first: _Judged, sizes: Sizes) -> Sizes | None:
+    """The grid that is expected to do, or None where none is, or it is too large."""
+    paces = first.paces
+    if max(pace.rate for pace in paces) >= TRIED:
+        return None
+    share = abs(probe.volume) * SAFE * MARGIN * len(sizes)
+    each = probe.terms.allowed(first.total) / share
+    larger = [pace.enough(n, each) for pace, n in zip(paces, sizes, strict=True)]
+    return tuple(larger) if math.prod(larger) <= probe.block else None
 
 
 def _agree(probe: Probe, total: Sum, sizes: Sizes, lines: Lines) -> bool:
     """Whether the error of a grid on lines is not much more than is allowed."""
-    most = lines.errors.shape[1]
-    each = (lines.errors[axis, min(n, most) - 1] for axis, n in enumerate(sizes))
-    return float(sum(each)) * total.absolute <= AGREED * probe.terms.allowed(total)
+    errors = lines.errors
+    most = errors.shape[1]
+    each = [errors.item(axis, min(n, most) - 1) for axis, n in enumerate(sizes)]
+    return sum(each) * total.absolute <= AGREED * probe.terms.allowed(total)
 
 
 def on_whole(total: Sum, sizes: Sizes) -> Fitted:
@@ -125,32 +171,16 @@ def on_whole(total: Sum, sizes: Sizes) -> Fitted:
     return Fitted(sizes, whole, np.array(total)[:, None])
 
 
-def _judged(probe: Probe, values: Values, sizes: Sizes) -> _Judged:
-    size = abs(probe.volume)
-    absolute = float(means_of(np.abs(values[None]), sizes)[0])
+def _judged(probe: Probe, grid: OnGrid) -> _Judged:
+    size, absolute = abs(probe.volume), grid.absolute
     noise = ROUNDING * probe.terms.epsilon * absolute
-    mean, paces = paces_of(values, sizes, noise)
-    both = list(zip(paces, sizes, strict=True))
-    error = SAFE * sum(pace.last * pace.rate ** (n + 1) for pace, n in both)
-    total = Sum(mean * probe.volume, max(error, noise) * size, absolute * size)
-    allowed = probe.terms.allowed(total)
-    enough = total.tail <= allowed and all(p.rate < _smooth(n) for p, n in both)
-    if any(pace.rate >= TRIED for pace in paces):
-        return _Judged(total, enough, None)
-    each = allowed / (size * SAFE * MARGIN * len(sizes))
-    return _Judged(total, enough, tuple(pace.enough(n, each) for pace, n in both))
-
-
-def paces_of(values: Values, sizes: Sizes, noise: float) -> tuple[float, list[Pace]]:
-    """The mean of values on a grid, and how coefficients fall along its axes."""
-    found: list[float] = (integrated(values[None], sizes)[0] @ _rows(sizes)).tolist()
-    sizes_of_all, paces = list(map(abs, found)), []
-    for axis, n in enumerate(sizes):
-        own = sizes_of_all[1 + 4 * axis : 5 + 4 * axis]
-        middle, last = max(own[:2]), max(own[2:])
-        rate = (last / middle) ** (1 / (n - 1 - n // 2)) if middle else 1.0
-        paces.append(Pace(last, rate if last > noise else 0.0))
-    return found[0], paces
+    paces, smooth, predicted = grid.paces(noise), True, 0.0
+    for (last, rate), n in zip(paces, grid.sizes, strict=True):
+        predicted += last * rate ** (n + 1)
+        smooth = smooth and rate < _smooth(n)
+    error = max(SAFE * predicted, noise)
+    total = Sum(grid.rows[0] * probe.volume, error * size, absolute * size)
+    return _Judged(total, smooth and total.tail <= probe.terms.allowed(total), paces)
 
 
 @lru_cache(maxsize=64)
@@ -160,14 +190,11 @@ def _smooth(n: int) -> float:
     return SMOOTH * (middle / last) ** (2 / (last - middle))
 
 
-@lru_cache(maxsize=32)
-def _rows(sizes: Sizes) -> Array:
-    """Weights of the mean, and of four Legendre coefficients along each axis."""
-    found, start = np.zeros((sum(sizes), 1 + 4 * len(sizes))), 0
-    for axis, n in enumerate(sizes):
-        own = found[start : start + n]
-        degrees = n // 2 - 1, n // 2, n - 2, n - 1
-        own[:, 1 + 4 * axis : 5 + 4 * axis] = coefficients(n, degrees)
-        start += n
-    found[: sizes[0], 0] = gauss_table(sizes[0]).weights
-    return found
+def _rows_of(values: Values, sizes: Sizes) -> list[float]:
+    return resolved(values, tuple(map(_rows, sizes)))
+
+
+@lru_cache(maxsize=64)
+def _rows(n: int) -> Array:
+    """Weights of the mean, and of four Legendre coefficients along an axis."""
+    return mean_and(n, (n // 2 - 1, n // 2, n - 2, n - 1))

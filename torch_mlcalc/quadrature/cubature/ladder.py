@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from torch_mlcalc.quadrature.cubature.regions import Table, gauss_table
+from torch_mlcalc.quadrature.cubature.regions import Table, gauss_table, mean_and
 from torch_mlcalc.quadrature.rules import Array
 
 #: Nodes on each axis, by dimension. Neighbours differ by a factor of 3 to 6 in cost;
@@ -123,6 +123,8 @@ class Stage(NamedTuple):
         rows: For each rule its weights, then those of its last Legendre coefficients.
         each: Number of rows for each rule.
         n: Number of nodes.
+        axes: If it is one rule, for each axis the weights of the mean and of the last
+            coefficients, ``(size, 3)``.
     """
 
     size: int
@@ -130,6 +132,7 @@ class Stage(NamedTuple):
     rows: Array
     each: int
     n: int
+    axes: tuple[Array, ...] = ()
 
 
 def stage_of(step: int, dimension: int, *, first: bool) -> Stage:
@@ -211,7 +214,11 @@ def _stage(sizes: tuple[int, ...], dimension: int) -> Stage:
     # The coordinates of all nodes one after another; see grid.py.
     table = Table(np.asfortranarray(nodes), weights)
     table.nodes.setflags(write=False)
-    return Stage(sizes[-1], table, rows, len(own[-1]), len(nodes))
+    n = sizes[-1]
+    axes: tuple[Array, ...] = ()
+    if len(sizes) == 1:
+        axes = (mean_and(n, (n - 2, n - 1)),) * dimension
+    return Stage(n, table, rows, len(own[-1]), len(nodes), axes)
 
 
 def _coefficients(n: int, u: Array, weights: Array) -> Array:

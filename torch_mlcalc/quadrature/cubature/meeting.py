@@ -51,7 +51,7 @@ def meeting(
 def _crossing(left: Differences, right: Differences, enough: float) -> float | None:
     """Part of the step between two points at which what is left and right is equal."""
     before, x = 0.0, 1.0
-    here, there = _gap(left, right, before), _gap(left, right, x)
+    here, there = left[0] - _carried(right, x), _carried(left, x) - right[0]
     unsure = _rest(left) + _rest(right)
     if here * there > 0 or unsure > min(enough, abs(there - here) / SHARP):
         return None

@@ -29,14 +29,13 @@ class Fitted(NamedTuple):
         sizes: Nodes of the rule on each axis; None for the rule of Genz and Malik.
         regions: Where.
         columns: Value, error and absolute integral of each region, ``(3, m)``.
-        by_nodes: Whether values were asked for node by node in all regions, and not
-            region by region.
+        each: Weights of the values in a region, if there are more than that rule has.
     """
 
     sizes: Sizes | None
     regions: Regions
     columns: Array
-    by_nodes: bool = False
+    each: Array | None = None
 
     @property
     def table(self) -> Table:
@@ -47,11 +46,10 @@ class Fitted(NamedTuple):
 
     @property
     def weights(self) -> Array:
-        """Those of all nodes in all regions, in the order of the values."""
+        """Those of all values, one region after another."""
         volume = (self.regions.high - self.regions.low).prod(1)
-        factors = (volume, self.table.weights)
-        found: Array = np.outer(*(factors[::-1] if self.by_nodes else factors))
-        return found.ravel()
+        own = self.table.weights if self.each is None else self.each
+        return np.outer(volume, own).ravel()
 
 
 def cut_places(places: list[float]) -> Parts:
@@ -64,9 +62,9 @@ def between(parts: Parts) -> Regions:
     counts = tuple(len(ends) - 1 for ends in parts)
     if max(counts) == 1:
         return whole_cubes(1, counts)
-    owner, piece, first = _combinations(counts)
-    ends = np.array(list(itertools.chain(*parts)))
-    return Regions(owner, piece, ends[first], ends[first + 1])
+    owner, piece, corners = _combinations(counts)
+    low, high = np.array(list(itertools.chain(*parts)))[corners]
+    return Regions(owner, piece, low, high)
 
 
 def climb_parts(
@@ -90,12 +88,12 @@ def climb_parts(
         stage = stage_of(begun.step, d, first=begun.before is None)
         if stage.n * m > probe.block:
             return None
-        points = width.T[:, None] * stage.table.nodes.T[..., None]
-        points += regions.low.T[:, None]
+        points = width.T[..., None] * stage.table.nodes.T[:, None]
+        points += regions.low.T[..., None]
         values = probe(points.reshape(d, -1).T)
         if values is None:
             return None
-        columns = sums_of_parts(stage, values, volume)
+        columns = sums_of_parts(stage, values.reshape(m, -1).T, volume)
         sums = whole_sums(columns, terms.epsilon)
         if not sums[-1].absolute:
             return None
@@ -103,7 +101,7 @@ def climb_parts(
         if begun.done:
             kept = columns[-1]
             kept[1] = begun.error / m
-            return Fitted((stage.size,) * d, regions, kept, by_nodes=True)
+            return Fitted((stage.size,) * d, regions, kept, stage.table.weights)
     return None
 
 
@@ -111,12 +109,15 @@ def sums_of_parts(stage: Stage, values: Values, volume: Array) -> Array:
     """Value, last coefficients and absolute integral of regions, ``(rules, 3, m)``."""
     m = volume.size
     values = values.reshape(-1, m)
-    rows = (product(stage.rows, values) * volume).reshape(-1, stage.each, m)
+    rows = product(stage.rows, values).reshape(-1, stage.each, m)
     found = np.empty((len(rows), 3, m))
     found[:, 0] = rows[:, 0]
-    np.maximum.reduce(np.abs(rows[:, 1:]), 1, out=found[:, 1])
-    size = product(stage.table.weights[None], np.abs(values))
-    np.multiply(size, np.abs(volume), out=found[:, 2])
+    np.abs(rows, out=rows)
+    np.maximum.reduce(rows[:, 1:], 1, out=found[:, 1])
+    found[:, 2] = product(stage.table.weights[None], np.abs(values))
+    found *= np.abs(volume)
+    if volume[0] < 0:
+        found[:, 0] *= -1.0
     return found
 
 
@@ -129,7 +130,8 @@ def whole_sums(columns: Array, epsilon: float) -> list[Sum]:
 
 @lru_cache(maxsize=64)
 def _combinations(counts: tuple[int, ...]) -> tuple[Index, Index, Index]:
-    """Owner and piece of each region, and the number of its lower end on each axis."""
+    """Owner and piece of each region, and the numbers of its ends, ``(2, m, d)``."""
     begins = np.cumsum([0, *(k + 1 for k in counts[:-1])])
     first = np.array(list(itertools.product(*map(range, counts)))) + begins
-    return np.zeros(len(first), np.int64), np.zeros(first.shape, np.int64), first
+    corners = np.stack([first, first + 1])
+    return np.zeros(len(first), np.int64), np.zeros(first.shape, np.int64), corners

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -99,3 +100,41 @@ def gauss_table(n: int) -> Table:
     """Gauss-Legendre on ``[0, 1]``, for each axis of a tensor grid."""
     nodes, weights = table(GaussLegendre(n))
     return Table((1 + nodes) / 2, weights / 2)
+
+
+@lru_cache(maxsize=64)
+def coefficients(n: int, degrees: tuple[int, ...]) -> Array:
+    """Weights of Legendre coefficients of these degrees, ``(n, degrees)``."""
+    u, w = gauss_table(n)
+    every = np.polynomial.legendre.legvander(2 * u - 1, n - 1)
+    of = np.array(degrees)
+    found: Array = w[:, None] * every[:, of] * (2 * of + 1)
+    return found
+
+
+def mean_and(n: int, degrees: tuple[int, ...]) -> Array:
+    """Weights of the mean, and of coefficients, ``(n, 1 + degrees)``."""
+    return np.column_stack([gauss_table(n).weights, coefficients(n, degrees)])
+
+
+def resolved(values: Array, rows: Sequence[Array]) -> list[float]:
+    """Mean of values on a grid ``(k)``, and coefficients along each of its axes.
+
+    It takes a third of the time of a product with weights of all nodes.
+
+    Args:
+        values: The first axis varies most slowly.
+        rows: For each axis the weights of the mean and of coefficients, ``(n, c)``.
+
+    Returns:
+        The mean, and then the coefficients along one axis after another.
+    """
+    for own in rows:
+        # What is left of this axis comes last, and the next one first.
+        values = values.reshape(len(own), -1).T.dot(own)
+    every: list[float] = values.ravel().tolist()
+    found, stop, c = every[:1], len(every), rows[0].shape[1]
+    for _ in rows:
+        found += every[stop // c : stop : stop // c]
+        stop //= c
+    return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -35,16 +34,19 @@ NARROWED = (POINTS - 1) / 2
 #: this may be. In a batch it is less, as there are fewer points in a look.
 MISPLACED, PLACED = 0.25, 0.1
 
+#: Roundings of the values around that a second difference is taken for.
+NOISE = 64.0
+
 _FIRST = eased((0.5 + np.arange(POINTS)) / POINTS)
 _OTHERS = np.arange(POINTS) / (POINTS - 1)
 
 
 class _Line(NamedTuple):
-    """A line along an axis that is still looked at, between where."""
+    """A line along an axis that is still looked at: from where, and how far."""
 
     axis: int
     low: float
-    high: float
+    width: float
     before: float
 
 
@@ -52,18 +54,33 @@ class _Look(NamedTuple):
     """What is seen along one line.
 
     Attributes:
-        at: Places, ``(k)``.
+        steps: Places, as parts of it, ``(k)``.
         values: The integrand there.
         second: Sizes of its second differences, ``(k - 2)``.
-        noise: What rounding leaves of them.
         factor: How much closer the points are than those of the look before.
     """
 
-    at: Array
+    steps: Array
     values: Array
     second: Array
-    noise: float
     factor: float
+
+
+class Kinks(NamedTuple):
+    """What is found.
+
+    Attributes:
+        places: One for each axis, nan where there is none or none was looked for.
+        jumps: Whether the integrand jumps at any of them.
+    """
+
+    places: list[float]
+    jumps: bool
+
+    @property
+    def none(self) -> bool:
+        """Whether there are no places."""
+        return all(map(math.isnan, self.places))
 
 
 def find_kinks_single(
@@ -72,7 +89,7 @@ def find_kinks_single(
     seen: Sum,
     axes: list[int],
     known: tuple[Array, Array] | None = None,
-) -> list[float] | None:
+) -> Kinks | None:
     """Do what :func:`find_kinks` does, for one integral that tensor rules have left.
 
     Args:
@@ -80,84 +97,81 @@ def find_kinks_single(
         base: The node of the cube at which it was largest.
         seen: What is known of the integral.
         axes: Along which to look.
-        known: Places on all lines and the values there, ``(k)`` and ``(axes, k)``, if
+        known: Places on all lines, ``(k)``, and the values there, line by line, if
             there are any.
 
     Returns:
-        One place for each axis, nan where there is none or none was looked for; None
-        where the integrand is not known to be a finite number everywhere.
+        They, or None where the integrand is not known to be a finite number everywhere.
     """
     rtol, atol, _ = probe.terms.tolerance
     size = min(seen.absolute, abs(seen.value))
     allowed = max(rtol * size, atol) / abs(probe.volume)
     places, factor = [math.nan] * len(base), float(APART)
-    lines = [_Line(axis, 0.0, 1.0, 0.0) for axis in axes]
+    lines, jumps = [_Line(axis, 0.0, 1.0, 0.0) for axis in axes], False
     for look in range(LOOKS):
         if look or known is None:
-            at = _between(lines) if look else [_FIRST] * len(lines)
-            values = _along(probe, base, lines, at)
-            if values is None:
+            steps = _OTHERS if look else _FIRST
+            found = _along(probe, base, lines, steps)
+            if found is None:
                 return None
+            values = found
         else:
-            at, values = [known[0]] * len(lines), known[1]
-        first = values[:, 1:] - values[:, :-1]
-        second = np.abs(first[:, 1:] - first[:, :-1])
-        noise = 64 * probe.terms.epsilon * np.maximum.reduce(np.abs(values), 1)
-        going = []
+            steps, values = known
+        # Of all lines at once; those from one to the next are not looked at.
+        first = values[1:] - values[:-1]
+        second = first[1:] - first[:-1]
+        np.abs(second, out=second)
+        going, k = [], len(steps)
         for i, line in enumerate(lines):
-            own = _Look(at[i], values[i], second[i], noise[i], factor)
-            places[line.axis], closer = _seen(own, line, allowed, first=not look)
+            start, stop = i * k, i * k + k
+            own = _Look(steps, values[start:stop], second[start : stop - 2], factor)
+            place, jump, closer = _seen(own, line, allowed, probe.terms.epsilon, look)
+            places[line.axis] = line.low + line.width * place
+            jumps = jumps or jump
             if closer is not None:
                 going.append(closer)
         lines, factor = going, NARROWED
         if not lines:
             break
-    return [x if NEAR < x < 1 - NEAR else math.nan for x in places]
+    return Kinks([x if NEAR < x < 1 - NEAR else math.nan for x in places], jumps)
 
 
 def _seen(
-    look: _Look, line: _Line, allowed: float, *, first: bool
-) -> tuple[float, _Line | None]:
-    """Where there is a kink or jump, and between where to look for it again."""
-    at, values, second, noise, factor = look
+    seen: _Look, line: _Line, allowed: float, epsilon: float, look: int
+) -> tuple[float, bool, _Line | None]:
+    """Where there is a kink, as a part of a line, if it jumps, where to look closer."""
+    steps, values, second, factor = seen
     top = int(second.argmax())
     largest = float(second[top])
-    before = _further(values, top + 1) if first else line.before
+    before = line.before if look else _further(values, top + 1)
     # Below the noise of the integrand there is nothing more to see.
+    noise = NOISE * epsilon * max(map(abs, values[top : top + 3].tolist()))
     visible = largest > noise
-    if largest < factor**SMOOTH * before if visible else first:
-        return math.nan, None
+    if largest < factor**SMOOTH * before if visible else not look:
+        return math.nan, False, None
     jumps = largest > factor**JUMP * before
     if visible and not jumps:
-        met = meeting(at, values, second, top, BENT * allowed)
+        met = meeting(steps, values, second, top, BENT * allowed)
         if met is not None:
-            return met, None
-    place, beside = _centre(at, second, top)
-    low, high = at[top : top + 3 : 2].tolist()
-    misplaced = MISPLACED * (high - low) * largest / PLACED
-    unsure = misplaced if jumps else beside / BENT
+            return met, False, None
+    place, beside = _centre(steps, second, top)
+    low, high = steps[top : top + 3 : 2].tolist()
+    low, width = line.low + line.width * low, line.width * (high - low)
+    unsure = MISPLACED * width * largest / PLACED if jumps else beside / BENT
     if visible and unsure > allowed:
-        return place, _Line(line.axis, low, high, largest)
-    return place, None
+        return place, jumps, _Line(line.axis, low, width, largest)
+    return place, jumps, None
 
 
-def _between(lines: list[_Line]) -> Array:
-    """Places on the lines, ``(lines, k)``."""
-    low = np.array([line.low for line in lines])[:, None]
-    high = np.array([line.high for line in lines])[:, None]
-    return low + (high - low) * _OTHERS
-
-
-def _along(
-    probe: Probe, base: Array, lines: list[_Line], places: Iterable[Array]
-) -> Array | None:
-    """Values ``(lines, k)`` at places along an axis each; None if not all finite."""
-    points = np.empty((len(base), len(lines), POINTS))
+def _along(probe: Probe, base: Array, lines: list[_Line], steps: Array) -> Array | None:
+    """Values at places on one line after another; None if they are not all finite."""
+    points = np.empty((len(base), len(lines), len(steps)))
     points[:] = base[:, None, None]
-    for i, (line, own) in enumerate(zip(lines, places, strict=True)):
-        points[line.axis, i] = own
-    values = probe(points.reshape(len(base), -1).T)
-    return None if values is None else values.reshape(-1, POINTS)
+    for i, line in enumerate(lines):
+        own = points[line.axis, i]
+        np.multiply(steps, line.width, out=own)
+        own += line.low
+    return probe(points.reshape(len(base), -1).T)
 
 
 def _further(values: Array, at: int) -> float:
@@ -169,10 +183,7 @@ def _further(values: Array, at: int) -> float:
 def _centre(at: Array, second: Array, top: int) -> tuple[float, float]:
     """Centre of the largest second difference and its neighbours, and the least."""
     first = min(max(top, 1), len(second) - 2) - 1
-    weights = second[first : first + 3].tolist()
-    near = at[first + 1 : first + 4].tolist()
-    total = sum(weights)
-    if not total > 0:
-        return near[1], min(weights)
-    moment = sum(w * x for w, x in zip(weights, near, strict=True))
-    return moment / total, min(weights)
+    a, b, c = second[first : first + 3].tolist()
+    x, y, z = at[first + 1 : first + 4].tolist()
+    total = a + b + c
+    return (a * x + b * y + c * z) / total if total > 0 else y, min(a, b, c)
