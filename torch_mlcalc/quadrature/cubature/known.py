@@ -20,7 +20,13 @@ from torch_mlcalc.quadrature.cubature.nodes import block_of_nodes
 from torch_mlcalc.quadrature.cubature.product import Product
 from torch_mlcalc.quadrature.cubature.region_plan import RegionPlan
 from torch_mlcalc.quadrature.cubature.sparse_grid import SparseGrid
-from torch_mlcalc.quadrature.host import dual_level, frozen, is_plain, kept
+from torch_mlcalc.quadrature.host import (
+    dual_level,
+    frozen,
+    is_plain,
+    kept,
+    transforming,
+)
 from torch_mlcalc.quadrature.integrand import (
     HALF,
     Function,
@@ -69,7 +75,8 @@ def known_nodes(
         return None
     d = domain.dimension
     if isinstance(rule, RegionPlan):
-        if log or not rule.is_alone or rule.dimension != d:
+        # Within a transform the plan may be mapped as well.
+        if log or transforming() or not rule.is_alone or rule.dimension != d:
             return None
         count = rule.n
     elif isinstance(rule, (Product, SparseGrid)):
