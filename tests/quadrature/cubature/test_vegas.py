@@ -50,23 +50,25 @@ def _box(dimension: int) -> q.Box:
 def _learned(width: float = 0.01) -> ImportanceMap:
     plan = q.adapt(lambda x: _peak(x, width=width), _box(2), q.Vegas(500, 2, 4))
     nodes = plan.nodes
-    return ImportanceMap(nodes.edges[None], nodes.counts[None], nodes.strata)
+    edges, counts = nodes.edges[None].numpy(), nodes.counts[None].numpy()
+    return ImportanceMap.of(edges, counts, nodes.strata)
 
 
 def test_map_is_a_change_of_variable() -> None:
     """Its samples integrate what is known, and its Jacobian is its derivative."""
     map_ = _learned(width=0.3)
-    uniform = torch.rand(map_.n, 2, dtype=D)
+    uniform = torch.rand(map_.n, 2, dtype=D).numpy()
     samples = map_.place(uniform, 0)
     assert samples.nodes.shape == (map_.n, 1, 2)
     step = 1e-7
     moved = map_.place(uniform + step, 0).nodes
     slope = (moved - samples.nodes) / step * map_.strata
     same = map_.place(uniform + step, 0).bin == samples.bin
-    wanted = torch.exp(samples.log_jacobian)[same.all(-1)]
+    wanted = samples.jacobian[same.all(-1)]
     got = slope.prod(-1)[same.all(-1)]
-    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-6)
-    total = (samples.weight * torch.exp(samples.log_jacobian)).sum()
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(np.exp(samples.log_jacobian), samples.jacobian)
+    total = (samples.weight * samples.jacobian).sum()
     assert float(total) == pytest.approx(1, abs=0.1)
 
 
@@ -75,7 +77,7 @@ def test_bins_gather_where_the_integrand_is() -> None:
     for edges in map_.edges[0]:
         assert edges[0] == 0
         assert edges[-1] == 1
-        assert (edges.diff() >= 0).all()
+        assert (np.diff(edges) >= 0).all()
         near = ((edges > 0.25) & (edges < 0.35)).sum()
         assert near > 0.6 * len(edges)
 
@@ -96,13 +98,13 @@ def test_alpha_0_keeps_the_map_and_beta_0_the_strata() -> None:
 @pytest.mark.parametrize("beta", [0.3, 0.75, 1.0])
 def test_strata_get_samples_by_their_deviation(beta: float) -> None:
     map_ = ImportanceMap.uniform(1, 1, 40_000)
-    deviation = torch.linspace(1, 5, map_.counts.shape[1], dtype=D)[None]
+    deviation = np.linspace(1, 5, map_.counts.shape[1])[None]
     counts = map_.restratified(deviation, beta).counts
     assert int(counts.sum()) == 40_000
     assert int(counts.min()) >= 2
     share = deviation**beta / (deviation**beta).sum()
     wanted = 2 + share * (40_000 - 2 * counts.shape[1])
-    assert float((counts - wanted).abs().max()) < 1
+    assert float(np.abs(counts - wanted).max()) < 1
 
 
 @pytest.mark.parametrize(("dimension", "n"), [(1, 20), (1, 10_000), (3, 999), (40, 50)])

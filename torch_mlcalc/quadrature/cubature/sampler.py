@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -97,6 +98,11 @@ class Sampler:
             self.ranks.agree(f"{int(draw)} drawn from generator")
         return int(draw)
 
+    @property
+    def shows(self) -> bool:
+        """Whether the caller wants running estimates on a bar."""
+        return hasattr(self.integrand.function, "show")
+
     def show(self, value: Values, error: Array) -> None:
         """Write a running estimate on the bar, if the caller wants one."""
         show = getattr(self.integrand.function, "show", None)
@@ -167,7 +173,7 @@ class Sampler:
         n, batch = u.shape[0], self.integrand.batch_shape
         if u.ndim == 3:
             u = np.moveaxis(u.reshape(n, *self.lead, *batch, -1), 0, len(self.lead))
-            nodes = write(u.copy(), self.mark, self.chart.device)
+            nodes = write(np.ascontiguousarray(u), self.mark, self.chart.device)
         else:
             nodes = torch.as_tensor(u, device=self.chart.device)
         with self._recording():
@@ -177,8 +183,33 @@ class Sampler:
                 events = values.ndim - points.ndim + 1
                 density = density.reshape(density.shape + (1,) * events)
                 values = values + density if self.log else values * density
-            moved = self.chart.scale(values.movedim(0, -1), log=self.log)
-        return self._host(moved)
+        return self._times_volume(self._host(values.movedim(0, -1)))
+
+    @cached_property
+    def volume(self) -> Array:
+        """Signed volumes of the domains, or their logs, ``(elements,)``."""
+        one = torch.ones(self.chart.batch_shape, device=self.chart.device)
+        if self.log:
+            one = one - 1
+        with frozen():
+            scaled = self.chart.scale(one, log=self.log)
+        volume = read(scaled, self.mark)
+        return np.broadcast_to(volume, (*self.lead, *one.shape)).reshape(-1)
+
+    @cached_property
+    def empty(self) -> Array:
+        """Which integrals are over a domain of no volume, ``(elements,)``."""
+        return self.volume == (-np.inf if self.log else 0)
+
+    def _times_volume(self, values: Values) -> Values:
+        """As ``chart.scale``, in a fraction of the time."""
+        if self.empty.any():
+            # 0 times an infinite integrand is 0.
+            blank = self.empty[:, None] & ~np.isfinite(values)
+            values = np.where(blank, 0, values)
+        with np.errstate(over="ignore", invalid="ignore"):
+            volume = self.volume[:, None]
+            return values + volume if self.log else values * volume
 
     @contextmanager
     def _recording(self) -> Iterator[None]:
