@@ -12,6 +12,7 @@ from functools import cached_property, reduce
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from torch_mlcalc.quadrature.rules import Array
 
@@ -79,8 +80,11 @@ class ImportanceMap:
     @cached_property
     def slopes(self) -> Array:
         """Derivative of the map in each bin; the last counts twice, as an edge."""
-        slopes = np.diff(self.edges, append=0) * (self.edges.shape[2] - 1)
+        edges = self.edges
+        slopes = np.empty_like(edges)
+        np.subtract(edges[..., 1:], edges[..., :-1], out=slopes[..., :-1])
         slopes[..., -1] = slopes[..., -2]
+        slopes *= edges.shape[2] - 1
         return slopes
 
     @cached_property
@@ -129,7 +133,7 @@ class ImportanceMap:
         place *= slope
         place /= ends - 1
         place += self.edges.reshape(-1).take(bin_)
-        np.clip(place, NEAR, 1 - 2 * NEAR, out=place)
+        torch.from_numpy(place).clamp_(NEAR, 1 - 2 * NEAR)
         return Samples(place, slope, stratum, bin_, self.weights.reshape(-1))
 
     def refined(self, weight: Array, total: Array, alpha: float) -> ImportanceMap:
@@ -154,17 +158,15 @@ class ImportanceMap:
         smooth[..., -1] += mean[..., -1]
         scale = smooth.sum(-1, keepdims=True)
         seen = (scale > 0) & np.isfinite(scale)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            share = np.where(seen, smooth / scale, 1 / mean.shape[-1])
-            damped = np.where(share < 1, (share - 1) / np.log(share), 1) ** alpha
+        share = np.where(seen, smooth / scale, 1 / mean.shape[-1])
+        damped = np.where(share < 1, (share - 1) / np.log(share), 1) ** alpha
         return replace(self, edges=_equalised(self.edges, damped))
 
     def restratified(self, deviation: Array, beta: float) -> ImportanceMap:
         """The map with more samples in strata ``(e, strata)`` of large deviation."""
         largest = deviation.max(1, keepdims=True)
         seen = (largest > 0) & np.isfinite(largest)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            share = np.where(seen, deviation / largest, 1)
+        share = np.where(seen, deviation / largest, 1)
         return replace(self, counts=_apportion(share**beta, self.n))
 
 
@@ -222,21 +224,26 @@ def _apportion(share: Array, n: int) -> Array:
     counts = np.floor(exact)
     # The largest remainders get what is left; of equal ones the first.
     rest = exact - counts
-    left = (spare - counts.sum(1, keepdims=True)).astype(np.intp)
-    at = np.clip(strata - left, 0, strata - 1)
-    last = np.take_along_axis(np.sort(rest, axis=1), at, axis=1)
+    left = (spare - counts.sum(1)).astype(np.intp)
+    at = np.minimum(strata - left, strata - 1)
+    last = np.sort(rest, axis=1)[np.arange(len(at)), at][:, None]
     above, equal = rest > last, rest == last
-    equal &= equal.cumsum(1) <= left - above.sum(1, keepdims=True)
-    return counts.astype(np.int64) + _LEAST + (above | equal)
+    equal &= equal.cumsum(1) <= (left - above.sum(1))[:, None]
+    counts += _LEAST
+    counts += above | equal
+    return counts.astype(np.int64)
 
 
 def _equalised(edges: Array, share: Array) -> Array:
     """Edges between which every bin holds the same part of the shares."""
+    ends = edges.shape[-1]
     ladder = np.zeros(edges.shape)
     share.cumsum(-1, out=ladder[..., 1:])
-    wanted = ladder[..., -1:] * np.linspace(0, 1, edges.shape[-1])
-    rows = [a.reshape(-1, edges.shape[-1]) for a in (wanted, ladder, edges)]
-    new = np.stack([np.interp(*row) for row in zip(*rows, strict=True)])
-    new = np.maximum.accumulate(new.reshape(edges.shape), axis=-1)
+    wanted = ladder[..., -1:] * (np.arange(ends) / (ends - 1))
+    new = np.empty_like(edges)
+    rows = [a.reshape(-1, ends) for a in (new, wanted, ladder, edges)]
+    for row, *known in zip(*rows, strict=True):
+        row[:] = np.interp(*known)
+    np.maximum.accumulate(new, axis=-1, out=new)
     new[..., 0], new[..., -1] = 0, 1
     return new

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -18,7 +18,7 @@ from torch_mlcalc.quadrature.cubature.nodes import Nodes, block_of_nodes
 from torch_mlcalc.quadrature.cubature.pulled import mapped_over
 from torch_mlcalc.quadrature.estimate import Tolerance
 from torch_mlcalc.quadrature.evaluator import Values
-from torch_mlcalc.quadrature.host import frozen, read, write
+from torch_mlcalc.quadrature.host import frozen, read, transforming, unrecorded, write
 from torch_mlcalc.quadrature.integrand import Integrand
 from torch_mlcalc.quadrature.rules import Array
 from torch_mlcalc.quadrature.sharding import Ranks
@@ -74,7 +74,7 @@ class Sampler:
         """Processes that share the nodes, or None."""
         return self.integrand.ranks
 
-    @property
+    @cached_property
     def elements(self) -> int:
         """Number of integrals, the mapped dimensions of vmap included."""
         return math.prod(self.lead) * math.prod(self.integrand.batch_shape)
@@ -170,10 +170,12 @@ class Sampler:
         Returns:
             Values ``(n, elements, events)``.
         """
-        n, batch = u.shape[0], self.integrand.batch_shape
+        n, lead = u.shape[0], len(self.lead)
         if u.ndim == 3:
-            u = np.moveaxis(u.reshape(n, *self.lead, *batch, -1), 0, len(self.lead))
-            nodes = write(np.ascontiguousarray(u), self.mark, self.chart.device)
+            u = u.reshape(n, *self.lead, *self.integrand.batch_shape, -1)
+            if lead:
+                u = np.ascontiguousarray(np.moveaxis(u, 0, lead))
+            nodes = write(u, self.mark, self.chart.device)
         else:
             nodes = torch.as_tensor(u, device=self.chart.device)
         with self._recording():
@@ -183,7 +185,10 @@ class Sampler:
                 events = values.ndim - points.ndim + 1
                 density = density.reshape(density.shape + (1,) * events)
                 values = values + density if self.log else values * density
-        return self._times_volume(self._host(values.movedim(0, -1)))
+        array = read(values, self.mark)
+        if lead:
+            array = np.moveaxis(array, lead, 0)
+        return self._times_volume(array.reshape(n, self.elements, self.events))
 
     @cached_property
     def volume(self) -> Array:
@@ -201,9 +206,13 @@ class Sampler:
         """Which integrals are over a domain of no volume, ``(elements,)``."""
         return self.volume == (-np.inf if self.log else 0)
 
+    @cached_property
+    def _any_empty(self) -> bool:
+        return bool(self.empty.any())
+
     def _times_volume(self, values: Values) -> Values:
         """As ``chart.scale``, in a fraction of the time."""
-        if self.empty.any():
+        if self._any_empty:
             # 0 times an infinite integrand is 0.
             blank = self.empty[:, None] & ~np.isfinite(values)
             values = np.where(blank, 0, values)
@@ -211,12 +220,16 @@ class Sampler:
             volume = self.volume[:, None]
             return values + volume if self.log else values * volume
 
-    @contextmanager
-    def _recording(self) -> Iterator[None]:
+    def _recording(self) -> AbstractContextManager[None]:
         # The first call is made in the caller's grad mode: it tells whether a gradient
         # will be wanted at all, also of closed-over tensors.
-        grad = torch.is_grad_enabled() and self._fresh
-        with frozen(), torch.set_grad_enabled(grad):
+        if self._fresh and torch.is_grad_enabled():
+            return self._first()
+        return frozen() if transforming() else unrecorded(alone=False)
+
+    @contextmanager
+    def _first(self) -> Iterator[None]:
+        with frozen(), torch.enable_grad():
             yield
 
     def _call(self, points: Tensor) -> Tensor:

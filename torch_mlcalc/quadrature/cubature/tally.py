@@ -166,7 +166,7 @@ class Tally:
 
     def adapted(self, alpha: float, beta: float) -> ImportanceMap:
         """The map that this iteration suggests."""
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             deviation = np.sqrt(self._variance().sum(0))
             weight, total = self.bins()
             refined = self._map.refined(weight, total, alpha)

@@ -263,7 +263,9 @@ class VegasNodes(UnitNodes):
         stream = _MEASURE + iteration
         u = uniform_tensor(self.seed, stream, first, last, dimension, device)
         sums = counts.cumsum(1)
-        number = torch.arange(first, last, device=device) + torch.zeros_like(sums[:, :1])
+        number = torch.arange(first, last, device=device) + torch.zeros_like(
+            sums[:, :1]
+        )
         stratum = torch.searchsorted(sums, number, right=True)
         weights = 1 / (float(counts.shape[1]) * counts.gather(1, stratum).T.to(u.dtype))
         axis = torch.arange(dimension, device=device)
