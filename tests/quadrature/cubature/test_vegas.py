@@ -15,6 +15,7 @@ import torch_mlcalc.quadrature as q
 from torch_mlcalc.quadrature.cubature import problem as solid
 from torch_mlcalc.quadrature.cubature.importance import ImportanceMap
 from torch_mlcalc.quadrature.cubature.sampler import Sampler
+from torch_mlcalc.quadrature.cubature.streams import uniform
 from torch_mlcalc.quadrature.cubature.tally import Iteration
 from torch_mlcalc.quadrature.cubature.vegas import VegasNodes, _average
 
@@ -57,19 +58,51 @@ def _learned(width: float = 0.01) -> ImportanceMap:
 def test_map_is_a_change_of_variable() -> None:
     """Its samples integrate what is known, and its Jacobian is its derivative."""
     map_ = _learned(width=0.3)
-    uniform = torch.rand(map_.n, 2, dtype=D).numpy()
-    samples = map_.place(uniform, 0)
+    u = torch.rand(map_.n, 2, dtype=D).numpy()
+    samples = map_.place(u, 0)
     assert samples.nodes.shape == (map_.n, 1, 2)
     step = 1e-7
-    moved = map_.place(uniform + step, 0).nodes
+    moved = map_.place(u + step, 0).nodes
     slope = (moved - samples.nodes) / step * map_.strata
-    same = map_.place(uniform + step, 0).bin == samples.bin
+    same = map_.place(u + step, 0).bin == samples.bin
     wanted = samples.jacobian[same.all(-1)]
     got = slope.prod(-1)[same.all(-1)]
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(np.exp(samples.log_jacobian), samples.jacobian)
     total = (samples.weight * samples.jacobian).sum()
     assert float(total) == pytest.approx(1, abs=0.1)
+
+
+def test_plan_has_the_samples_of_the_search() -> None:
+    place = torch.tensor([0.2, 0.6], dtype=D)
+    rule = q.Vegas(500, 2, 2)
+    plan = q.adapt(_peak, _box(2), rule, args=(place,), on_failure="ignore")
+    nodes = plan.nodes
+    map_ = ImportanceMap.of(nodes.edges.numpy(), nodes.counts.numpy(), nodes.strata)
+    samples = map_.place(uniform(nodes.seed, 2**32 + 1, 7, 400, 2), 7)
+    points, weights = nodes.unit(507, 900, D, torch.device("cpu"))
+    np.testing.assert_allclose(points, samples.nodes, rtol=1e-14)
+    wanted = samples.weight * samples.jacobian / 2
+    np.testing.assert_allclose(weights, wanted, rtol=1e-13)
+
+
+def test_samples_that_rounding_puts_on_an_edge_stay_where_they_are() -> None:
+    """The largest uniform number ends in the bin above."""
+    map_ = ImportanceMap.uniform(2, 3, 10_000)
+    assert (map_.edges.shape[2] - 1) / map_.strata > 60
+    samples = map_.place(np.full((10_000, 3), 1 - 2.0**-53), 0)
+    assert samples.nodes.max() < 1
+    corner = samples.nodes[-1]
+    np.testing.assert_allclose(corner, 1, rtol=1e-12)
+    np.testing.assert_allclose(samples.slope, 1, rtol=1e-10)
+
+
+def test_counts_of_equal_shares_go_to_the_first() -> None:
+    counts = ImportanceMap.uniform(1, 2, 45).counts
+    strata = counts.shape[1]
+    more = 45 % strata
+    base = 45 // strata
+    assert counts.tolist() == [[base + 1] * more + [base] * (strata - more)]
 
 
 def test_bins_gather_where_the_integrand_is() -> None:

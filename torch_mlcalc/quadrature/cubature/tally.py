@@ -37,9 +37,10 @@ class Tally:
         self._map = map_
         self._log = log
         elements = len(map_.edges)
-        self._bins = np.zeros((2, map_.edges.size))
+        self._bins: Array = np.zeros((2, map_.edges.size))
         # Of the values (complex ones have two rows each) and of their squares.
-        self._sums = self._squares = np.zeros((0, map_.counts.size))
+        self._sums: Array = np.zeros((0, map_.counts.size))
+        self._squares = self._sums
         self._complex = False
         self.top = np.full(elements, -np.inf if log else 0.0)
         self.finite = np.ones(elements, dtype=np.bool_)

@@ -263,9 +263,8 @@ class VegasNodes(UnitNodes):
         stream = _MEASURE + iteration
         u = uniform_tensor(self.seed, stream, first, last, dimension, device)
         sums = counts.cumsum(1)
-        number = torch.arange(first, last, device=device) + torch.zeros_like(
-            sums[:, :1]
-        )
+        number = torch.arange(first, last, device=device)
+        number = number + torch.zeros_like(sums[:, :1])
         stratum = torch.searchsorted(sums, number, right=True)
         weights = 1 / (float(counts.shape[1]) * counts.gather(1, stratum).T.to(u.dtype))
         axis = torch.arange(dimension, device=device)
@@ -274,9 +273,8 @@ class VegasNodes(UnitNodes):
         place = digits * per + axis * ends + (u * per)[:, None]
         bin_ = place.to(torch.int64)
         rest = place - bin_
-        bin_ = bin_ + torch.arange(len(counts), device=device)[:, None] * (
-            dimension * ends
-        )
+        element = torch.arange(len(counts), device=device)[:, None]
+        bin_ = bin_ + element * (dimension * ends)
         width = torch.cat([self.edges.diff(), self.edges.diff()[..., -1:]], -1)
         slope = (width * (ends - 1)).flatten()[bin_]
         nodes = rest * slope / (ends - 1) + self.edges.flatten()[bin_]
