@@ -249,6 +249,20 @@ def _sampler_of(box: q.Box, rule: q.Vegas, *, log: bool) -> Sampler:
     return Sampler(integrand, chart, log, None, 10**6, None, None)
 
 
+@pytest.mark.parametrize("log", [False, True], ids=["linear", "log"])
+def test_no_volume_is_0_whatever_the_integrand(log: bool) -> None:
+    """Of two boxes one has none; both integrands are infinite in a half of them."""
+    box = q.Box(torch.zeros(2, 2, dtype=D), torch.tensor([[0.0, 1], [1, 1]], dtype=D))
+
+    def wild(x: Tensor) -> Tensor:
+        return torch.where(x[..., 1] > 0.5, torch.inf, 0.0)
+
+    solve = q.log_integrate_with_error if log else q.integrate_with_error
+    estimate = solve(wild, box, q.Vegas(100, 2, 1), on_failure="ignore")
+    assert float(estimate.value[0]) == (-math.inf if log else 0)
+    assert estimate.status.tolist() == [q.Status.CONVERGED, q.Status.NON_FINITE]
+
+
 # --- what is kept ------------------------------------------------------------------
 
 
