@@ -131,7 +131,7 @@ class ImportanceMap:
             bin_.reshape(m, -1)[:] += np.repeat(offset, dimension)
         slope = self.slopes.reshape(-1).take(bin_)
         place *= slope
-        place /= ends - 1
+        place *= 1 / (ends - 1)
         place += self.edges.reshape(-1).take(bin_)
         torch.from_numpy(place).clamp_(NEAR, 1 - 2 * NEAR)
         return Samples(place, slope, stratum, bin_, self.weights.reshape(-1))

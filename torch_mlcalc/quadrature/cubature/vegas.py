@@ -277,7 +277,7 @@ class VegasNodes(UnitNodes):
         bin_ = bin_ + element * (dimension * ends)
         width = torch.cat([self.edges.diff(), self.edges.diff()[..., -1:]], -1)
         slope = (width * (ends - 1)).flatten()[bin_]
-        nodes = rest * slope / (ends - 1) + self.edges.flatten()[bin_]
+        nodes = rest * slope * (1 / (ends - 1)) + self.edges.flatten()[bin_]
         nodes = nodes.clamp(NEAR, 1 - 2 * NEAR).reshape(m, *batch, dimension)
         weights = (weights * slope.prod(-1)).reshape(m, *batch)
         return nodes, weights / self.iterations
