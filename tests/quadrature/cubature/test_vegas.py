@@ -263,6 +263,21 @@ def test_no_volume_is_0_whatever_the_integrand(log: bool) -> None:
     assert estimate.status.tolist() == [q.Status.CONVERGED, q.Status.NON_FINITE]
 
 
+def test_bar_has_an_estimate_after_every_iteration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown: list[float] = []
+
+    def show(sampler: Sampler, value: np.ndarray, error: np.ndarray) -> None:
+        assert error > 0
+        shown.append(float(value[0, 0]))
+
+    monkeypatch.setattr(Sampler, "show", show)
+    q.integrate(_peak, _box(2), q.Vegas(100, 5, 2), progress=True, on_failure="ignore")
+    # From the second on, as one alone has no error.
+    assert len(set(shown)) == 4
+
+
 # --- what is kept ------------------------------------------------------------------
 
 
