@@ -15,6 +15,7 @@ import torch_mlcalc.quadrature as q
 from torch_mlcalc.quadrature.cubature import problem as solid
 from torch_mlcalc.quadrature.cubature.importance import ImportanceMap
 from torch_mlcalc.quadrature.cubature.sampler import Sampler
+from torch_mlcalc.quadrature.cubature.streams import uniform
 from torch_mlcalc.quadrature.cubature.tally import Iteration
 from torch_mlcalc.quadrature.cubature.vegas import VegasNodes, _average
 
@@ -50,24 +51,58 @@ def _box(dimension: int) -> q.Box:
 def _learned(width: float = 0.01) -> ImportanceMap:
     plan = q.adapt(lambda x: _peak(x, width=width), _box(2), q.Vegas(500, 2, 4))
     nodes = plan.nodes
-    return ImportanceMap(nodes.edges[None], nodes.counts[None], nodes.strata)
+    edges, counts = nodes.edges[None].numpy(), nodes.counts[None].numpy()
+    return ImportanceMap.of(edges, counts, nodes.strata)
 
 
 def test_map_is_a_change_of_variable() -> None:
     """Its samples integrate what is known, and its Jacobian is its derivative."""
     map_ = _learned(width=0.3)
-    uniform = torch.rand(map_.n, 2, dtype=D)
-    samples = map_.place(uniform, 0)
+    u = torch.rand(map_.n, 2, dtype=D).numpy()
+    samples = map_.place(u, 0)
     assert samples.nodes.shape == (map_.n, 1, 2)
     step = 1e-7
-    moved = map_.place(uniform + step, 0).nodes
+    moved = map_.place(u + step, 0).nodes
     slope = (moved - samples.nodes) / step * map_.strata
-    same = map_.place(uniform + step, 0).bin == samples.bin
-    wanted = torch.exp(samples.log_jacobian)[same.all(-1)]
+    same = map_.place(u + step, 0).bin == samples.bin
+    wanted = samples.jacobian[same.all(-1)]
     got = slope.prod(-1)[same.all(-1)]
-    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-6)
-    total = (samples.weight * torch.exp(samples.log_jacobian)).sum()
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(np.exp(samples.log_jacobian), samples.jacobian)
+    total = (samples.weight * samples.jacobian).sum()
     assert float(total) == pytest.approx(1, abs=0.1)
+
+
+def test_plan_has_the_samples_of_the_search() -> None:
+    place = torch.tensor([0.2, 0.6], dtype=D)
+    rule = q.Vegas(500, 2, 2)
+    plan = q.adapt(_peak, _box(2), rule, args=(place,), on_failure="ignore")
+    nodes = plan.nodes
+    map_ = ImportanceMap.of(nodes.edges.numpy(), nodes.counts.numpy(), nodes.strata)
+    samples = map_.place(uniform(nodes.seed, 2**32 + 1, 7, 400, 2), 7)
+    points, weights = nodes.unit(507, 900, D, torch.device("cpu"))
+    np.testing.assert_allclose(points, samples.nodes, rtol=1e-14)
+    wanted = samples.weight * samples.jacobian / 2
+    np.testing.assert_allclose(weights, wanted, rtol=1e-13)
+
+
+def test_samples_that_rounding_puts_on_an_edge_stay_where_they_are() -> None:
+    """The largest uniform number ends in the bin above."""
+    map_ = ImportanceMap.uniform(2, 3, 10_000)
+    assert (map_.edges.shape[2] - 1) / map_.strata > 60
+    samples = map_.place(np.full((10_000, 3), 1 - 2.0**-53), 0)
+    assert samples.nodes.max() < 1
+    corner = samples.nodes[-1]
+    np.testing.assert_allclose(corner, 1, rtol=1e-12)
+    np.testing.assert_allclose(samples.slope, 1, rtol=1e-10)
+
+
+def test_counts_of_equal_shares_go_to_the_first() -> None:
+    counts = ImportanceMap.uniform(1, 2, 45).counts
+    strata = counts.shape[1]
+    more = 45 % strata
+    base = 45 // strata
+    assert counts.tolist() == [[base + 1] * more + [base] * (strata - more)]
 
 
 def test_bins_gather_where_the_integrand_is() -> None:
@@ -75,7 +110,7 @@ def test_bins_gather_where_the_integrand_is() -> None:
     for edges in map_.edges[0]:
         assert edges[0] == 0
         assert edges[-1] == 1
-        assert (edges.diff() >= 0).all()
+        assert (np.diff(edges) >= 0).all()
         near = ((edges > 0.25) & (edges < 0.35)).sum()
         assert near > 0.6 * len(edges)
 
@@ -96,13 +131,13 @@ def test_alpha_0_keeps_the_map_and_beta_0_the_strata() -> None:
 @pytest.mark.parametrize("beta", [0.3, 0.75, 1.0])
 def test_strata_get_samples_by_their_deviation(beta: float) -> None:
     map_ = ImportanceMap.uniform(1, 1, 40_000)
-    deviation = torch.linspace(1, 5, map_.counts.shape[1], dtype=D)[None]
+    deviation = np.linspace(1, 5, map_.counts.shape[1])[None]
     counts = map_.restratified(deviation, beta).counts
     assert int(counts.sum()) == 40_000
     assert int(counts.min()) >= 2
     share = deviation**beta / (deviation**beta).sum()
     wanted = 2 + share * (40_000 - 2 * counts.shape[1])
-    assert float((counts - wanted).abs().max()) < 1
+    assert float(np.abs(counts - wanted).max()) < 1
 
 
 @pytest.mark.parametrize(("dimension", "n"), [(1, 20), (1, 10_000), (3, 999), (40, 50)])
@@ -212,6 +247,35 @@ def _sampler_of(box: q.Box, rule: q.Vegas, *, log: bool) -> Sampler:
     integrand = solid.pose(_peak, box, (), None, None)[0]
     chart = box.chart(integrand, rule.tails)
     return Sampler(integrand, chart, log, None, 10**6, None, None)
+
+
+@pytest.mark.parametrize("log", [False, True], ids=["linear", "log"])
+def test_no_volume_is_0_whatever_the_integrand(log: bool) -> None:
+    """Of two boxes one has none; both integrands are infinite in a half of them."""
+    box = q.Box(torch.zeros(2, 2, dtype=D), torch.tensor([[0.0, 1], [1, 1]], dtype=D))
+
+    def wild(x: Tensor) -> Tensor:
+        return torch.where(x[..., 1] > 0.5, torch.inf, 0.0)
+
+    solve = q.log_integrate_with_error if log else q.integrate_with_error
+    estimate = solve(wild, box, q.Vegas(100, 2, 1), on_failure="ignore")
+    assert float(estimate.value[0]) == (-math.inf if log else 0)
+    assert estimate.status.tolist() == [q.Status.CONVERGED, q.Status.NON_FINITE]
+
+
+def test_bar_has_an_estimate_after_every_iteration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown: list[float] = []
+
+    def show(sampler: Sampler, value: np.ndarray, error: np.ndarray) -> None:
+        assert error > 0
+        shown.append(float(value[0, 0]))
+
+    monkeypatch.setattr(Sampler, "show", show)
+    q.integrate(_peak, _box(2), q.Vegas(100, 5, 2), progress=True, on_failure="ignore")
+    # From the second on, as one alone has no error.
+    assert len(set(shown)) == 4
 
 
 # --- what is kept ------------------------------------------------------------------

@@ -17,7 +17,6 @@ from torch_mlcalc.quadrature.cubature.nodes import UnitNodes
 from torch_mlcalc.quadrature.cubature.sampler import Sampler
 from torch_mlcalc.quadrature.estimate import Status
 from torch_mlcalc.quadrature.evaluator import Values
-from torch_mlcalc.quadrature.host import read
 from torch_mlcalc.quadrature.rules import Array
 
 #: Confidence of the intervals whose half width is the error.
@@ -168,7 +167,7 @@ def judge(
         A :class:`Status` for each integral, the errors, and a sentence or nothing.
     """
     nothing = -np.inf if sampler.log else 0
-    unseen = (parts == nothing).all((0, 2)) & ~_empty(sampler)
+    unseen = (parts == nothing).all((0, 2)) & ~sampler.empty
     finite = np.isfinite(value) | (value == nothing)
     broken = ~finite.all(1)
     error = np.where(unseen[:, None] | ~finite, np.inf, np.nan_to_num(error, nan=0.0))
@@ -186,16 +185,6 @@ def judge(
             f" Integral {int(broken.argmax())} was not finite at some of its points."
         )
     return status, error, detail
-
-
-def _empty(sampler: Sampler) -> Array:
-    """Which integrals are over a box of no volume, ``(elements,)``."""
-    one = torch.ones(sampler.chart.batch_shape, device=sampler.chart.device)
-    if sampler.log:
-        one = one - 1
-    volume = read(sampler.chart.scale(one, log=sampler.log).detach(), sampler.mark)
-    empty = volume == (-np.inf if sampler.log else 0)
-    return np.broadcast_to(empty, (*sampler.lead, *one.shape)).reshape(-1)
 
 
 def _mean(

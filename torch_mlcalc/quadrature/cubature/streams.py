@@ -34,7 +34,8 @@ def uniform(seed: int, stream: int, first: int, last: int, width: int) -> Array:
     philox = np.random.Philox(key=[seed, stream], counter=[group, 0, 0, 0])
     count = (last - first) * width
     numbers = np.random.Generator(philox).random(skip + count)[skip:]
-    return np.maximum(numbers, _LEAST).reshape(last - first, width)
+    np.maximum(numbers, _LEAST, out=numbers)
+    return numbers.reshape(last - first, width)
 
 
 def uniform_tensor(

@@ -21,7 +21,7 @@ from torch._functorch.pyfunctorch import (
 
 from torch_mlcalc.quadrature.cubature.chart import ALGEBRAIC, Tails
 from torch_mlcalc.quadrature.cubature.cubature import Outcome, RandomRule
-from torch_mlcalc.quadrature.cubature.importance import ImportanceMap
+from torch_mlcalc.quadrature.cubature.importance import NEAR, ImportanceMap
 from torch_mlcalc.quadrature.cubature.nodes import UnitNodes, block_of_nodes
 from torch_mlcalc.quadrature.cubature.plan import NodesPlan
 from torch_mlcalc.quadrature.cubature.replicates import (
@@ -33,7 +33,7 @@ from torch_mlcalc.quadrature.cubature.replicates import (
     judge,
 )
 from torch_mlcalc.quadrature.cubature.sampler import Sampler
-from torch_mlcalc.quadrature.cubature.streams import uniform_tensor
+from torch_mlcalc.quadrature.cubature.streams import uniform, uniform_tensor
 from torch_mlcalc.quadrature.cubature.tally import Flatness, Iteration, Tally
 from torch_mlcalc.quadrature.estimate import Status
 from torch_mlcalc.quadrature.evaluator import Values
@@ -149,7 +149,7 @@ class Vegas(RandomRule):
             first = self._first_map(sampler)
             map_ = self._learned(sampler, first, seed, evaluate)
             average, flat = self._measured(sampler, map_, seed, evaluate)
-            learned = map_.edges.numpy(), map_.counts.numpy(), map_.strata
+            learned = map_.edges, map_.counts, map_.strata
         status, error, detail = judge(
             sampler, average.parts, average.value, average.error
         )
@@ -178,11 +178,11 @@ class Vegas(RandomRule):
             tally = _iterate(sampler, map_, seed, stream, evaluate)
             done.append(tally.iteration())
             flatness.add(tally)
-            if len(done) < 2:
+            ready = len(done) >= self.iterations
+            if len(done) < 2 or not (ready or sampler.shows):
                 continue
             average = _average(done, sampler)
             sampler.show(average.value, average.error)
-            ready = len(done) >= self.iterations
             if ready and self._enough(sampler, len(done), average):
                 return average, flatness.least()
 
@@ -256,21 +256,31 @@ class VegasNodes(UnitNodes):
         return inside(nodes, dtype), weights
 
     def _of_one(self, iteration: int, first: int, last: int) -> tuple[Tensor, Tensor]:
-        batch = self.edges.shape[:-2]
-        map_ = ImportanceMap(
-            self.edges.reshape(-1, *self.edges.shape[-2:]),
-            self.counts.reshape(-1, self.counts.shape[-1]),
-            self.strata,
-        )
+        """Samples of an iteration as :meth:`ImportanceMap.place` places them."""
+        device, m = self.edges.device, last - first
+        *batch, dimension, ends = self.edges.shape
+        counts = self.counts.reshape(-1, self.counts.shape[-1])
         stream = _MEASURE + iteration
-        numbers = uniform_tensor(
-            self.seed, stream, first, last, self.dimension, self.edges.device
-        )
-        samples = map_.place(numbers, first)
-        weights = samples.weight * torch.exp(samples.log_jacobian)
-        m = last - first
-        nodes = samples.nodes.reshape(m, *batch, self.dimension)
-        return nodes, weights.reshape(m, *batch) / self.iterations
+        u = uniform_tensor(self.seed, stream, first, last, dimension, device)
+        sums = counts.cumsum(1)
+        number = torch.arange(first, last, device=device)
+        number = number + torch.zeros_like(sums[:, :1])
+        stratum = torch.searchsorted(sums, number, right=True)
+        weights = 1 / (float(counts.shape[1]) * counts.gather(1, stratum).T.to(u.dtype))
+        axis = torch.arange(dimension, device=device)
+        digits = stratum.T[..., None] // self.strata**axis % self.strata
+        per = (ends - 1) / self.strata
+        place = digits * per + axis * ends + (u * per)[:, None]
+        bin_ = place.to(torch.int64)
+        rest = place - bin_
+        element = torch.arange(len(counts), device=device)[:, None]
+        bin_ = bin_ + element * (dimension * ends)
+        width = torch.cat([self.edges.diff(), self.edges.diff()[..., -1:]], -1)
+        slope = (width * (ends - 1)).flatten()[bin_]
+        nodes = rest * slope * (1 / (ends - 1)) + self.edges.flatten()[bin_]
+        nodes = nodes.clamp(NEAR, 1 - 2 * NEAR).reshape(m, *batch, dimension)
+        weights = (weights * slope.prod(-1)).reshape(m, *batch)
+        return nodes, weights / self.iterations
 
 
 class Average(NamedTuple):
@@ -289,14 +299,16 @@ def _map_of(plan: object) -> ImportanceMap:
             f"start is {plan!r}; the plan of an integral by Vegas is wanted, for "
             "example that of adapt(integrand, box, Vegas())."
         )
-    return ImportanceMap(
-        nodes.edges.reshape(-1, *nodes.edges.shape[-2:]).cpu(),
-        nodes.counts.reshape(-1, nodes.counts.shape[-1]).cpu(),
+    return ImportanceMap.of(
+        nodes.edges.reshape(-1, *nodes.edges.shape[-2:]).cpu().numpy(),
+        nodes.counts.reshape(-1, nodes.counts.shape[-1]).cpu().numpy(),
         nodes.strata,
     )
 
 
 def _evaluate(sampler: Sampler, transforms: list[Any], u: Array) -> Values:
+    if not transforms:
+        return sampler.values(u)
     with restore(transforms):
         return sampler.values(u)
 
@@ -310,12 +322,9 @@ def _iterate(
     if sampler.ranks is not None:
         start, stop, idle = sampler.ranks.share(map_.n)
     for first, last in _blocks(sampler, start, stop):
-        d = sampler.dimension
-        numbers = uniform_tensor(seed, stream, first, last, d, torch.device("cpu"))
+        numbers = uniform(seed, stream, first, last, sampler.dimension)
         samples = map_.place(numbers, first)
-        tally.add(
-            samples, torch.as_tensor(evaluate(samples.nodes.numpy()), device="cpu")
-        )
+        tally.add(samples, evaluate(samples.nodes))
     if sampler.ranks is not None:
         tally.gather(sampler.ranks, idle=idle)
     return tally
