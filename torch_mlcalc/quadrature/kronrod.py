@@ -40,6 +40,36 @@ def kronrod_table(n: int) -> tuple[Array, Array]:
     return nodes, both
 
 
+@lru_cache(maxsize=32)
+def cell_table(n: int) -> Array:
+    """From values at the nodes to all that they say of a cell.
+
+    Args:
+        n: Number of nodes.
+
+    Returns:
+        Matrix ``(10, n)``: the two rows of weights; the polynomial through all nodes at
+        the lower and the upper end, where no node is, and its last two coefficients;
+        the line through the outermost two at both ends, and how far these are apart.
+    """
+    nodes, both = kronrod_table(n)
+    legendre = np.polynomial.legendre.legvander
+    series = np.linalg.inv(legendre(nodes, n - 1))
+    step = np.zeros((2, n))
+    step[0, :2] = step[1, -2:] = 1.0, -1.0
+    line = step * [[1.0], [-1.0]] * margin(n) / (nodes[1] - nodes[0])
+    line[[0, 1], [0, -1]] += 1.0
+    ends = legendre(np.array([-1.0, 1.0]), n - 1) @ series
+    table = np.concatenate([both, ends, series[-2:], line, step])
+    table.setflags(write=False)
+    return table
+
+
+def margin(n: int) -> float:
+    """Distance of the outermost nodes from the ends, of a cell with half length 1."""
+    return 1.0 - kronrod_table(n)[0].item(-1)
+
+
 def _jacobi_kronrod(n: int) -> tuple[Array, Array]:
     """Recurrence coefficients of the Jacobi-Kronrod matrix of order ``2 n + 1``."""
     size = 2 * n + 1

@@ -45,7 +45,6 @@ from torch_mlcalc.quadrature.single.rows import (
     WHOLE,
     Cell,
     Row,
-    Sums,
     first_points,
     parts_of,
     points_of,
@@ -175,8 +174,7 @@ def _begin(one: Single, n: int) -> Begun:
     rounding = ROUNDING * ledger.epsilon * size
     cut = peak is None and error > rounding and _finest(one, 0.0, 1.0) < 1
     parts = [(low, high, error, 0.0) for low, high in pairwise([0.0, *CUTS])]
-    rest = Sums(*[column[1:] for column in found])
-    rows = rows_of(one, parts, rest, values[:, 1:])
+    rows = rows_of(one, parts, found.of_parts(), values[:, 1:])
     # Nearly always it is clear that the whole has to be cut into them.
     return Begun(rows, [], None) if cut else Begun([whole], rows, None)
 
@@ -240,10 +238,11 @@ def _measure(
             rows = rows_of(one, cells, sums, values)
     if rows is None or (waiting is not None and not np.isfinite(seen).all()):
         own = jobs.take(np.zeros(count, dtype=np.int64))
-        half = np.array([(high - low) / 2 for low, high, _, _ in cells])
-        sample = one.sample(points, None, None, flat)
-        keep = bool(wide(_cells(cells)).any())
-        return amount_of(search, own, half, sample, n, keep=keep), seen
+        batch = _cells(cells)
+        low, high, previous, _ = batch.columns
+        sample, keep = one.sample(points, None, None, flat), bool(wide(batch).any())
+        half = (high - low) / 2
+        return amount_of(search, own, half, previous, sample, n, keep=keep), seen
     return rows, seen
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from torch_mlcalc.quadrature.cells import WIDE
-from torch_mlcalc.quadrature.gaps import gaps
+from torch_mlcalc.quadrature.gaps import SMOOTH, gaps
 from torch_mlcalc.quadrature.gauss_kronrod import PARTS
-from torch_mlcalc.quadrature.kronrod import kronrod_table
+from torch_mlcalc.quadrature.kronrod import cell_table, kronrod_table, margin
 from torch_mlcalc.quadrature.ledger import ROUNDING
 from torch_mlcalc.quadrature.rules import Array
 from torch_mlcalc.quadrature.single.sampling import Place, Single
@@ -42,8 +42,8 @@ class Products(NamedTuple):
             of the whole and of its parts, ``(5 n, 3)``.
         place: From middle and half length of a cell to its nodes, ``(n, 2)``.
         middle: The same to the middles of its gaps, ``(k, 2)``.
-        apply: From values to the integral, its error, the values and their distances
-            from the mean; ``(2 n + 2, n)``.
+        apply: From values to what :func:`cell_table` has, the values and their
+            distances from the mean; ``(2 n + 10, n)``.
         add: From the absolute values of the last two to their integrals, ``(2, 2 n)``.
     """
 
@@ -69,7 +69,7 @@ def products(n: int) -> Products:
         np.stack([ends[:, 0], ends[:, 1], place], 2).reshape(-1, 3),
         np.stack([np.ones(n), nodes], 1),
         np.stack([np.ones(len(middles)), middles], 1),
-        np.concatenate([both, np.eye(n), centre]),
+        np.concatenate([cell_table(n), np.eye(n), centre]),
         np.kron(np.eye(2), both[0]),
     )
 
@@ -113,28 +113,38 @@ class Sums(NamedTuple):
     errors: list[float]
     absolute: list[float]
     spreads: list[float]
+    edges: list[list[float]]
+
+    def of_parts(self) -> Sums:
+        """Those of all cells but the first."""
+        value, errors, absolute, spreads, edges = self
+        parts = [column[1:] for column in (value, errors, absolute, spreads)]
+        return Sums(*parts, [row[1:] for row in edges])
 
 
 def sums_of(values: Array, n: int) -> Sums | None:
     """What values ``(n, count)`` add up to; None if that is nothing, or not finite."""
     _, _, _, apply, add = products(n)
     product = apply.dot(values)
-    absolute, spreads = add.dot(np.abs(product[2:])).tolist()
+    absolute, spreads = add.dot(np.abs(product[10:])).tolist()
     if not 0 < sum(absolute) < math.inf:
         return None
-    value, errors = product[:2].tolist()
-    return Sums(value, errors, absolute, spreads)
+    value, errors, *edges = product[:10].tolist()
+    return Sums(value, errors, absolute, spreads, edges)
 
 
 def rows_of(one: Single, cells: list[Cell], sums: Sums, values: Array) -> list[Row]:
     """What each cell holds."""
     unit, sign, rows = one.unit, one.sign, []
     floor = ROUNDING * one.search.ledger.epsilon
-    for i, (cell, value, error, size, spread) in enumerate(
-        zip(cells, *sums, strict=False)
+    for i, (cell, value, error, size, spread, odd) in enumerate(
+        zip(cells, *sums[:4], sums.edges[2], strict=False)
     ):
         low, high, previous, _ = cell
         length, error = high - low, abs(error)
+        # To what is odd about the middle of a cell both rules say the same.
+        if error <= floor * size and previous < math.inf:
+            error = max(error, abs(odd))
         if spread > 0:
             # QUADPACK's estimate from the difference of the two rules.
             ratio = 200 * error / spread
@@ -146,7 +156,39 @@ def rows_of(one: Single, cells: list[Cell], sums: Sums, values: Array) -> list[R
         # Not by max, which takes a sixth of the time of a cell.
         error = error if error > floor * size else floor * size
         rows.append((cell, value * factor * sign, error, size, peak, column))
+    if len(rows) > 1:
+        _add_seams(one, rows, sums.edges, len(values))
     return rows
+
+
+def _add_seams(one: Single, rows: list[Row], edges: list[list[float]], n: int) -> None:
+    """Add the error of jumps where two cells meet; see :func:`seamed`."""
+    begin, end, *_ = edges
+    gap, floor = margin(n), ROUNDING * one.search.ledger.epsilon
+    factor = gap / 2 * one.unit
+    for i in range(1, len(rows)):
+        (low, seam, _, _), _, error, _, _, _ = rows[i - 1]
+        (start, high, _, _), _, other, _, _, _ = rows[i]
+        jump = abs(end[i - 1] - begin[i]) * factor
+        # That no cell has a greater error of takes no more time than this.
+        if not (jump * (seam - low) > error or jump * (high - start) > other):
+            continue
+        (at, unsure), (then, doubt) = _edge(edges, i - 1, 1), _edge(edges, i, 0)
+        jump = abs(at - then) * factor
+        if seam != start or not abs(at - then) > unsure + doubt:
+            continue
+        for k, around in ((i - 1, (1 - gap, 1.0)), (i, (0.0, gap))):
+            cell, value, error, size, _, column = rows[k]
+            news = jump * (cell[1] - cell[0])
+            if news > max(error, floor * size):
+                rows[k] = cell, value, news, size, around, column
+
+
+def _edge(edges: list[list[float]], i: int, side: int) -> tuple[float, float]:
+    """Value at an end of a cell, and in how much doubt it is; see :func:`seamed`."""
+    odd, even, line, step = (edges[k][i] for k in (2, 3, 4 + side, 6 + side))
+    doubt, step = SMOOTH * max(abs(odd), abs(even)), abs(step)
+    return (line, step) if step < doubt else (edges[side][i], doubt)
 
 
 #: Where a cell is cut, and its end, as fractions of it.
