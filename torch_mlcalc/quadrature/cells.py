@@ -71,12 +71,13 @@ def divided(cells: Cells, parts: int) -> Cells:
 
 def _between(job: Index, edges: Array, error: Array, slow: Array) -> Cells:
     parts = len(edges) - 1
+    # The parts of a cell one after another, so that those of cells that ascend do too.
     return cells_of(
-        np.tile(job, parts),
-        edges[:-1].ravel(),
-        edges[1:].ravel(),
-        np.tile(error, parts),
-        np.tile(slow, parts),
+        np.repeat(job, parts),
+        edges[:-1].T.ravel(),
+        edges[1:].T.ravel(),
+        np.repeat(error, parts),
+        np.repeat(slow, parts),
     )
 
 
@@ -106,7 +107,8 @@ class Measured(NamedTuple):
         peak: What :func:`spikes` says.
         values: The integrand at the nodes, blocks of ``(n, m, events)``, if some of the
             cells are wide; else none.
-        edges: What :func:`cell_table` says of the ends, ``(8, m, events)``.
+        edges: What :func:`cell_table` says of the ends, and the integrand at the first
+            two and the last two nodes, ``(8, m, events)``.
     """
 
     amount: Amount
@@ -184,16 +186,14 @@ def amount_of(
     values = values.reshape(n, -1)
     columns = np.empty((3, values.shape[1]), values.dtype)
     told = contract(cell_table(n), values)
-    columns[:2], edges = told[:2], told[2:]
+    columns[:2] = told[:2]
+    edges = np.concatenate([told[2:], values[:2], values[-2:]])
     value, error = columns[0], np.abs(columns[1])
     size = np.abs(values)
     columns[2] = contract(both[:1], size)
-    # To functions that are odd about the middle of a cell both rules say the same.
-    odd = (error <= ROUNDING * search.ledger.epsilon * columns[2].real).reshape(shape)
-    odd &= (previous < np.inf)[:, None]
+    odd = _is_odd(error, np.abs(edges[3]), previous, columns[2].real, search)
     if odd.any():
-        odd = odd.reshape(-1)
-        error[odd] = np.maximum(error, np.abs(edges[2]))[odd]
+        error[odd] = np.abs(edges[2, odd])
     real = size if values.dtype == size.dtype else None
     np.abs(np.subtract(values, value / 2, out=real), out=size)
     (spread,) = contract(both[:1], size)
@@ -220,6 +220,15 @@ def amount_of(
     # A broken cell claims nothing: its error is all that it could hold.
     amount.error[broken] = np.maximum(amount.error, amount.absolute)[broken]
     return Measured(amount, broken, peak, kept, edges)
+
+
+def _is_odd(
+    error: Array, even: Array, previous: Array, absolute: Array, search: Search
+) -> Mask:
+    """Which parts of others look odd about the middle at the nodes."""
+    # Both rules then say the same, however little they know.
+    odd = np.maximum(error, even) <= ROUNDING * search.ledger.epsilon * absolute
+    return odd & (previous < np.inf).repeat(odd.size // previous.size)
 
 
 def nodes_of(

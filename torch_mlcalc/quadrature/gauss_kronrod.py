@@ -146,7 +146,6 @@ def bisect(
             cells, found = _looked(search, jobs, waiting, cells, found, variable, n)
             own, waiting = jobs.take(cells.job), None
             owner = search.elements(own)
-        found = seamed(search, own, cells, found, n)
         amount, broken, peak, *_ = found
         total = ledger.with_expected(owner, amount)
         blind = _blind(owner, total, broken) if looks else None
@@ -157,6 +156,10 @@ def bisect(
             again = divided(cells.take(blind), looks.pop(0))
             cells = joined(again, cells.take(~blind))
             continue
+        found = seamed(search, own, owner, cells, found, total, n)
+        if found.amount is not amount:
+            amount, broken, peak, *_ = found
+            total = ledger.with_expected(owner, amount)
         verdict = judge(ledger, owner, amount, total, broken)
         if not verdict.any():
             settle(search, own, owner, cells, amount, variable, n)

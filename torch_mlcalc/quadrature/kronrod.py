@@ -42,32 +42,30 @@ def kronrod_table(n: int) -> tuple[Array, Array]:
 
 @lru_cache(maxsize=32)
 def cell_table(n: int) -> Array:
-    """From values at the nodes to all that they say of a cell.
+    """From values at the nodes to what they say of a cell.
 
     Args:
         n: Number of nodes.
 
     Returns:
-        Matrix ``(10, n)``: the two rows of weights; the polynomial through all nodes at
-        the lower and the upper end, where no node is, and its last two coefficients;
-        the line through the outermost two at both ends, and how far these are apart.
+        Matrix ``(6, n)``: the two rows of weights; then the polynomial through all
+        nodes at the lower and at the upper end, where no node is, and its last two
+        coefficients, the first of them of an odd power.
     """
     nodes, both = kronrod_table(n)
     legendre = np.polynomial.legendre.legvander
     series = np.linalg.inv(legendre(nodes, n - 1))
-    step = np.zeros((2, n))
-    step[0, :2] = step[1, -2:] = 1.0, -1.0
-    line = step * [[1.0], [-1.0]] * margin(n) / (nodes[1] - nodes[0])
-    line[[0, 1], [0, -1]] += 1.0
     ends = legendre(np.array([-1.0, 1.0]), n - 1) @ series
-    table = np.concatenate([both, ends, series[-2:], line, step])
+    table = np.concatenate([both, ends, series[-2:]])
     table.setflags(write=False)
     return table
 
 
-def margin(n: int) -> float:
-    """Distance of the outermost nodes from the ends, of a cell with half length 1."""
-    return 1.0 - kronrod_table(n)[0].item(-1)
+@lru_cache(maxsize=32)
+def margin(n: int) -> tuple[float, float]:
+    """Of half the length 1, distances of the end to the first node, and to the next."""
+    nodes, _ = kronrod_table(n)
+    return 1.0 + nodes.item(0), nodes.item(1) - nodes.item(0)
 
 
 def _jacobi_kronrod(n: int) -> tuple[Array, Array]:

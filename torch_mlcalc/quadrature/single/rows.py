@@ -43,7 +43,7 @@ class Products(NamedTuple):
         place: From middle and half length of a cell to its nodes, ``(n, 2)``.
         middle: The same to the middles of its gaps, ``(k, 2)``.
         apply: From values to what :func:`cell_table` has, the values and their
-            distances from the mean; ``(2 n + 10, n)``.
+            distances from the mean; ``(2 n + 6, n)``.
         add: From the absolute values of the last two to their integrals, ``(2, 2 n)``.
     """
 
@@ -107,44 +107,47 @@ def first_points(place: Place, n: int) -> Array | None:
 
 
 class Sums(NamedTuple):
-    """Of each cell, as if its half length were 1; see Products."""
+    """Of each cell, as if its half length were 1; see Products and cell_table."""
 
     value: list[float]
     errors: list[float]
+    begins: list[float]
+    ends: list[float]
+    odd: list[float]
+    even: list[float]
     absolute: list[float]
     spreads: list[float]
-    edges: list[list[float]]
-
-    def of_parts(self) -> Sums:
-        """Those of all cells but the first."""
-        value, errors, absolute, spreads, edges = self
-        parts = [column[1:] for column in (value, errors, absolute, spreads)]
-        return Sums(*parts, [row[1:] for row in edges])
 
 
 def sums_of(values: Array, n: int) -> Sums | None:
     """What values ``(n, count)`` add up to; None if that is nothing, or not finite."""
     _, _, _, apply, add = products(n)
     product = apply.dot(values)
-    absolute, spreads = add.dot(np.abs(product[10:])).tolist()
+    absolute, spreads = add.dot(np.abs(product[6:])).tolist()
     if not 0 < sum(absolute) < math.inf:
         return None
-    value, errors, *edges = product[:10].tolist()
-    return Sums(value, errors, absolute, spreads, edges)
+    value, errors, begins, ends, odd, even = product[:6].tolist()
+    return Sums(value, errors, begins, ends, odd, even, absolute, spreads)
 
 
-def rows_of(one: Single, cells: list[Cell], sums: Sums, values: Array) -> list[Row]:
-    """What each cell holds."""
+def rows_of(
+    one: Single, cells: list[Cell], sums: Sums, values: Array, least: float
+) -> list[Row]:
+    """What each cell holds, jumps between two included that make a ``least`` error."""
     unit, sign, rows = one.unit, one.sign, []
     floor = ROUNDING * one.search.ledger.epsilon
-    for i, (cell, value, error, size, spread, odd) in enumerate(
-        zip(cells, *sums[:4], sums.edges[2], strict=False)
+    end, seams, gap = sums.begins[0], [], margin(len(values))[0] / 2 * unit
+    for i, (cell, value, error, begin, after, odd, even, size, spread) in enumerate(
+        zip(cells, *sums, strict=False)
     ):
         low, high, previous, _ = cell
         length, error = high - low, abs(error)
+        if abs(end - begin) * gap * length > least:
+            seams.append(i)
+        end = after
         # To what is odd about the middle of a cell both rules say the same.
-        if error <= floor * size and previous < math.inf:
-            error = max(error, abs(odd))
+        if error <= floor * size >= abs(even) and previous < math.inf:
+            error = abs(odd)
         if spread > 0:
             # QUADPACK's estimate from the difference of the two rules.
             ratio = 200 * error / spread
@@ -156,39 +159,40 @@ def rows_of(one: Single, cells: list[Cell], sums: Sums, values: Array) -> list[R
         # Not by max, which takes a sixth of the time of a cell.
         error = error if error > floor * size else floor * size
         rows.append((cell, value * factor * sign, error, size, peak, column))
-    if len(rows) > 1:
-        _add_seams(one, rows, sums.edges, len(values))
+    for i in seams:
+        _look_at_seam(rows, i, sums, values, gap, least)
     return rows
 
 
-def _add_seams(one: Single, rows: list[Row], edges: list[list[float]], n: int) -> None:
-    """Add the error of jumps where two cells meet; see :func:`seamed`."""
-    begin, end, *_ = edges
-    gap, floor = margin(n), ROUNDING * one.search.ledger.epsilon
-    factor = gap / 2 * one.unit
-    for i in range(1, len(rows)):
-        (low, seam, _, _), _, error, _, _, _ = rows[i - 1]
-        (start, high, _, _), _, other, _, _, _ = rows[i]
-        jump = abs(end[i - 1] - begin[i]) * factor
-        # That no cell has a greater error of takes no more time than this.
-        if not (jump * (seam - low) > error or jump * (high - start) > other):
-            continue
-        (at, unsure), (then, doubt) = _edge(edges, i - 1, 1), _edge(edges, i, 0)
-        jump = abs(at - then) * factor
-        if seam != start or not abs(at - then) > unsure + doubt:
-            continue
-        for k, around in ((i - 1, (1 - gap, 1.0)), (i, (0.0, gap))):
-            cell, value, error, size, _, column = rows[k]
-            news = jump * (cell[1] - cell[0])
-            if news > max(error, floor * size):
-                rows[k] = cell, value, news, size, around, column
-
-
-def _edge(edges: list[list[float]], i: int, side: int) -> tuple[float, float]:
-    """Value at an end of a cell, and in how much doubt it is; see :func:`seamed`."""
-    odd, even, line, step = (edges[k][i] for k in (2, 3, 4 + side, 6 + side))
-    doubt, step = SMOOTH * max(abs(odd), abs(even)), abs(step)
-    return (line, step) if step < doubt else (edges[side][i], doubt)
+def _look_at_seam(
+    rows: list[Row],
+    i: int,
+    sums: Sums,
+    values: Array,
+    factor: float,
+    least: float,
+) -> None:
+    """Add the error of a jump where cells ``i - 1`` and ``i`` meet; see seamed."""
+    if rows[i - 1][0][1] != rows[i][0][0]:
+        return
+    gap, distance = margin(len(values))
+    left, right = (i - 1, sums.ends, -1, -2), (i, sums.begins, 0, 1)
+    jump, found = abs(sums.ends[i - 1] - sums.begins[i]) * factor, []
+    for k, at, outer, inner in (left, right):
+        (low, high, _, _), _, error, *_ = rows[k]
+        step = values.item(outer, k) - values.item(inner, k)
+        end, doubt = values.item(outer, k) + step * gap / distance, abs(step)
+        if jump * (high - low) > error:
+            end, doubt = at[k], SMOOTH * max(abs(sums.odd[k]), abs(sums.even[k]))
+        found.append((end, doubt))
+    (end, doubt), (begin, unsure) = found
+    if not abs(end - begin) > doubt + unsure:
+        return
+    for k, around in ((i - 1, (1 - gap, 1.0)), (i, (0.0, gap))):
+        cell, value, error, size, _, column = rows[k]
+        news = abs(end - begin) * factor * (cell[1] - cell[0])
+        if news > max(error, least):
+            rows[k] = cell, value, news, size, around, column
 
 
 #: Where a cell is cut, and its end, as fractions of it.
