@@ -191,7 +191,10 @@ def amount_of(
     value, error = columns[0], np.abs(columns[1])
     size = np.abs(values)
     columns[2] = contract(both[:1], size)
-    odd = _is_odd(error, np.abs(edges[3]), previous, columns[2].real, search)
+    # Of what is odd about the middle of a cell both rules say the same, however little
+    # they know; of a whole piece that is often what it is.
+    odd = error <= ROUNDING * search.ledger.epsilon * columns[2].real
+    odd &= (previous < np.inf).repeat(odd.size // previous.size)
     if odd.any():
         error[odd] = np.abs(edges[2, odd])
     real = size if values.dtype == size.dtype else None
@@ -220,15 +223,6 @@ def amount_of(
     # A broken cell claims nothing: its error is all that it could hold.
     amount.error[broken] = np.maximum(amount.error, amount.absolute)[broken]
     return Measured(amount, broken, peak, kept, edges)
-
-
-def _is_odd(
-    error: Array, even: Array, previous: Array, absolute: Array, search: Search
-) -> Mask:
-    """Which parts of others look odd about the middle at the nodes."""
-    # Both rules then say the same, however little they know.
-    odd = np.maximum(error, even) <= ROUNDING * search.ledger.epsilon * absolute
-    return odd & (previous < np.inf).repeat(odd.size // previous.size)
 
 
 def nodes_of(

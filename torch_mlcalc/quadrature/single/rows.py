@@ -137,7 +137,7 @@ def rows_of(
     unit, sign, rows = one.unit, one.sign, []
     floor = ROUNDING * one.search.ledger.epsilon
     end, seams, gap = sums.begins[0], [], margin(len(values))[0] / 2 * unit
-    for i, (cell, value, error, begin, after, odd, even, size, spread) in enumerate(
+    for i, (cell, value, error, begin, after, odd, _, size, spread) in enumerate(
         zip(cells, *sums, strict=False)
     ):
         low, high, previous, _ = cell
@@ -145,8 +145,8 @@ def rows_of(
         if abs(end - begin) * gap * length > least:
             seams.append(i)
         end = after
-        # To what is odd about the middle of a cell both rules say the same.
-        if error <= floor * size >= abs(even) and previous < math.inf:
+        # See amount_of.
+        if error <= floor * size and previous < math.inf:
             error = abs(odd)
         if spread > 0:
             # QUADPACK's estimate from the difference of the two rules.
