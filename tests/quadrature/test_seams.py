@@ -58,7 +58,7 @@ batches = pytest.mark.parametrize("batch", [False, True], ids=["single", "batch"
 @batches
 @pytest.mark.parametrize("log", [False, True], ids=["linear", "log"])
 @pytest.mark.parametrize(
-    "place", [0.25 - 0.6 * GAP, 0.25 + 0.6 * GAP, 0.0625 + 0.6 * GAP / 4]
+    "place", [0.25 - 0.6 * GAP, 0.25 + 0.6 * GAP, 0.3125 + 0.6 * GAP / 4]
 )
 @pytest.mark.parametrize("height", [1.0, 2.0**-10])
 def test_a_jump_beside_a_cut_is_found(
