@@ -467,7 +467,7 @@ def test_a_search_that_ends_beyond_max_evals_has_its_plan(audit: bool) -> None:
 
 
 def test_rows_of_a_plan_never_pass_for_the_whole_batch() -> None:
-    # A closure over the batch would fit a block of as many cells as there are integrals,
+    # A closure over the batch would fit a block of as many cells as integrals,
     # and those are not one of each. So such a block has a row that does not count.
     place, shapes = torch.tensor([0.3, 0.55, 0.8]), []
 
