@@ -124,6 +124,34 @@ def test_polyak_leaves_decoupled_decay_out_of_the_objective() -> None:
     assert_moved(problem, before, moves)
 
 
+@pytest.mark.parametrize("weight_decay", [0.0, 0.5])
+@pytest.mark.parametrize("rule", [ArmijoStep(), PolyakStep(optimum=-1.0)], ids=str)
+def test_to_maximize_is_to_minimize_the_negative(
+    rule: ArmijoStep | PolyakStep, weight_decay: float
+) -> None:
+    ends = []
+    for sign in (1.0, -1.0):
+        x = nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
+        optimizer = mlc.SGD(
+            [x],
+            lr=0.3,
+            maximize=sign < 0,
+            weight_decay=weight_decay,
+            step_size=rule,
+        )
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()  # noqa: B023
+            loss = sign * (x * x.new_tensor([1.0, 3.0]) - 1).square().sum()  # noqa: B023
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        ends.append(x.detach())
+    assert not torch.equal(ends[0], torch.tensor([1.0, -2.0]).double())
+    assert torch.equal(*ends)
+
+
 def test_polyak_maximizes() -> None:
     problem = Problem(lr=1e6, maximize=True, step_size=PolyakStep(optimum=0))
     problem.loss = lambda: -sum((p**2).sum() for p in problem.params)

@@ -464,3 +464,22 @@ def test_a_search_that_ends_beyond_max_evals_has_its_plan(audit: bool) -> None:
         lambda x: torch.exp(-rate * x), domain, on_failure="ignore", **settings
     )
     assert plan.n > 20
+
+
+def test_rows_of_a_plan_never_pass_for_the_whole_batch() -> None:
+    # A closure over the batch would fit a block of as many cells as integrals,
+    # and those are not one of each. So such a block has a row that does not count.
+    place, shapes = torch.tensor([0.3, 0.55, 0.8]), []
+
+    def kink(x: Tensor, c: Tensor) -> Tensor:
+        shapes.append(x.shape[1:])
+        return (x - c).abs()
+
+    domain = q.Interval(0, 1)
+    plan = q.adapt(kink, domain, args=(place,), rtol=1e-6)
+    shapes.clear()
+    value = q.integrate(kink, domain, plan, args=(place,), memory=4096)
+    assert (4,) in shapes
+    assert (3,) not in shapes
+    exact = (place**2 + (1 - place) ** 2) / 2
+    torch.testing.assert_close(value, exact, rtol=1e-6, atol=0)

@@ -189,7 +189,7 @@ def test_a_slope_met_by_a_single_node_is_not_reported_as_converged() -> None:
     # between the nodes of any symmetric rule but for the one in the middle.
     place = torch.tensor(0.5, requires_grad=True)
     estimate = q.integrate_with_error(
-        lambda x: step(x, place, 1e7),
+        lambda x: step(x, place, 1e9),
         q.Interval(0, 1),
         rtol=1e-3,
         grad_rtol=GRAD_RTOL,
@@ -197,6 +197,15 @@ def test_a_slope_met_by_a_single_node_is_not_reported_as_converged() -> None:
     )
     assert estimate.status == q.Status.TOLERANCE_NOT_REACHED
     assert estimate.plan.status == q.Status.TOLERANCE_NOT_REACHED
+
+
+@pytest.mark.parametrize("place", [0.5, 0.25001])
+def test_a_slope_where_cells_meet_is_found(place: float) -> None:
+    at = torch.tensor(place, requires_grad=True)
+    estimate = q.integrate_with_error(
+        lambda x: step(x, at, 1e7), q.Interval(0, 1), rtol=1e-3, grad_rtol=GRAD_RTOL
+    )
+    assert _slope(estimate.value, at).item() == pytest.approx(-1, rel=GRAD_RTOL)
 
 
 def test_a_budget_that_does_not_suffice_is_reported_at_the_call() -> None:

@@ -8,8 +8,8 @@ import numpy as np
 
 from torch_mlcalc.quadrature.evaluator import Values
 from torch_mlcalc.quadrature.host import contract
-from torch_mlcalc.quadrature.kronrod import kronrod_table
-from torch_mlcalc.quadrature.ledger import Amount, join, unlogged
+from torch_mlcalc.quadrature.kronrod import cell_table, kronrod_table
+from torch_mlcalc.quadrature.ledger import ROUNDING, Amount, join, unlogged
 from torch_mlcalc.quadrature.pieces import Index, Part, chosen
 from torch_mlcalc.quadrature.placement import BELOW
 from torch_mlcalc.quadrature.rules import Array
@@ -71,12 +71,13 @@ def divided(cells: Cells, parts: int) -> Cells:
 
 def _between(job: Index, edges: Array, error: Array, slow: Array) -> Cells:
     parts = len(edges) - 1
+    # The parts of a cell one after another, so that those of cells that ascend do too.
     return cells_of(
-        np.tile(job, parts),
-        edges[:-1].ravel(),
-        edges[1:].ravel(),
-        np.tile(error, parts),
-        np.tile(slow, parts),
+        np.repeat(job, parts),
+        edges[:-1].T.ravel(),
+        edges[1:].T.ravel(),
+        np.repeat(error, parts),
+        np.repeat(slow, parts),
     )
 
 
@@ -106,12 +107,15 @@ class Measured(NamedTuple):
         peak: What :func:`spikes` says.
         values: The integrand at the nodes, blocks of ``(n, m, events)``, if some of the
             cells are wide; else none.
+        edges: What :func:`cell_table` says of the ends, and the integrand at the first
+            two and the last two nodes, ``(8, m, events)``.
     """
 
     amount: Amount
     broken: Mask
     peak: Array
     values: tuple[Values, ...]
+    edges: Values
 
     def values_of(self, index: Index) -> Values:
         """The integrand at the nodes of some cells, numbered upwards."""
@@ -136,7 +140,7 @@ def measure(
     if len(blocks) == 1:
         return _measure_block(search, own, cells, variable, n, keep=keep)
     # Block by block also what is done with the values: they are still in the cache.
-    amounts, broken, peaks, values = zip(
+    amounts, broken, peaks, values, edges = zip(
         *[
             _measure_block(search, own.take(i), cells.take(i), variable, n, keep=keep)
             for i in blocks
@@ -148,6 +152,7 @@ def measure(
         np.concatenate(broken),
         np.concatenate(peaks, 1),
         tuple(block for one in values for block in one),
+        np.concatenate(edges, 1),
     )
 
 
@@ -155,35 +160,50 @@ def _measure_block(
     search: Search, own: Jobs, cells: Cells, variable: Variable, n: int, *, keep: bool
 ) -> Measured:
     nodes, _ = kronrod_table(n)
-    low, high, _, _ = cells.columns
+    low, high, previous, _ = cells.columns
     half = (high - low) / 2
     if variable is identity:
         sample = search.at(own, search.pieces.within(own.piece, low, half, nodes))
     else:
         sample = search.sample(own, low + half + half * nodes[:, None], variable)
-    return amount_of(search, own, half, sample, n, keep=keep)
+    return amount_of(search, own, half, previous, sample, n, keep=keep)
 
 
 def amount_of(
-    search: Search, own: Jobs, half: Array, sample: Sample, n: int, *, keep: bool
+    search: Search,
+    own: Jobs,
+    half: Array,
+    previous: Array,
+    sample: Sample,
+    n: int,
+    *,
+    keep: bool,
 ) -> Measured:
-    """The same from a sample of cells of which half the length is known."""
+    """The same from a sample of cells of half a length and of a former error each."""
     _, both = kronrod_table(n)
     values, log_unit = unlogged(sample.values, log=search.ledger.log)
     shape = values.shape[1:]
     values = values.reshape(n, -1)
     columns = np.empty((3, values.shape[1]), values.dtype)
-    columns[:2] = contract(both, values)
+    told = contract(cell_table(n), values)
+    columns[:2] = told[:2]
+    edges = np.concatenate([told[2:], values[:2], values[-2:]])
     value, error = columns[0], np.abs(columns[1])
     size = np.abs(values)
     columns[2] = contract(both[:1], size)
+    # Of what is odd about the middle of a cell both rules say the same, however little
+    # they know; of a whole piece that is often what it is.
+    odd = error <= ROUNDING * search.ledger.epsilon * columns[2].real
+    odd &= (previous < np.inf).repeat(odd.size // previous.size)
+    if odd.any():
+        error[odd] = np.abs(edges[2, odd])
     real = size if values.dtype == size.dtype else None
     np.abs(np.subtract(values, value / 2, out=real), out=size)
     (spread,) = contract(both[:1], size)
     ratio = 200 * error / spread
     sharp = spread * np.minimum(1, ratio * np.sqrt(ratio))
     columns[1] = np.where(spread > 0, sharp, error)
-    columns = columns.reshape(3, *shape)
+    columns, edges = columns.reshape(3, *shape), edges.reshape(-1, *shape)
     values = values.reshape(n, *shape)
     peak = spikes(values, *columns[1:].real)
     # A copy, as the values of the next block may be written where these are.
@@ -198,11 +218,11 @@ def amount_of(
     amount = Amount(columns, log_unit)
     np.maximum(amount.error, search.ledger.rounding(amount), out=amount.error)
     if sample.finite is None:
-        return Measured(amount, np.zeros(half.size, bool), peak, kept)
+        return Measured(amount, np.zeros(half.size, bool), peak, kept, edges)
     broken: Mask = ~np.logical_and.reduce(sample.finite)
     # A broken cell claims nothing: its error is all that it could hold.
     amount.error[broken] = np.maximum(amount.error, amount.absolute)[broken]
-    return Measured(amount, broken, peak, kept)
+    return Measured(amount, broken, peak, kept, edges)
 
 
 def nodes_of(

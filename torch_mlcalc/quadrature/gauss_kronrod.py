@@ -24,6 +24,7 @@ from torch_mlcalc.quadrature.gaps import Waiting, gaps, look
 from torch_mlcalc.quadrature.ledger import Amount, Ledger, factor_between, join, sum_by
 from torch_mlcalc.quadrature.pieces import Index
 from torch_mlcalc.quadrature.rules import Array, Rule, check_count
+from torch_mlcalc.quadrature.seams import seamed
 from torch_mlcalc.quadrature.search import Mask, Search, Variable
 from torch_mlcalc.quadrature.variables import Jobs, identity
 
@@ -145,7 +146,7 @@ def bisect(
             cells, found = _looked(search, jobs, waiting, cells, found, variable, n)
             own, waiting = jobs.take(cells.job), None
             owner = search.elements(own)
-        amount, broken, peak, _ = found
+        amount, broken, peak, *_ = found
         total = ledger.with_expected(owner, amount)
         blind = _blind(owner, total, broken) if looks else None
         if blind is not None:
@@ -155,6 +156,10 @@ def bisect(
             again = divided(cells.take(blind), looks.pop(0))
             cells = joined(again, cells.take(~blind))
             continue
+        found = seamed(search, own, owner, cells, found, total, n)
+        if found.amount is not amount:
+            amount, broken, peak, *_ = found
+            total = ledger.with_expected(owner, amount)
         verdict = judge(ledger, owner, amount, total, broken)
         if not verdict.any():
             settle(search, own, owner, cells, amount, variable, n)
@@ -322,11 +327,14 @@ def _looked(
         return cells, found
     odd_cells = waiting.cells.take(odd)
     broken = np.zeros(odd_cells.job.size, bool)
+    # Their seams were compared when they were measured.
+    edges = np.full((len(found.edges), broken.size, *found.edges.shape[2:]), np.nan)
     return joined(cells, odd_cells), Measured(
         join([found.amount, amount.take(odd)]),
         np.concatenate([found.broken, broken]),
         np.concatenate([found.peak, around[:, odd]], 1),
         found.values,
+        np.concatenate([found.edges, edges], 1),
     )
 
 

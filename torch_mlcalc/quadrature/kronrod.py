@@ -40,6 +40,34 @@ def kronrod_table(n: int) -> tuple[Array, Array]:
     return nodes, both
 
 
+@lru_cache(maxsize=32)
+def cell_table(n: int) -> Array:
+    """From values at the nodes to what they say of a cell.
+
+    Args:
+        n: Number of nodes.
+
+    Returns:
+        Matrix ``(6, n)``: the two rows of weights; then the polynomial through all
+        nodes at the lower and at the upper end, where no node is, and its last two
+        coefficients, the first of them of an odd power.
+    """
+    nodes, both = kronrod_table(n)
+    legendre = np.polynomial.legendre.legvander
+    series = np.linalg.inv(legendre(nodes, n - 1))
+    ends = legendre(np.array([-1.0, 1.0]), n - 1) @ series
+    table = np.concatenate([both, ends, series[-2:]])
+    table.setflags(write=False)
+    return table
+
+
+@lru_cache(maxsize=32)
+def margin(n: int) -> tuple[float, float]:
+    """Of half the length 1, distances of the end to the first node, and to the next."""
+    nodes, _ = kronrod_table(n)
+    return 1.0 + nodes.item(0), nodes.item(1) - nodes.item(0)
+
+
 def _jacobi_kronrod(n: int) -> tuple[Array, Array]:
     """Recurrence coefficients of the Jacobi-Kronrod matrix of order ``2 n + 1``."""
     size = 2 * n + 1

@@ -831,6 +831,17 @@ def test_an_audit_finds_what_the_search_missed() -> None:
         q.adapt(f, box, rtol=1e-4, audit=True, on_failure="raise")
 
 
+def test_an_audit_does_not_blame_an_error_that_the_plan_admits() -> None:
+    def step(x: Tensor) -> Tensor:
+        return (x > 0.3).double()
+
+    unit = q.Interval(torch.zeros((), dtype=F64), 1.0)
+    plan = q.adapt(step, unit, q.GaussKronrod(), atol=0.1, audit=True)
+    assert plan.status == q.Status.CONVERGED
+    value = q.integrate(step, unit, plan).item()
+    assert 1e-3 < abs(value - 0.7) < plan.error  # the lattice is right to 1e-4
+
+
 @pytest.mark.parametrize("events", [False, True])
 @pytest.mark.parametrize("log", [False, True])
 def test_an_audit_blames_the_integral_that_it_is_about(log: bool, events: bool) -> None:

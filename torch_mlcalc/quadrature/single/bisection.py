@@ -76,10 +76,11 @@ def bisect_single(one: Single, jobs: Jobs, n: int, *, windows: bool) -> list[Job
     waiting: Waits | None = None
     cells: list[Cell] = [WHOLE]
     begun = _begin(one, n)
-    opened, ahead = begun.opened, begun.ahead
+    opened, ahead, allowed = begun.opened, begun.ahead, 0.0
     while True:
         if not opened:
-            found, fine = _look(one, jobs, cells, waiting, begun.values, n)
+            least = allowed / (2 * len(cells))
+            found, fine = _look(one, jobs, cells, waiting, begun.values, n, least)
             if not isinstance(found, list):
                 _book(one, jobs, kept, n)
                 for _, value, _, size, _, _ in set_aside:
@@ -96,7 +97,7 @@ def bisect_single(one: Single, jobs: Jobs, n: int, *, windows: bool) -> list[Job
                     waiting=None if waiting is None else _handed(waiting),
                 )
             opened, kept = found, kept + fine
-        share = _share(ledger, opened, kept, set_aside)
+        share, allowed = _share(ledger, opened, kept, set_aside)
         if share == math.inf:
             kept += opened
             break
@@ -166,17 +167,20 @@ def _begin(one: Single, n: int) -> Begun:
     if found is None:
         return Begun([], [], values[:, 0].copy())
     # Only of the whole, and of the parts if they are needed.
-    cell, value, error, size, peak, column = rows_of(one, [WHOLE], found, values)[0]
+    cell, value, error, size, peak, column = rows_of(one, [WHOLE], found, values, 0.0)[
+        0
+    ]
     news = abs(value - sum(found.value[1:]) * one.unit / (2 * PARTS) * one.sign)
     error = max(error, news)
     whole = (cell, value, error, size, peak, column)
-    if error <= ledger.allowed_plain(value, size):
+    allowed = ledger.allowed_plain(value, size)
+    if error <= allowed:
         return Begun([whole], [], None)
     rounding = ROUNDING * ledger.epsilon * size
     cut = peak is None and error > rounding and _finest(one, 0.0, 1.0) < 1
     parts = [(low, high, error, 0.0) for low, high in pairwise([0.0, *CUTS])]
-    rest = Sums(*[column[1:] for column in found])
-    rows = rows_of(one, parts, rest, values[:, 1:])
+    rest, least = Sums(*[column[1:] for column in found]), allowed / (2 * PARTS)
+    rows = rows_of(one, parts, rest, values[:, 1:], least)
     # Nearly always it is clear that the whole has to be cut into them.
     return Begun(rows, [], None) if cut else Begun([whole], rows, None)
 
@@ -188,9 +192,10 @@ def _look(
     waiting: Waits | None,
     known: Values | None,
     n: int,
+    least: float,
 ) -> tuple[list[Row] | Measured, list[Row]]:
     """What cells hold, among them those that wait no longer; and what is finished."""
-    found, seen = _measure(one, jobs, cells, waiting, known, n)
+    found, seen = _measure(one, jobs, cells, waiting, known, n, least)
     if known is None:
         one.search.ledger.n_evals[0] += n * len(cells)
     if waiting is None or not isinstance(found, list):
@@ -206,6 +211,7 @@ def _measure(
     waiting: Waits | None,
     known: Values | None,
     n: int,
+    least: float,
 ) -> tuple[list[Row] | Measured, Values]:
     """Every cell with what it holds; what the batch says of cells that are special.
 
@@ -237,13 +243,14 @@ def _measure(
         values = flat.reshape(n, count)
         sums = sums_of(values, n)
         if sums is not None:
-            rows = rows_of(one, cells, sums, values)
+            rows = rows_of(one, cells, sums, values, least)
     if rows is None or (waiting is not None and not np.isfinite(seen).all()):
         own = jobs.take(np.zeros(count, dtype=np.int64))
-        half = np.array([(high - low) / 2 for low, high, _, _ in cells])
-        sample = one.sample(points, None, None, flat)
-        keep = bool(wide(_cells(cells)).any())
-        return amount_of(search, own, half, sample, n, keep=keep), seen
+        batch = _cells(cells)
+        low, high, previous, _ = batch.columns
+        sample, keep = one.sample(points, None, None, flat), bool(wide(batch).any())
+        half = (high - low) / 2
+        return amount_of(search, own, half, previous, sample, n, keep=keep), seen
     return rows, seen
 
 
@@ -257,8 +264,12 @@ def _share(
     opened: list[Row],
     kept: list[Row],
     set_aside: list[Row],
-) -> float:
-    """Error that each open cell may have; infinity if the integral has converged."""
+) -> tuple[float, float]:
+    """Error that each open cell may have, and that the integral may have.
+
+    Returns:
+        Both, the first infinity if the integral has converged.
+    """
     total = size = error = settled = 0.0
     for _, value, own, absolute, _, _ in kept:
         total, settled, size = total + value, settled + own, size + absolute
@@ -268,8 +279,8 @@ def _share(
         total, size = total + value, size + absolute
     allowed = ledger.allowed_plain(total, size)
     if settled + error <= allowed:
-        return math.inf
-    return max(allowed - settled, 0.0) / (2 * len(opened))
+        return math.inf, allowed
+    return max(allowed - settled, 0.0) / (2 * len(opened)), allowed
 
 
 def _decide(

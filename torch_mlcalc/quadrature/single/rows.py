@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from torch_mlcalc.quadrature.cells import WIDE
-from torch_mlcalc.quadrature.gaps import gaps
+from torch_mlcalc.quadrature.gaps import SMOOTH, gaps
 from torch_mlcalc.quadrature.gauss_kronrod import PARTS
-from torch_mlcalc.quadrature.kronrod import kronrod_table
+from torch_mlcalc.quadrature.kronrod import cell_table, kronrod_table, margin
 from torch_mlcalc.quadrature.ledger import ROUNDING
 from torch_mlcalc.quadrature.rules import Array
 from torch_mlcalc.quadrature.single.sampling import Place, Single
@@ -42,8 +42,8 @@ class Products(NamedTuple):
             of the whole and of its parts, ``(5 n, 3)``.
         place: From middle and half length of a cell to its nodes, ``(n, 2)``.
         middle: The same to the middles of its gaps, ``(k, 2)``.
-        apply: From values to the integral, its error, the values and their distances
-            from the mean; ``(2 n + 2, n)``.
+        apply: From values to what :func:`cell_table` has, the values and their
+            distances from the mean; ``(2 n + 6, n)``.
         add: From the absolute values of the last two to their integrals, ``(2, 2 n)``.
     """
 
@@ -69,7 +69,7 @@ def products(n: int) -> Products:
         np.stack([ends[:, 0], ends[:, 1], place], 2).reshape(-1, 3),
         np.stack([np.ones(n), nodes], 1),
         np.stack([np.ones(len(middles)), middles], 1),
-        np.concatenate([both, np.eye(n), centre]),
+        np.concatenate([cell_table(n), np.eye(n), centre]),
         np.kron(np.eye(2), both[0]),
     )
 
@@ -107,10 +107,14 @@ def first_points(place: Place, n: int) -> Array | None:
 
 
 class Sums(NamedTuple):
-    """Of each cell, as if its half length were 1; see Products."""
+    """Of each cell, as if its half length were 1; see Products and cell_table."""
 
     value: list[float]
     errors: list[float]
+    begins: list[float]
+    ends: list[float]
+    odd: list[float]
+    even: list[float]
     absolute: list[float]
     spreads: list[float]
 
@@ -119,22 +123,31 @@ def sums_of(values: Array, n: int) -> Sums | None:
     """What values ``(n, count)`` add up to; None if that is nothing, or not finite."""
     _, _, _, apply, add = products(n)
     product = apply.dot(values)
-    absolute, spreads = add.dot(np.abs(product[2:])).tolist()
+    absolute, spreads = add.dot(np.abs(product[6:])).tolist()
     if not 0 < sum(absolute) < math.inf:
         return None
-    value, errors = product[:2].tolist()
-    return Sums(value, errors, absolute, spreads)
+    value, errors, begins, ends, odd, even = product[:6].tolist()
+    return Sums(value, errors, begins, ends, odd, even, absolute, spreads)
 
 
-def rows_of(one: Single, cells: list[Cell], sums: Sums, values: Array) -> list[Row]:
-    """What each cell holds."""
+def rows_of(
+    one: Single, cells: list[Cell], sums: Sums, values: Array, least: float
+) -> list[Row]:
+    """What each cell holds, jumps between two included that make a ``least`` error."""
     unit, sign, rows = one.unit, one.sign, []
     floor = ROUNDING * one.search.ledger.epsilon
-    for i, (cell, value, error, size, spread) in enumerate(
+    end, seams, gap = sums.begins[0], [], margin(len(values))[0] / 2 * unit
+    for i, (cell, value, error, begin, after, odd, _, size, spread) in enumerate(
         zip(cells, *sums, strict=False)
     ):
         low, high, previous, _ = cell
         length, error = high - low, abs(error)
+        if abs(end - begin) * gap * length > least:
+            seams.append(i)
+        end = after
+        # See amount_of.
+        if error <= floor * size and previous < math.inf:
+            error = abs(odd)
         if spread > 0:
             # QUADPACK's estimate from the difference of the two rules.
             ratio = 200 * error / spread
@@ -146,7 +159,40 @@ def rows_of(one: Single, cells: list[Cell], sums: Sums, values: Array) -> list[R
         # Not by max, which takes a sixth of the time of a cell.
         error = error if error > floor * size else floor * size
         rows.append((cell, value * factor * sign, error, size, peak, column))
+    for i in seams:
+        _look_at_seam(rows, i, sums, values, gap, least)
     return rows
+
+
+def _look_at_seam(
+    rows: list[Row],
+    i: int,
+    sums: Sums,
+    values: Array,
+    factor: float,
+    least: float,
+) -> None:
+    """Add the error of a jump where cells ``i - 1`` and ``i`` meet; see seamed."""
+    if rows[i - 1][0][1] != rows[i][0][0]:
+        return
+    gap, distance = margin(len(values))
+    left, right = (i - 1, sums.ends, -1, -2), (i, sums.begins, 0, 1)
+    jump, found = abs(sums.ends[i - 1] - sums.begins[i]) * factor, []
+    for k, at, outer, inner in (left, right):
+        (low, high, _, _), _, error, *_ = rows[k]
+        step = values.item(outer, k) - values.item(inner, k)
+        end, doubt = values.item(outer, k) + step * gap / distance, abs(step)
+        if jump * (high - low) > error:
+            end, doubt = at[k], SMOOTH * max(abs(sums.odd[k]), abs(sums.even[k]))
+        found.append((end, doubt))
+    (end, doubt), (begin, unsure) = found
+    if not abs(end - begin) > doubt + unsure:
+        return
+    for k, around in ((i - 1, (1 - gap, 1.0)), (i, (0.0, gap))):
+        cell, value, error, size, _, column = rows[k]
+        news = abs(end - begin) * factor * (cell[1] - cell[0])
+        if news > max(error, least):
+            rows[k] = cell, value, news, size, around, column
 
 
 #: Where a cell is cut, and its end, as fractions of it.
