@@ -148,7 +148,7 @@ def test_parts_import_what_the_page_says_and_never_back() -> None:
         above.add(part)
     families = [p for p in (package / "losses").iterdir() if p.name != "__pycache__"]
     with_others = {path.name for path in families if imported(path) - {"losses"}}
-    assert with_others == {"crps", "integral"}
+    assert with_others == {"classification", "crps", "integral", "robust"}
 
 
 def test_files_on_the_way_of_a_call_exist() -> None:

@@ -239,6 +239,7 @@ def test_gradients_in_every_mode(name: str) -> None:
     )
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_student_is_the_same_where_values_cannot_be_read() -> None:
     """Which of two integrals an element needs; else both are taken of all."""
     points = [(0.5, 9.0), (3.0, -2.0), (3.0, 0.1), (70.0, -5.0), (INF, 2.0), (2.0, NAN)]
