@@ -49,7 +49,7 @@ PARTS = 40_000
 #: Levels in which the last rule halves all regions. Before it others failed, so that
 #: something is not smooth; where it moves across the axes, a region may still be smooth
 #: at all nodes of one use, which then claims no error. Of 848 kinks and steps across
-#: the axes in 2 to 4 dimensions 49 are wrong by more than twice what is claimed with 0,
+#: the axes in 2 to 4 dimensions 49 are claimed, and wrong by twice that, with 0,
 #: 25 with 1, 22 with 2, 21 with 3. Of 648 of Genz's integrals in 2 to 8 dimensions 23
 #: come so far, and take as many points as with 0.
 DOUBTED = 2
