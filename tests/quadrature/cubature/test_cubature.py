@@ -267,6 +267,40 @@ def test_rules_that_agree_by_accident_are_not_believed(
     assert (value - wanted).abs() <= rtol * wanted
 
 
+#: Kinks that move across the first axis but slowly, ``relu(w x - c)`` of a normal
+#: ``x``. Lines find one there, and of both parts one is 0 at all first nodes.
+OBLIQUE = (
+    [[2.2924, 0.4162], [1.6188, -0.1329], [0.2974, 1.2871]],
+    [0.14785113935, -0.8886, 1.03777],
+)
+
+
+def mean_of_oblique(weight: Tensor, bias: Tensor, rtol: float) -> q.Estimate:
+    def f(x: Tensor, w: Tensor, c: Tensor) -> Tensor:
+        density = torch.exp(-x.square().sum(-1) / 2) / (2 * math.pi)
+        return torch.relu((x * w).sum(-1) - c) * density
+
+    plane, batch = q.Box(-INF, INF, 2), bias.shape
+    args = weight, bias
+    return q.integrate_with_error(f, plane, args=args, batch_shape=batch, rtol=rtol)
+
+
+@pytest.mark.parametrize(
+    ("rows", "rtol"), [([0, 1], 1e-6), ([slice(None)], 1e-5)], ids=["single", "batch"]
+)
+def test_a_part_where_nothing_was_seen_is_looked_at_again(
+    rows: list[int | slice], rtol: float
+) -> None:
+    weight, bias = map(torch.tensor, OBLIQUE)
+    size, normal = weight.norm(dim=-1), torch.distributions.Normal(0.0, 1.0)
+    z = bias / size
+    exact = size * (normal.log_prob(z).exp() - z * normal.cdf(-z))
+    for row in rows:
+        found = mean_of_oblique(weight[row], bias[row], rtol)
+        assert (found.status == q.Status.CONVERGED).all()
+        assert ((found.value - exact[row]).abs() <= rtol * exact[row]).all()
+
+
 def test_the_sine_of_a_sum_in_six_dimensions_by_default() -> None:
     estimate = q.integrate_with_error(
         lambda x: torch.sin(x.sum(-1)), q.Box(0.0, 10.0, 6), rtol=1e-9
@@ -846,12 +880,12 @@ def test_an_audit_does_not_blame_an_error_that_the_plan_admits() -> None:
 @pytest.mark.parametrize("log", [False, True])
 def test_an_audit_blames_the_integral_that_it_is_about(log: bool, events: bool) -> None:
     def f(x: Tensor, height: Tensor) -> Tensor:
-        needle = torch.exp(-((x - 0.9) / 0.01).square().sum(-1))
+        needle = torch.exp(-((x - 0.9) / 0.005).square().sum(-1))
         value = torch.exp(x.mean(-1)) + height * needle
         value = torch.stack([value, 1 + 0 * value], -1) if events else value
         return value.log() if log else value
 
-    height, box = torch.tensor([0.0, 1e3, 0.0]), q.Box(0.0, 1.0, dimension=2)
+    height, box = torch.tensor([0.0, 4e3, 0.0]), q.Box(0.0, 1.0, dimension=2)
     with pytest.warns(q.IntegrationWarning, match="1 of 3 .* audit by a lattice"):
         plan = q.adapt(f, box, args=(height,), rtol=1e-4, audit=True, log=log)
     assert plan.status.tolist() == [0, q.Status.TOLERANCE_NOT_REACHED, 0]

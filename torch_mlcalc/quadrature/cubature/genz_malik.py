@@ -157,10 +157,19 @@ class Pool(NamedTuple):
         )
 
 
-def subdivide(search: CubeSearch, regions: Regions, degree: int) -> None:
-    """Halve regions until every integral is converged, or out of budget or digits."""
+def subdivide(
+    search: CubeSearch, regions: Regions, degree: int, levels: int = 0
+) -> None:
+    """Halve regions until every integral is converged, or out of budget or digits.
+
+    Args:
+        search: The integrals.
+        regions: All regions of some of them.
+        degree: Of the rule.
+        levels: In how many levels all regions are halved, whatever their errors.
+    """
     ledger, table = search.ledger, symmetric_table(degree, search.dimension)
-    pool, _ = _refine(search, regions, table, ledger.max_evals, 1.0)
+    pool, _ = _refine(search, regions, table, ledger.max_evals, 1.0, levels)
     owner = pool.regions.owner
     ledger.blame(owner[pool.broken], Status.NON_FINITE)
     search.keep(Table(table.nodes, table.weights), pool.regions, pool.amount)
@@ -195,20 +204,21 @@ def _refine(
     table: SymmetricTable,
     most: int,
     safety: float,
+    levels: int = 0,
 ) -> tuple[Pool, Amount]:
     """Halve regions while an integral needs it and has used fewer points than most."""
     ledger = search.ledger
     pool = _measure(search, regions, table, None)
-    looks = search.dimension
+    level = 0
     while True:
         owner = pool.regions.owner
         total = ledger.with_open(owner, pool.amount)
         allowed = ledger.allowed(total) / safety
         split = ~resting(ledger, owner, pool.amount, total, allowed) | pool.broken
-        if looks:
+        if level < search.dimension:
             # Where every value is 0 nothing was seen.
             split |= np.logical_and.reduce(total.absolute == 0, 1)[owner]
-            looks -= 1
+        split |= level < levels
         # Where no value is finite, smaller regions have none either: a network that has
         # come to nan in training is asked once, not until max_evals.
         split &= ~pool.lost
@@ -222,6 +232,7 @@ def _refine(
         failing, rest = pool.take(split), pool.take(~split)
         halves = failing.regions.cut(failing.axis, np.full(failing.axis.size, 0.5))
         pool = _joined(rest, _measure(search, halves, table, failing))
+        level += 1
 
 
 def _joined(one: Pool, other: Pool) -> Pool:
