@@ -162,12 +162,13 @@ def horner(x: Tensor, coefficients: Sequence[float]) -> Tensor:
 
     Args:
         x: Where to evaluate it.
-        coefficients: One at least.
+        coefficients: Two at least.
 
     Returns:
         Its values, of the shape of ``x``.
     """
-    value = torch.full_like(x, coefficients[-1])
-    for coefficient in reversed(coefficients[:-1]):
+    *others, before, last = coefficients
+    value = last * x + before
+    for coefficient in reversed(others):
         value = value * x + coefficient
     return value

@@ -97,25 +97,26 @@ def student_t_nll_loss(
     if is_validated(validate):
         check_positive("scale", scale)
         check_values("df", df, df > 0, "must be positive")
-    loss = _kernel((input - target) / scale, df) + scale.log()
+    loss = _kernel(input - target, scale, df)
     loss = loss + (HALF_LOG_2PI - half_step_remainder(df))
     return reduce(loss, weight, reduction).to(dtype)
 
 
-def _kernel(z: Tensor, df: Tensor) -> Tensor:
-    """Return ``(df + 1) / 2 * log(1 + z^2 / df)``."""
-    w = z / df.sqrt()
-    is_near = w.abs() <= 0.7
-    # Written with 1 / df this tends to z^2 / 2, term by term, and so do derivatives.
-    inverse = 1 / df
-    z_near = torch.where(is_near, z, 0)
-    ratio = log1p_ratio(torch.where(is_near, w, 0).square())
-    near = (0.5 + 0.5 * inverse) * z_near * z_near * ratio
+def _kernel(residual: Tensor, scale: Tensor, df: Tensor) -> Tensor:
+    """Return ``log(scale) + (df + 1) / 2 * log(1 + z^2 / df)``."""
+    z, root = residual / scale, df.sqrt()
+    is_near = z.abs() <= 0.7 * root
+    # Written with z^2 and w^2 = z^2 / df this tends to z^2 / 2, and so do derivatives.
+    z_near = z.masked_fill(~is_near, 0)
+    square = (z_near / root).square()
+    near = 0.5 * (z_near.square() + square) * log1p_ratio(square)
     # Of w^2 neither overflow nor underflow, and the derivative of hypot is bounded.
-    w_far = torch.where(is_near, 1, w)
-    log_far = torch.hypot(w_far, torch.ones_like(w_far)).log()
-    far = (torch.where(is_near, 1, df) + 1) * log_far
-    return torch.where(is_near, near, far)
+    length = torch.hypot(residual / root, scale)
+    log_far = (length / scale).masked_fill(is_near, 1).log()
+    far = df.masked_fill(is_near, 1) * log_far
+    # The logarithm of the scale is in that of the length: their slopes in the scale,
+    # 1 / scale and nearly minus that, leave one of the size of df / scale.
+    return torch.where(is_near, near + scale.log(), far + length.log())
 
 
 class StudentTNLLLoss(Loss):
