@@ -104,19 +104,24 @@ def student_t_nll_loss(
 
 def _kernel(residual: Tensor, scale: Tensor, df: Tensor) -> Tensor:
     """Return ``log(scale) + (df + 1) / 2 * log(1 + z^2 / df)``."""
-    z, root = residual / scale, df.sqrt()
-    is_near = z.abs() <= 0.7 * root
+    root = df.sqrt()
+    part = residual / root
+    is_near = part.abs() <= 0.7 * scale
     # Written with z^2 and w^2 = z^2 / df this tends to z^2 / 2, and so do derivatives.
-    z_near = z.masked_fill(~is_near, 0)
-    square = (z_near / root).square()
-    near = 0.5 * (z_near.square() + square) * log1p_ratio(square)
+    z = residual.masked_fill(~is_near, 0) / scale
+    square = (z / root).square()
+    near = (z.square() + square) * log1p_ratio(square)
     # Of w^2 neither overflow nor underflow, and the derivative of hypot is bounded.
-    length = torch.hypot(residual / root, scale)
-    log_far = (length / scale).masked_fill(is_near, 1).log()
+    length = torch.hypot(part, scale)
+    # Without the roots derivatives are length / scale^2, of which float32 has no number
+    # for a residual of 1 and a scale of 1e-20, or scale / length^2, for 1e20 and 1e-10.
+    log_far = (length.sqrt() / scale.sqrt()).masked_fill(is_near, 1).log()
     far = df.masked_fill(is_near, 1) * log_far
     # The logarithm of the scale is in that of the length: their slopes in the scale,
     # 1 / scale and nearly minus that, leave one of the size of df / scale.
-    return torch.where(is_near, near + scale.log(), far + length.log())
+    near = torch.add(scale.log(), near, alpha=0.5)
+    far = torch.add(length.log(), far, alpha=2)
+    return torch.where(is_near, near, far)
 
 
 class StudentTNLLLoss(Loss):
