@@ -63,6 +63,8 @@ EXTREME = [
     *grid([0.0], [0.0], [1e-37, 1e-8, 1.0, 1e37]),
     *[(2e-10, 0.0, 1e-18), (3e18, 0.0, 1e37), (1.0, 0.0, 1e-8), (1e-20, 0.0, 1e-37)],
     *[(1e25, 0.0, 1e37), (1e-25, 0.0, 1e-20), (-1e10, 1e10, 1e30)],
+    # Almost the smallest variance of which float32 holds the inverse.
+    *[(0.0, 0.0, 3e-39), (4e-20, 0.0, 3e-39)],
 ]
 CASES = {
     "var": Case(

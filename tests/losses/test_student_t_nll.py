@@ -55,7 +55,13 @@ CASE = Case(
     (16, 128, 256),
     size,
     [(2.0, 0.0, 1.0, 1e15)],
-    [(1e15, 0.0, 1.0, 3.0), (1e30, 0.0, 1.0, 3.0)],
+    [
+        *[(1e15, 0.0, 1.0, 3.0), (1e30, 0.0, 1.0, 3.0)],
+        # Slopes in the scale of the size of df.
+        *grid([0.3, 0.8, 5.0], [0.3], [0.7], [1e-5, 1e-12]),
+        # Scales of which float32 does not hold the inverse of the square, or at all.
+        *[(1e10, 0.0, 1e-25, 3.0), (1.0, 0.0, 1e-38, 3.0), (1.0, 0.0, 1e-40, 3.0)],
+    ],
 )
 
 

@@ -162,7 +162,8 @@ def reduce(loss: Tensor, weight: Tensor | None, reduction: Reduction) -> Tensor:
         w_i \ell_i, \qquad \sum_i w_i \ell_i, \qquad
         \frac{\sum_i w_i \ell_i}{\sum_i w_i}
 
-    for ``"none"``, ``"sum"`` and ``"mean"``; without weights all :math:`w_i = 1`.
+    for ``"none"``, ``"sum"`` and ``"mean"``; without weights all :math:`w_i = 1`. An
+    infinite loss with a weight of 0 is NaN, as in torch.
 
     Args:
         loss: Loss of each element.

@@ -45,7 +45,9 @@ def gaussian_nll_loss(
         \partial_v \ell = \frac{1}{2v} \Bigl(1 - \frac{r^2}{v}\Bigr), \qquad
         \partial_v^2 \ell = \frac{1}{2 v^2} \Bigl(\frac{2 r^2}{v} - 1\Bigr)
 
-    of :math:`r = \text{input} - \text{target}`, for every variance :math:`v > 0`.
+    of :math:`r = \text{input} - \text{target}`, for every variance :math:`v > 0`. Where
+    :math:`1/v` overflows, below 3e-39 in ``float32``, the slope in the variance is
+    infinite or NaN.
 
     With ``eps`` above 0 a variance below it, which may then be 0 or negative, gives the
     tangent of the loss at ``eps``: :math:`\ell(r, \epsilon) + (v - \epsilon)

@@ -124,7 +124,7 @@ def half_step_remainder(x: Tensor) -> Tensor:
     """
     steps, terms = (3, 5) if x.dtype == torch.float32 else (9, 9)
     is_small = x < 1
-    small, large = torch.where(is_small, x, 1), torch.where(is_small, 1, x)
+    small, large = x.clamp(max=1), x.clamp(min=1)
     # The two forms of x (x + 2) / (x + 1)^2: 1 - 1/(x + 1)^2 cancels near 0, and the
     # derivative of x / (x + 1) far out.
     first = torch.where(
@@ -162,12 +162,13 @@ def horner(x: Tensor, coefficients: Sequence[float]) -> Tensor:
 
     Args:
         x: Where to evaluate it.
-        coefficients: One at least.
+        coefficients: Two at least.
 
     Returns:
         Its values, of the shape of ``x``.
     """
-    value = torch.full_like(x, coefficients[-1])
-    for coefficient in reversed(coefficients[:-1]):
+    *others, before, last = coefficients
+    value = last * x + before
+    for coefficient in reversed(others):
         value = value * x + coefficient
     return value

@@ -97,24 +97,30 @@ def student_t_nll_loss(
     if is_validated(validate):
         check_positive("scale", scale)
         check_values("df", df, df > 0, "must be positive")
-    loss = _kernel((input - target) / scale, df) + scale.log()
+    loss = _kernel(input - target, scale, df)
     loss = loss + (HALF_LOG_2PI - half_step_remainder(df))
     return reduce(loss, weight, reduction).to(dtype)
 
 
-def _kernel(z: Tensor, df: Tensor) -> Tensor:
-    """Return ``(df + 1) / 2 * log(1 + z^2 / df)``."""
-    w = z / df.sqrt()
-    is_near = w.abs() <= 0.7
-    # Written with 1 / df this tends to z^2 / 2, term by term, and so do derivatives.
-    inverse = 1 / df
-    z_near = torch.where(is_near, z, 0)
-    ratio = log1p_ratio(torch.where(is_near, w, 0).square())
-    near = (0.5 + 0.5 * inverse) * z_near * z_near * ratio
+def _kernel(residual: Tensor, scale: Tensor, df: Tensor) -> Tensor:
+    """Return ``log(scale) + (df + 1) / 2 * log(1 + z^2 / df)``."""
+    root = df.sqrt()
+    part = residual / root
+    is_near = part.abs() <= 0.7 * scale
+    # Written with z^2 and w^2 = z^2 / df this tends to z^2 / 2, and so do derivatives.
+    z = residual.masked_fill(~is_near, 0) / scale
+    square = (z / root).square()
+    near = (z.square() + square) * log1p_ratio(square)
     # Of w^2 neither overflow nor underflow, and the derivative of hypot is bounded.
-    w_far = torch.where(is_near, 1, w)
-    log_far = torch.hypot(w_far, torch.ones_like(w_far)).log()
-    far = (torch.where(is_near, 1, df) + 1) * log_far
+    length = torch.hypot(part, scale)
+    # Without the roots derivatives are length / scale^2, of which float32 has no number
+    # for a residual of 1 and a scale of 1e-20, or scale / length^2, for 1e20 and 1e-10.
+    log_far = (length.sqrt() / scale.sqrt()).masked_fill(is_near, 1).log()
+    far = df.masked_fill(is_near, 1) * log_far
+    # The logarithm of the scale is in that of the length: their slopes in the scale,
+    # 1 / scale and nearly minus that, leave one of the size of df / scale.
+    near = torch.add(scale.log(), near, alpha=0.5)
+    far = torch.add(length.log(), far, alpha=2)
     return torch.where(is_near, near, far)
 
 
