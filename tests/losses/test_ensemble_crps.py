@@ -206,6 +206,23 @@ def test_infinite_members_and_targets_have_an_infinite_score() -> None:
     torch.testing.assert_close(x.grad, near.grad)
 
 
+@pytest.mark.parametrize("fairness", [0.5, 1.0])
+def test_fair_scores_of_infinite_targets_are_infinite(fairness: float) -> None:
+    # Of the fair score it was NaN: its slope in the member farthest off is 0.
+    x = torch.tensor([[0.0, 1.0, 4.0]] * 2).requires_grad_()
+    y = torch.tensor([math.inf, -math.inf]).requires_grad_()
+    loss = ensemble_crps_loss(x, y, "none", fairness)
+    assert loss.tolist() == [math.inf] * 2
+    slopes = torch.autograd.grad(loss.sum(), (x, y))
+    near = y.detach().clamp(-1e6, 1e6).requires_grad_()
+    wanted = torch.autograd.grad(
+        ensemble_crps_loss(x, near, "sum", fairness), (x, near)
+    )
+    torch.testing.assert_close(slopes, wanted)
+    missing = torch.tensor([math.nan, 0.0])
+    assert ensemble_crps_loss(x, missing, "none", fairness).isnan().tolist() == [1, 0]
+
+
 def test_nan_gives_nan() -> None:
     x, y = torch.randn(3, 4), torch.randn(3)
     x[0, 2], y[1] = math.nan, math.nan

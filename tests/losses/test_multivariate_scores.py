@@ -227,6 +227,19 @@ def test_infinite_target_has_an_infinite_energy_score() -> None:
     assert energy_score_loss(x, y, "none").isnan().tolist()[:2] == [False, True]
 
 
+@pytest.mark.parametrize("p", [0.5, 1.0, 2.0])
+def test_infinite_target_has_an_infinite_variogram_score(p: float) -> None:
+    x, y, _ = draw()
+    y[0, 1], y[1, 0] = math.inf, math.nan
+    x.requires_grad_()
+    loss = variogram_score_loss(x, y, "none", p)
+    assert loss[0] == math.inf
+    assert loss.isnan().tolist() == [False, True, *[False] * (len(y) - 2)]
+    (slopes,) = torch.autograd.grad(loss[0], x)
+    # The score falls as members move away from the part that is infinite.
+    assert torch.equal(slopes[0, :, 0], (x[0, :, 1] - x[0, :, 0]).sign() * math.inf)
+
+
 @pytest.mark.parametrize(
     "module", [EnergyScoreLoss("none"), VariogramScoreLoss("none")], ids=repr
 )

@@ -268,21 +268,24 @@ def gamma(concentration: Tensor, rate: Tensor, target: Tensor) -> Tensor:
     """
     # Far off the slope in the rate is that of the mean and the spread, which is lost if
     # the target goes through a product with the rate: 0 instead of 1.5 at 1e9 / rate.
-    endless = target.isinf()
+    # Nor does it go through one at small shapes, where mean and spread differ by only
+    # 2 log(2) a^2: in single precision the slopes in a = 1e-6 were 16 % off.
+    endless, small = target.isinf(), concentration < 1
     x = rate * torch.where(endless, 1.0, target)
-    far = endless | (x.abs() > 2 * concentration + 2)
+    far = endless | small | (x.abs() > 2 * concentration + 2)
     above = torch.where(endless, target, x) > 0
     inside = torch.where(above, x, 1.0).clamp(max=torch.finfo(x.dtype).max / 1e4)
-    share = torch.where(above, 2 * gammainc(concentration + 1, inside) - 1, -1.0)
-    share = torch.where(endless, target.sign(), share)
+    twice = torch.where(above, 2 * gammainc(concentration + 1, inside), 0.0)
+    twice = torch.where(endless, target.sign() + 1, twice)
+    share = twice - 1
     density = torch.exp(log_poisson(concentration, inside))
-    bend = torch.where(above & ~endless, 2 * inside * density, 0.0)
-    spread = torch.sqrt(concentration / math.pi) * torch.exp(
-        log_half_step(concentration)
-    )
+    bend = 2 * torch.where(above & ~endless, target, 0.0) * density
+    wide = concentration.double()
+    spread = torch.sqrt(wide / math.pi) * torch.exp(log_half_step(wide))
+    rest = (torch.where(small, wide, 0.0) - spread).to(x.dtype)
     near = torch.where(far, 0.0, x) - concentration
-    score = (near * share + bend - spread) / rate
-    return score + torch.where(far, target, 0.0) * share
+    score = (near * torch.where(small, twice, share) + rest) / rate
+    return score + bend + torch.where(far, target, 0.0) * share
 
 
 def exponential(rate: Tensor, target: Tensor) -> Tensor:

@@ -46,7 +46,8 @@ def energy_score_loss(
     memory is that of ``input`` or of a few blocks of 4 MiB (in ``float32``), whatever
     is more; the time is :math:`O(m^2 d)`. Under ``torch.compile`` all pairs may be
     held. Distances below about :math:`10^{-19}` of the largest error count as 0 in
-    ``float32``. An infinite member gives NaN.
+    ``float32``. An infinite member gives NaN; an infinite observation an infinite
+    score, whose slopes may be NaN.
 
     Args:
         input: Members.

@@ -58,7 +58,8 @@ def ensemble_crps_loss(
     :math:`\sum_i (x_i - y)\, \partial \ell / \partial x_i`. No term of that is negative
     where ``fairness`` is 0, so that nothing cancels. The time is :math:`O(m \log m)`,
     the memory :math:`O(m)`. An infinite member or observation has an infinite score;
-    with fairness it may be NaN, as the limit depends on the way there.
+    with fairness an infinite member may have NaN, as the limit depends on the way
+    there, and so may an infinite observation next to a member of weight 0.
 
     Args:
         input: Members.
@@ -171,20 +172,27 @@ def _sum_over_ranks(
     """
     points, order = torch.sort(members)
     error = points - target[..., None]
+    m = points.shape[-1]
     if weight is None:
         # Counts, so that their sums are exact up to 2^24 members in float32.
-        mass, total = torch.ones_like(points), points.new_full((), points.shape[-1])
-        excess = excess_of_fair(None, points.shape[-1], fairness)
+        mass, excess = torch.ones_like(points), excess_of_fair(None, m, fairness)
     else:
         mass, total = weight.gather(-1, order), weight.sum(-1, keepdim=True)
-        excess = excess_of_fair(weight / total, points.shape[-1], fairness)
+        excess = excess_of_fair(weight / total, m, fairness)
         if isinstance(excess, Tensor):
             excess = excess[..., None]
     below, above = _twice_the_rest(points, mass)
-    balance = (below - above) / 2
-    slope = torch.where(error < 0, -below, -balance)
-    slope = torch.where(error > 0, above, slope) - excess * balance
-    return (error * (mass * slope / total**2)).sum(-1)
+    lean = (above - below) / 2
+    slope = torch.where(error < 0, -below, lean)
+    slope = torch.where(error > 0, above, slope)
+    if fairness:
+        slope = slope + excess * lean
+    if weight is not None:
+        return (error * (mass * slope / total**2)).sum(-1)
+    if fairness:
+        # A member that the fair score does not depend on may be infinitely far off.
+        error = error.masked_fill(slope == 0, 0)
+    return (error * (slope / m**2)).sum(-1)
 
 
 def _twice_the_rest(points: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:

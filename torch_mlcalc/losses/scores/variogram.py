@@ -53,7 +53,8 @@ def variogram_score_loss(
     The pairs are formed block by block, and again in the backward pass, so that the
     memory is that of ``input`` or of a few blocks of 4 MiB (in ``float32``), whatever
     is more; the time is :math:`O(m d^2)`. Under ``torch.compile`` all pairs may be
-    held. An infinite member gives NaN.
+    held. An infinite member gives NaN; an infinite part of an observation an infinite
+    score, whose slopes are infinite or NaN, and several of one sign give NaN.
 
     Args:
         input: Members.
@@ -206,7 +207,10 @@ def _pairs(p: float, fairness: float) -> Term:
     ) -> tuple[Tensor]:
         members, share = _variogram(x, p, begin, end), share[..., None, None]
         mean = (share * members).sum(-3)
-        loss = (_variogram(y, p, begin, end) - mean).square()
+        seen = _variogram(y, p, begin, end)
+        # A part does not differ from itself, be it infinite.
+        same = torch.eye(*seen.shape[-2:], dtype=torch.bool, device=seen.device)
+        loss = (seen.masked_fill(same, 0) - mean).square()
         if fairness:
             spread = (share * (members - mean[..., None, :, :]).square()).sum(-3)
             loss = loss - excess[..., None, None] * spread
