@@ -113,6 +113,7 @@ def test_gradients_in_values_and_positions(function: object) -> None:
     x = torch.tensor([0.0, 0.5, 0.7, 1.5], dtype=torch.float64, requires_grad=True)
     y = torch.rand(2, 4, dtype=torch.float64, requires_grad=True)
     check_gradients(lambda y: function(y, x), y)
+    check_gradients(lambda y: function(y, dx=0.3), y)
     torch.autograd.gradcheck(function, (y, x))
 
 

@@ -13,8 +13,9 @@ from torch_mlcalc.density.support import corners_of
 from torch_mlcalc.density.transport import Transport, moments
 from torch_mlcalc.quadrature.contract import accumulator
 from torch_mlcalc.quadrature.cubature.box import Box
-from torch_mlcalc.quadrature.cubature.chart import ALGEBRAIC, BoxChart, fold, unfold
+from torch_mlcalc.quadrature.cubature.chart import BoxChart
 from torch_mlcalc.quadrature.cubature.modes import expand, find_modes
+from torch_mlcalc.quadrature.cubature.tails import ALGEBRAIC, fold, unfold
 from torch_mlcalc.quadrature.integrate import integrate
 from torch_mlcalc.quadrature.placement import BELOW, FINITE
 

@@ -14,12 +14,11 @@ from torch import Tensor
 from torch_mlcalc.density.known import integrand_of
 from torch_mlcalc.precision import full_precision
 from torch_mlcalc.quadrature.cubature.box import Solid
-from torch_mlcalc.quadrature.cubature.chart import (
+from torch_mlcalc.quadrature.cubature.chart import BoxChart, Chart
+from torch_mlcalc.quadrature.cubature.tails import (
     ALGEBRAIC,
     GAUSSIAN,
     LOGISTIC,
-    BoxChart,
-    Chart,
     Tails,
     unfold,
 )

@@ -3,7 +3,6 @@
 from torch_mlcalc.quadrature.adapt import adapt
 from torch_mlcalc.quadrature.adaptive_hermite import AdaptiveGaussHermite
 from torch_mlcalc.quadrature.cubature.box import Box
-from torch_mlcalc.quadrature.cubature.chart import Tails
 from torch_mlcalc.quadrature.cubature.cubature import FixedCubature
 from torch_mlcalc.quadrature.cubature.genz_malik import GenzMalik
 from torch_mlcalc.quadrature.cubature.lattice import Lattice
@@ -12,6 +11,7 @@ from torch_mlcalc.quadrature.cubature.product import Product
 from torch_mlcalc.quadrature.cubature.simplex import Simplex
 from torch_mlcalc.quadrature.cubature.sobol import Sobol
 from torch_mlcalc.quadrature.cubature.sparse_grid import SparseGrid
+from torch_mlcalc.quadrature.cubature.tails import Tails
 from torch_mlcalc.quadrature.cubature.torchquad import Torchquad
 from torch_mlcalc.quadrature.cubature.vegas import Vegas
 from torch_mlcalc.quadrature.cumulative import cumulative_integrate

@@ -14,7 +14,7 @@ Read in this order; imports never run back.
 * ``chart.py``: a :class:`Chart` turns ``u`` of shape ``(n, d)`` or ``(n, *batch, d)``
   into points ``(n, *batch, d)`` and the density :math:`\rho` (or its log); the volume
   :math:`V` is a factor of the whole integral. Gradients of the limits flow through all
-  three.
+  three. ``tails.py`` is how it stretches infinite axes.
 * ``nodes.py``: :class:`Nodes` are a fixed set of nodes and weights that is made block
   by block; :func:`apply_nodes` sums them, in linear or log form. A new set of nodes in
   the cube is a frozen dataclass below :class:`UnitNodes` with ``n``, ``dimension`` and

@@ -15,13 +15,14 @@ from torch import Tensor
 from torch_mlcalc.quadrature.checks import Settings
 from torch_mlcalc.quadrature.cubature import automatic
 from torch_mlcalc.quadrature.cubature.box import Box
-from torch_mlcalc.quadrature.cubature.chart import ALGEBRAIC, LOGISTIC, Chart, Tails
+from torch_mlcalc.quadrature.cubature.chart import Chart
 from torch_mlcalc.quadrature.cubature.found import MAX_EVALS, Found
 from torch_mlcalc.quadrature.cubature.problem import SolidProblem
 from torch_mlcalc.quadrature.cubature.pulled import OnBox, PulledBack, mapped_over
 from torch_mlcalc.quadrature.cubature.region_plan import Group, RegionPlan
 from torch_mlcalc.quadrature.cubature.regions import Regions, join_regions
 from torch_mlcalc.quadrature.cubature.search import CubeSearch, Kept
+from torch_mlcalc.quadrature.cubature.tails import ALGEBRAIC, LOGISTIC, Tails
 from torch_mlcalc.quadrature.estimate import Tolerance
 from torch_mlcalc.quadrature.evaluator import Evaluator, Values, slots
 from torch_mlcalc.quadrature.host import frozen, read, transforming, write

@@ -12,7 +12,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from torch_mlcalc.quadrature.cubature.chart import ALGEBRAIC, BoxChart, Chart, Tails
+from torch_mlcalc.quadrature.cubature.chart import BoxChart, Chart
+from torch_mlcalc.quadrature.cubature.tails import ALGEBRAIC, Tails
 from torch_mlcalc.quadrature.domains import (
     Domain,
     Limit,

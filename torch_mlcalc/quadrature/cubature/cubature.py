@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy.typing as npt
 from torch import Tensor
 
-from torch_mlcalc.quadrature.cubature.chart import ALGEBRAIC, Chart, Tails
+from torch_mlcalc.quadrature.cubature.chart import Chart
 from torch_mlcalc.quadrature.cubature.nodes import Nodes
+from torch_mlcalc.quadrature.cubature.tails import ALGEBRAIC, Tails
 from torch_mlcalc.quadrature.evaluator import Values
 from torch_mlcalc.quadrature.rules import Array, Rule
 

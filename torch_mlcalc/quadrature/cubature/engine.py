@@ -15,7 +15,6 @@ from torch_mlcalc.quadrature.adaptive_hermite import AdaptiveGaussHermite
 from torch_mlcalc.quadrature.checks import Settings, refuse_endless
 from torch_mlcalc.quadrature.cubature.adaptive import find_regions
 from torch_mlcalc.quadrature.cubature.box import DETERMINISTIC
-from torch_mlcalc.quadrature.cubature.chart import ALGEBRAIC, GAUSSIAN
 from torch_mlcalc.quadrature.cubature.cubature import FixedCubature, RandomRule
 from torch_mlcalc.quadrature.cubature.found import MAX_EVALS, Found
 from torch_mlcalc.quadrature.cubature.genz_malik import GenzMalik
@@ -27,6 +26,7 @@ from torch_mlcalc.quadrature.cubature.plan import NodesPlan
 from torch_mlcalc.quadrature.cubature.problem import SolidProblem
 from torch_mlcalc.quadrature.cubature.region_plan import RegionPlan
 from torch_mlcalc.quadrature.cubature.sampler import Sampler
+from torch_mlcalc.quadrature.cubature.tails import ALGEBRAIC, GAUSSIAN
 from torch_mlcalc.quadrature.cubature.unimodal import find_unimodal
 from torch_mlcalc.quadrature.cubature.whitened import WhitenedPlan
 from torch_mlcalc.quadrature.estimate import Estimate, Tolerance, report

@@ -21,12 +21,7 @@ from torch_mlcalc.quadrature.cubature.adaptive import (
     new_search,
     results_of,
 )
-from torch_mlcalc.quadrature.cubature.chart import (
-    ALGEBRAIC,
-    LOGISTIC,
-    BoxChart,
-    Tails,
-)
+from torch_mlcalc.quadrature.cubature.chart import BoxChart
 from torch_mlcalc.quadrature.cubature.found import Found
 from torch_mlcalc.quadrature.cubature.ladder import MOST
 from torch_mlcalc.quadrature.cubature.modes import expand, find_modes, root
@@ -42,6 +37,7 @@ from torch_mlcalc.quadrature.cubature.regions import (
     whole_cubes,
 )
 from torch_mlcalc.quadrature.cubature.search import CubeSearch
+from torch_mlcalc.quadrature.cubature.tails import ALGEBRAIC, LOGISTIC, Tails
 from torch_mlcalc.quadrature.cubature.tensor import climb
 from torch_mlcalc.quadrature.cubature.whitened import WhitenedChart, WhitenedPlan
 from torch_mlcalc.quadrature.estimate import Status, Tolerance

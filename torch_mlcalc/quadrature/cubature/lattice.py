@@ -12,13 +12,13 @@ from typing import final
 import torch
 from torch import Tensor
 
-from torch_mlcalc.quadrature.cubature.chart import ALGEBRAIC, Tails
 from torch_mlcalc.quadrature.cubature.replicates import (
     EqualWeights,
     ReplicatedRule,
     check_tails,
 )
 from torch_mlcalc.quadrature.cubature.streams import uniform
+from torch_mlcalc.quadrature.cubature.tails import ALGEBRAIC, Tails
 from torch_mlcalc.quadrature.rules import Array, check_count
 
 #: The built-in vector was constructed for up to 2^20 points; see

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_mlcalc.quadrature.cubature.chart import ALGEBRAIC, Tails
 from torch_mlcalc.quadrature.cubature.nodes import UnitNodes
 from torch_mlcalc.quadrature.cubature.replicates import (
     EqualWeights,
@@ -18,6 +17,7 @@ from torch_mlcalc.quadrature.cubature.replicates import (
 )
 from torch_mlcalc.quadrature.cubature.sampler import Sampler
 from torch_mlcalc.quadrature.cubature.streams import uniform_tensor
+from torch_mlcalc.quadrature.cubature.tails import ALGEBRAIC, Tails
 from torch_mlcalc.quadrature.evaluator import Values
 from torch_mlcalc.quadrature.rules import check_count
 

@@ -8,8 +8,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from torch_mlcalc.quadrature.cubature.chart import Tails
 from torch_mlcalc.quadrature.cubature.nodes import Nodes
+from torch_mlcalc.quadrature.cubature.tails import Tails
 from torch_mlcalc.quadrature.plan import Plan
 
 

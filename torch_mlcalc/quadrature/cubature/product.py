@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from torch_mlcalc.quadrature.contract import LogSum
-from torch_mlcalc.quadrature.cubature.chart import ALGEBRAIC, Chart, Placed, unfold
+from torch_mlcalc.quadrature.cubature.chart import Chart, Placed
 from torch_mlcalc.quadrature.cubature.cubature import FixedCubature, Splits
 from torch_mlcalc.quadrature.cubature.nodes import Nodes
+from torch_mlcalc.quadrature.cubature.tails import ALGEBRAIC, unfold
 from torch_mlcalc.quadrature.fixed import _cached_table as cached_table
 from torch_mlcalc.quadrature.host import readable
 from torch_mlcalc.quadrature.placement import FINITE

@@ -19,8 +19,9 @@ from torch_mlcalc.quadrature.contract import (
     sum_blocks,
     together,
 )
-from torch_mlcalc.quadrature.cubature.chart import Chart, Tails, volume_of
+from torch_mlcalc.quadrature.cubature.chart import Chart, volume_of
 from torch_mlcalc.quadrature.cubature.nodes import weighted
+from torch_mlcalc.quadrature.cubature.tails import Tails
 from torch_mlcalc.quadrature.host import readable
 from torch_mlcalc.quadrature.integrand import Integrand, as_result
 from torch_mlcalc.quadrature.plan import Plan, none_of

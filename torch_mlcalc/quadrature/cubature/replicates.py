@@ -11,10 +11,10 @@ import torch
 from scipy import special
 from torch import Tensor
 
-from torch_mlcalc.quadrature.cubature.chart import Tails
 from torch_mlcalc.quadrature.cubature.cubature import Outcome, RandomRule
 from torch_mlcalc.quadrature.cubature.nodes import UnitNodes
 from torch_mlcalc.quadrature.cubature.sampler import Sampler
+from torch_mlcalc.quadrature.cubature.tails import Tails
 from torch_mlcalc.quadrature.estimate import Status
 from torch_mlcalc.quadrature.evaluator import Values
 from torch_mlcalc.quadrature.rules import Array

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from torch_mlcalc.quadrature.contract import accumulator
 from torch_mlcalc.quadrature.cubature.box import Solid
-from torch_mlcalc.quadrature.cubature.chart import ALGEBRAIC, Chart, Placed, Tails
+from torch_mlcalc.quadrature.cubature.chart import Chart, Placed
+from torch_mlcalc.quadrature.cubature.tails import ALGEBRAIC, Tails
 from torch_mlcalc.quadrature.integrand import Integrand
 from torch_mlcalc.quadrature.rules import check_count
 

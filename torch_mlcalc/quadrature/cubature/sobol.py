@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
-from torch_mlcalc.quadrature.cubature.chart import ALGEBRAIC, Tails
 from torch_mlcalc.quadrature.cubature.lattice import check_power_of_two
 from torch_mlcalc.quadrature.cubature.replicates import (
     EqualWeights,
     ReplicatedRule,
     check_tails,
 )
+from torch_mlcalc.quadrature.cubature.tails import ALGEBRAIC, Tails
 from torch_mlcalc.quadrature.rules import check_count
 
 #: torch.quasirandom.SobolEngine works with 30 bits.

@@ -11,7 +11,7 @@ from torch.quasirandom import SobolEngine
 from torch_mlcalc.quadrature.checks import Settings
 from torch_mlcalc.quadrature.contract import block_bytes
 from torch_mlcalc.quadrature.cubature.adaptive import Spent, new_search
-from torch_mlcalc.quadrature.cubature.chart import ALGEBRAIC, BoxChart, unfold
+from torch_mlcalc.quadrature.cubature.chart import BoxChart
 from torch_mlcalc.quadrature.cubature.found import MAX_EVALS, Found
 from torch_mlcalc.quadrature.cubature.hermite import (
     LADDERS,
@@ -25,6 +25,7 @@ from torch_mlcalc.quadrature.cubature.modes import flat, rise
 from torch_mlcalc.quadrature.cubature.problem import SolidProblem
 from torch_mlcalc.quadrature.cubature.regions import whole_cubes
 from torch_mlcalc.quadrature.cubature.search import CubeSearch
+from torch_mlcalc.quadrature.cubature.tails import ALGEBRAIC, unfold
 from torch_mlcalc.quadrature.host import frozen, read, write
 from torch_mlcalc.quadrature.mode import STEPS
 from torch_mlcalc.quadrature.placement import WHOLE

@@ -19,7 +19,6 @@ from torch._functorch.pyfunctorch import (
     temporarily_restore_interpreter_stack as restore,
 )
 
-from torch_mlcalc.quadrature.cubature.chart import ALGEBRAIC, Tails
 from torch_mlcalc.quadrature.cubature.cubature import Outcome, RandomRule
 from torch_mlcalc.quadrature.cubature.importance import NEAR, ImportanceMap
 from torch_mlcalc.quadrature.cubature.nodes import UnitNodes, block_of_nodes
@@ -34,6 +33,7 @@ from torch_mlcalc.quadrature.cubature.replicates import (
 )
 from torch_mlcalc.quadrature.cubature.sampler import Sampler
 from torch_mlcalc.quadrature.cubature.streams import uniform, uniform_tensor
+from torch_mlcalc.quadrature.cubature.tails import ALGEBRAIC, Tails
 from torch_mlcalc.quadrature.cubature.tally import Flatness, Iteration, Tally
 from torch_mlcalc.quadrature.estimate import Status
 from torch_mlcalc.quadrature.evaluator import Values

@@ -10,14 +10,9 @@ from torch import Tensor
 
 from torch_mlcalc.precision import full_precision
 from torch_mlcalc.quadrature.contract import LogSum
-from torch_mlcalc.quadrature.cubature.chart import (
-    BoxChart,
-    Chart,
-    Placed,
-    Tails,
-    unfold,
-)
+from torch_mlcalc.quadrature.cubature.chart import BoxChart, Chart, Placed
 from torch_mlcalc.quadrature.cubature.region_plan import Group, RegionPlan
+from torch_mlcalc.quadrature.cubature.tails import Tails, unfold
 from torch_mlcalc.quadrature.integrand import Integrand
 from torch_mlcalc.quadrature.plan import Plan
 from torch_mlcalc.quadrature.rules import Array
